@@ -1,0 +1,56 @@
+# `make demo` and `make test` start from python3, make and a package index: they build a virtual environment in .venv,
+# with the tested versions of constraints.txt, and use it. pip's own settings (PIP_INDEX_URL and others) are honoured.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Extra arguments for pytest: make test ARGS="-m slow -x"
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q -c constraints.txt
+BASE := $(VENV)/.installed-base
+DEV := $(VENV)/.installed-dev
+
+export OMP_WAIT_POLICY := PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+demo: $(BASE) ## sample 64 images with the bundled model into demo/
+	$(BIN)/ddim-ode sample fashion --method ddim --nfe 50 -n 64 --out demo --overwrite
+	@echo "The pictures are in $(CURDIR)/demo"
+
+test: $(DEV) ## run the tests (ARGS="..." goes to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEV) ## ruff check, ruff format --check, mypy
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+
+clean: ## remove demo/, built packages and caches; .venv stays (rm -rf .venv to start over)
+	rm -rf demo build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find $(wildcard ddim_ode tests benchmarks docs) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first, alone: it is most of the download. The pin has no local suffix, so a CPU build is taken where offered.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "ddim_ode needs Python 3.10 or newer; try make PYTHON=python3.11")'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing torch (the first time takes a while)"
+	@$(PIP) torch
+	@echo "Installing ddim_ode and $(1)"
+	@$(PIP) -e "$(2)"
+endef
+
+$(BASE): pyproject.toml constraints.txt
+	$(call install,what it needs,.)
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt
+	$(call install,what its tests need,.[dev])
+	@touch $(BASE) $@

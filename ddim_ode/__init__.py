@@ -1,0 +1,59 @@
+"""Diffusion sampling as an ODE in the noise-to-signal ratio: one network, every solver, measured cost.
+
+The public names are loaded when first used, so that `import ddim_ode` itself does not import torch.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddim_ode import data, grids, paths
+    from ddim_ode.analytic import GaussianMixture
+    from ddim_ode.checkpoints import load
+    from ddim_ode.denoiser import Denoiser, Prediction
+    from ddim_ode.grids import GRIDS
+    from ddim_ode.guidance import Guided
+    from ddim_ode.sampling import sample
+    from ddim_ode.solvers import METHODS, Solution
+
+__version__ = version("ddim_ode")
+
+__all__ = [
+    "GRIDS",
+    "METHODS",
+    "Denoiser",
+    "GaussianMixture",
+    "Guided",
+    "Prediction",
+    "Solution",
+    "data",
+    "grids",
+    "load",
+    "paths",
+    "sample",
+]
+
+_HOME = {
+    "GRIDS": "grids",
+    "METHODS": "solvers",
+    "Denoiser": "denoiser",
+    "GaussianMixture": "analytic",
+    "Guided": "guidance",
+    "Prediction": "denoiser",
+    "Solution": "solvers",
+    "load": "checkpoints",
+    "sample": "sampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'ddim_ode' has no attribute {name!r}")
+    if name not in _HOME:
+        return import_module(f"ddim_ode.{name}")
+    return getattr(import_module(f"ddim_ode.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

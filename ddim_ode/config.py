@@ -1,0 +1,97 @@
+"""What a YAML file may say: the description of a model and the settings of a training run.
+
+Every key is checked; an unknown one is an error that lists the valid ones.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ddim_ode.paths import DiscreteVP
+from ddim_ode.unet import UNetConfig
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be read or is not valid; the message names the file, the key and the rule."""
+
+
+class ScheduleConfig(BaseModel):
+    """A discrete variance-preserving schedule: DDPM's linear betas or the cosine of Nichol & Dhariwal."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["linear", "cosine"] = "linear"
+    timesteps: int = Field(1000, ge=2)
+
+    def path(self) -> DiscreteVP:
+        """The path that this schedule describes."""
+        return getattr(DiscreteVP, self.name)(self.timesteps)
+
+
+class ModelConfig(BaseModel):
+    """What `config.yaml` in a model's folder holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    network: UNetConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    predicts: Literal["noise", "data", "velocity", "flow", "score"] = "noise"
+
+
+class TrainConfig(BaseModel):
+    """A training run. Steps count optimizer updates; `batch_size` is the sum over all processes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ModelConfig
+    data: str = Field("fashion-mnist", description="'fashion-mnist' or a folder of images")
+    steps: int = Field(ge=1)
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    warmup: int = Field(500, ge=0, description="steps over which the learning rate rises from 0")
+    cooldown: int = Field(0, ge=0, description="steps at the end over which it falls to 0, linearly")
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, the ones that are kept")
+    label_dropout: float = Field(0.1, ge=0, le=1, description="share of labels replaced by the null class")
+    precision: Literal["float32", "bf16"] = "bf16"
+    compile: bool = Field(True, description="torch.compile the network")
+    seed: int = 0
+    save_every: int = Field(1000, ge=1)
+    sample_every: int = Field(2000, ge=1)
+    log_every: int = Field(50, ge=1)
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def parse(kind: type[Config], values: Any, source: str) -> Config:
+    """`values` (from YAML or JSON) as a `kind`. Raises ConfigError with every fault in one line."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(_fault(kind, fault) for fault in error.errors())
+        raise ConfigError(f"{source}: {faults}") from None
+
+
+def read_yaml(kind: type[Config], file: Path) -> Config:
+    """A YAML file as a `kind`. Raises ConfigError when it is missing, not YAML, or not valid."""
+    try:
+        values = yaml.safe_load(Path(file).read_text())
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}; give an existing YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    return parse(kind, values, str(file))
+
+
+def _fault(kind: type[BaseModel], fault: Any) -> str:
+    where = ".".join(map(str, fault["loc"])) or "the top level"
+    if fault["type"] == "extra_forbidden":
+        for key in fault["loc"][:-1]:
+            kind = kind.model_fields[key].annotation  # type: ignore[assignment]
+        return f"unknown key {where!r}; valid keys are {', '.join(kind.model_fields)}"
+    return f"{where}: {fault['msg']}"

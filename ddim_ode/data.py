@@ -1,0 +1,170 @@
+"""Images in and out: x = byte / 127.5 - 1, so bytes 0..255 are the data range [-1, 1].
+
+Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747) from its IDX files, any folder of images,
+and a few real test images that are shipped with the library.
+"""
+
+import gzip
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image, ImageOps
+from safetensors.torch import load_file
+from torch import Tensor
+
+FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+FASHION_LABELS: tuple[str, ...] = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+ASSETS = Path(__file__).parent / "assets"
+
+
+class DataError(ValueError):
+    """A data file is missing or is not what its name says; the message is one line and names the file."""
+
+
+def fashion_mnist(split: Literal["train", "test"], folder: Path | None = None) -> tuple[Tensor, Tensor]:
+    """Fashion-MNIST from its IDX files, gzipped or plain.
+
+    Returns images, uint8 (N, 1, 28, 28), and labels, int64 (N,) in 0..9 (`FASHION_LABELS`); N is 60000 for
+    "train" and 10000 for "test". `folder` defaults to where the Debian package `dataset-fashion-mnist` puts it.
+    Raises DataError when a file is missing, truncated, corrupt, or disagrees with its companion.
+    """
+    if split not in ("train", "test"):
+        raise DataError(f"split={split!r} is not known; use 'train' or 'test'")
+    folder = FASHION_FOLDER if folder is None else Path(folder)
+    prefix = "train" if split == "train" else "t10k"
+    image_file = _find_idx(folder, f"{prefix}-images-idx3-ubyte")
+    label_file = _find_idx(folder, f"{prefix}-labels-idx1-ubyte")
+    images, labels = _read_idx(image_file, (28, 28)), _read_idx(label_file, ())
+    if len(images) != len(labels):
+        raise DataError(
+            f"{label_file}: found {len(labels)} labels, expected {len(images)}, one an image of {image_file}"
+        )
+    if (worst := int(labels.max())) > 9:
+        raise DataError(f"{label_file}: found label {worst}, expected labels in 0..9")
+    return images.unsqueeze(1), labels.long()
+
+
+def image_folder(folder: Path, shape: tuple[int, int, int]) -> tuple[Tensor, list[Path]]:
+    """Every image below `folder`, in sorted order, as uint8 (N, C, H, W), and the files they came from.
+
+    See `load_images` for `shape` and what is done to an image. Raises DataError when the folder is missing or
+    holds no image, or when a file cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give a folder that holds images ({', '.join(IMAGE_SUFFIXES)})")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not files:
+        raise DataError(f"{folder}: found no images, expected files that end in {', '.join(IMAGE_SUFFIXES)}")
+    return load_images(files, shape), files
+
+
+def load_images(files: Sequence[Path], shape: tuple[int, int, int]) -> Tensor:
+    """Images as uint8 (N, C, H, W), with shape = (C, H, W) and C = 1 (grey) or 3 (RGB).
+
+    An image of another size is cropped about its centre to the aspect H:W and resized with an antialiasing filter;
+    one of the right size keeps its pixels. Transparency is ignored. Raises DataError for an unreadable file.
+    """
+    channels, height, width = shape
+    if channels not in (1, 3) or height < 1 or width < 1:
+        raise DataError(f"shape={tuple(shape)} is not an image shape; use (1, H, W) for grey or (3, H, W) for colour")
+    images = torch.empty((len(files), channels, height, width), dtype=torch.uint8)
+    for image, file in zip(images, files, strict=True):
+        image.copy_(_read_image(Path(file), shape))
+    return images
+
+
+def bundled_images() -> tuple[Tensor, Tensor]:
+    """The 300 Fashion-MNIST test images shipped here: uint8 (300, 1, 28, 28) and labels int64 (300,).
+
+    They are the first 30 of each class, in the order of the test set.
+    """
+    tensors = load_file(ASSETS / "fashion-mnist-test.safetensors")
+    return tensors["images"], tensors["labels"].long()
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Bytes, uint8 of any shape, to float32 in [-1, 1]. Raises DataError for another dtype."""
+    if images.dtype != torch.uint8:
+        raise DataError(
+            f"images are {images.dtype}, expected torch.uint8; a float image in [-1, 1] needs no conversion"
+        )
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Floats of any shape to bytes: clamped to [-1, 1], then rounded. The inverse of `to_float` on its range."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def _find_idx(folder: Path, name: str) -> Path:
+    for file in (folder / f"{name}.gz", folder / name):
+        if file.is_file():
+            return file
+    raise DataError(
+        f"{folder / name}[.gz]: not found; install the Debian package (apt install dataset-fashion-mnist)"
+        " or pass --data DIR, a folder that holds the four Fashion-MNIST IDX files"
+    )
+
+
+def _read_idx(file: Path, item: tuple[int, ...]) -> Tensor:
+    """The IDX format: magic (0, 0, 8 = ubyte, rank), `rank` big-endian uint32 lengths, then the bytes."""
+    try:
+        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except EOFError:
+        raise DataError(f"{file}: found a truncated gzip file, expected a complete one; fetch it again") from None
+    except (OSError, zlib.error) as error:
+        raise DataError(f"{file}: found unreadable data ({error}), expected an IDX file; fetch it again") from None
+
+    rank = 1 + len(item)
+    magic, header = bytes((0, 0, 8, rank)), 4 + 4 * rank
+    if raw[:4] != magic:
+        raise DataError(
+            f"{file}: found magic number 0x{raw[:4].hex()}, expected 0x{magic.hex()} (IDX, bytes, rank {rank})"
+        )
+    if len(raw) < header:
+        raise DataError(f"{file}: found {len(raw)} bytes, expected a header of {header}")
+    count, *found = (int.from_bytes(raw[i : i + 4], "big") for i in range(4, header, 4))
+    if tuple(found) != item:
+        raise DataError(f"{file}: found items of shape {tuple(found)}, expected {item}")
+    if count == 0 or len(raw) != header + count * math.prod(item):
+        raise DataError(
+            f"{file}: found {len(raw)} bytes, expected {header + count * math.prod(item)}"
+            f" for its count of {count} items, and at least one item"
+        )
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=header).reshape(count, *item)
+
+
+def _read_image(file: Path, shape: tuple[int, int, int]) -> Tensor:
+    channels, height, width = shape
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16 bits: Pillow would saturate everything above 255
+                image = image.point(lambda value: value * (1 / 257)).convert("L")
+            image = image.convert("L" if channels == 1 else "RGB")
+            image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{file}: found no readable image ({reason}), expected one of {', '.join(IMAGE_SUFFIXES)}"
+        ) from None
+    return (
+        torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(height, width, channels).movedim(-1, 0)
+    )

@@ -1,0 +1,165 @@
+"""What a network says about a noisy image, whatever it was trained to predict.
+
+At x = a x0 + b eps a network outputs p x0 + q eps, with (p, q) fixed by what it predicts. Two linear
+equations give both parts back:
+
+    data  = (q x - b out) / (a q - b p)            noise = (a out - p x) / (a q - b p)
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ddim_ode.paths import Path, f64
+
+Coefficients = tuple[Tensor, Tensor]
+
+#: what the network predicts -> (p, q) as a function of the path's (a, b)
+PREDICTS: Mapping[str, Callable[[Tensor, Tensor], Coefficients]] = {
+    "noise": lambda a, b: (torch.zeros_like(a), torch.ones_like(a)),
+    "data": lambda a, b: (torch.ones_like(a), torch.zeros_like(a)),
+    "velocity": lambda a, b: (-b, a),  # v = a eps - b x0: Salimans & Ho 2022, App. D
+    "flow": lambda a, b: (-torch.ones_like(a), torch.ones_like(a)),  # eps - x0: Liu et al. 2022
+    "score": lambda a, b: (torch.zeros_like(a), -1 / b),  # grad log p = -eps / b: Song et al. 2021, Eq. 7
+}
+
+
+class Prediction(NamedTuple):
+    """The two parts of a noisy image, xbar = data + sigma noise, and what it cost to tell them apart."""
+
+    data: Tensor
+    noise: Tensor
+    evaluations: int  # network passes spent on each sample
+
+
+class NonFiniteError(ValueError):
+    """The network returned NaN or infinity. `sample` is the first such index, `step` the step it happened in."""
+
+    def __init__(self, sigma: float, sample: int, step: int | None = None):
+        super().__init__(
+            f"the network's output is not finite at sigma={sigma:.6g} for sample {sample}"
+            + (f" in step {step}" if step is not None else "")
+            + "; check its weights and precision, or start at a smaller sigma"
+        )
+        self.sigma, self.sample, self.step = sigma, sample, step
+
+
+class Model(Protocol):
+    """What solvers and samplers ask of a model: a `Denoiser`, or something around one, such as `Guided`."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def evaluations(self, sigma: float) -> int:
+        """Network passes that one prediction at sigma costs."""
+        ...
+
+    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction: ...
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A network, the path it was trained on and what it predicts. Immutable.
+
+    Args:
+        net: net(x, t) or, with num_classes > 0, net(x, t, labels); x (B, *shape), t (B,) times on `path`,
+            labels (B,) int64 in 0..num_classes, where num_classes is the null class.
+        path: the model's schedule.
+        predicts: "noise", "data", "velocity", "flow" or "score".
+        shape: shape of one sample, (C, H, W) for images.
+        num_classes: number of labels, 0 for an unconditional model.
+        quantize: round fractional timesteps to the nearest one of a discrete path.
+        dtype: the network's precision; None reads it off the parameters, and a network without
+            parameters gets the state's own.
+    """
+
+    net: Callable[..., Tensor]
+    path: Path
+    predicts: str
+    shape: tuple[int, ...]
+    num_classes: int = 0
+    quantize: bool = False
+    dtype: torch.dtype | None = None
+    info: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.predicts not in PREDICTS:
+            raise ValueError(f"predicts={self.predicts!r} is unknown; choose one of {', '.join(PREDICTS)}")
+        first = next(self.net.parameters(), None) if isinstance(self.net, nn.Module) else None
+        if self.dtype is None and first is not None:
+            object.__setattr__(self, "dtype", first.dtype)
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        first = next(self.net.parameters(), None) if isinstance(self.net, nn.Module) else None
+        return first.device if first is not None else torch.device("cpu")
+
+    @property
+    def sigma_min(self) -> float:
+        """Smallest sigma the model was trained at."""
+        return self.path.sigma_min
+
+    @property
+    def sigma_max(self) -> float:
+        """Largest sigma the model was trained at."""
+        return self.path.sigma_max
+
+    def evaluations(self, sigma: float) -> int:
+        """Network passes that one prediction at sigma costs."""
+        return 1
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Denoiser":
+        """A copy whose network lives on another device or computes in another precision."""
+        net = copy.deepcopy(self.net)
+        if isinstance(net, nn.Module):
+            net = net.to(device=device, dtype=dtype)
+        return replace(self, net=net, dtype=dtype or self.dtype)
+
+    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
+        """Predict the image and the noise in xbar = x0 + sigma eps.
+
+        Args:
+            xbar: (B, *shape), float32 or float64.
+            sigma: scalar or (B,), > 0. Outside the model's range only the time label is clamped.
+            labels: (B,) int64 in 0..num_classes, or None for the null class.
+
+        Raises:
+            NonFiniteError: the network returned NaN or infinity.
+        """
+        sigma = f64(sigma)
+        u = self.path.u(sigma)
+        if self.quantize:
+            u = u.round()
+        a = self.path.scale(sigma)
+        b = a * sigma
+        p, q = PREDICTS[self.predicts](a, b)
+        det = a * q - b * p
+
+        def per_sample(c: Tensor) -> Tensor | float:
+            return c.to(xbar).reshape(-1, *[1] * len(self.shape)) if c.ndim else c.item()
+
+        x = per_sample(a) * xbar
+        dtype = self.dtype or xbar.dtype
+        t = u.to(x.device, dtype).expand(len(xbar))
+        condition = (labels,) if self.num_classes else ()
+        out = self.net(x.to(dtype), t, *condition).to(xbar.dtype)
+        if not torch.isfinite(out).all():
+            bad = int((~torch.isfinite(out.flatten(1)).all(dim=1)).nonzero()[0])
+            raise NonFiniteError(float(sigma.expand(len(xbar))[bad]), bad)
+        return Prediction(
+            data=per_sample(q / det) * x - per_sample(b / det) * out,
+            noise=per_sample(a / det) * out - per_sample(p / det) * x,
+            evaluations=1,
+        )

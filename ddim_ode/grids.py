@@ -1,0 +1,141 @@
+"""Decreasing grids of sigma: where a fixed-grid solver evaluates.
+
+A named grid is a rule (path, n) -> n strictly decreasing sigmas from (about) sigma_max to sigma_min. It is
+made once, in float64. With `final="denoise"` a 0 is appended: the last interval is one evaluation that
+returns the predicted image, as the last step of DDIM does. With `final="sigma_min"` the grid stops there.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddim_ode.paths import Path, f64
+
+Final = Literal["denoise", "sigma_min"]
+Grid = str | Sequence[float] | Tensor
+
+
+class GridError(ValueError):
+    """A grid that is unknown, does not decrease, or does not fit the model."""
+
+
+def uniform(path: Path, n: int) -> Tensor:
+    """Times linspace(last, first, n) on the model's path, both ends included."""
+    return path.sigma(torch.linspace(*_times(path), n, dtype=torch.float64))
+
+
+def leading(path: Path, n: int) -> Tensor:
+    """Timesteps k (T // n), k = n-1..0: `skip_type="uniform"` of the DDIM code, "leading" in diffusers.
+
+    It never reaches the last timestep, and with n = 1 it starts (and ends) at the first.
+    """
+    return path.sigma(f64(np.arange(n)[::-1] * (_timesteps(path, n, "leading") // n)))
+
+
+def trailing(path: Path, n: int) -> Tensor:
+    """Timesteps round(k T / n) - 1, k = n..1: always begins at the last (Lin et al. 2023, Table 2)."""
+    return path.sigma(f64(np.round(np.arange(n, 0, -1) * _timesteps(path, n, "trailing") / n) - 1))
+
+
+def quadratic(path: Path, n: int) -> Tensor:
+    """Timesteps linspace(0, sqrt(0.8 T), n)^2, not rounded (DDIM, App. D.2): for noisy schedules such as linear."""
+    return path.sigma(f64(np.linspace(math.sqrt(0.8 * _timesteps(path, n, "quadratic")), 0, n) ** 2))
+
+
+def karras(path: Path, n: int, rho: float = 7.0) -> Tensor:
+    """sigma^(1/rho) spaced evenly (Karras et al. 2022, Eq. 5)."""
+    low, high = _range(path, "karras")
+    return f64(np.linspace(high ** (1 / rho), low ** (1 / rho), n) ** rho)
+
+
+def log_snr(path: Path, n: int) -> Tensor:
+    """log sigma spaced evenly (Lu et al. 2022, DPM-Solver)."""
+    low, high = _range(path, "log_snr")
+    return f64(np.geomspace(high, low, n))
+
+
+def angle(path: Path, n: int) -> Tensor:
+    """atan sigma spaced evenly."""
+    low, high = _range(path, "angle")
+    return f64(np.tan(np.linspace(math.atan(high), math.atan(low), n)))
+
+
+GRIDS: Mapping[str, Callable[[Path, int], Tensor]] = {
+    "uniform": uniform,
+    "leading": leading,
+    "trailing": trailing,
+    "quadratic": quadratic,
+    "karras": karras,
+    "log_snr": log_snr,
+    "angle": angle,
+}
+
+
+def make_grid(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
+    """The named grid with that many intervals: (intervals + 1,) float64 sigmas, strictly decreasing.
+
+    Raises:
+        GridError: an unknown name, or a grid that this path cannot have.
+    """
+    if grid not in GRIDS:
+        raise GridError(unknown("grid", grid, GRIDS))
+    if final == "denoise":
+        sigmas = torch.cat([GRIDS[grid](path, intervals), torch.zeros(1, dtype=torch.float64)])
+    elif grid in ("leading", "trailing"):
+        # These two are rules for timesteps that are left; the last one is left for sigma_min.
+        offset = 1 if grid == "leading" else 0
+        u = path.u(GRIDS[grid](path, intervals)) + offset
+        sigmas = torch.cat([path.sigma(u), f64([path.sigma_min])])
+    else:
+        sigmas = GRIDS[grid](path, intervals + 1)
+    return check_grid(sigmas, path)
+
+
+def check_grid(sigmas: Sequence[float] | Tensor, path: Path) -> Tensor:
+    """An explicit grid as float64 (N + 1,). Raises GridError unless it decreases strictly inside the model's range."""
+    try:
+        s = torch.as_tensor(sigmas, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise GridError(f"grid={sigmas!r} is not a sequence of sigmas") from None
+    if s.ndim != 1 or len(s) < 2:
+        raise GridError(f"a grid of shape {tuple(s.shape)} is not a sequence of at least 2 sigmas")
+    if not (torch.isfinite(s).all() and (s[1:] < s[:-1]).all() and s[-1] >= 0):
+        raise GridError("the grid is not finite, strictly decreasing and >= 0; use fewer steps or another grid")
+    if s[0] > path.sigma_max * (1 + 1e-9):
+        raise GridError(f"the grid starts at sigma={s[0]:.6g}; the model was trained up to {path.sigma_max:.6g}")
+    return s
+
+
+def unknown(kind: str, name: str, known: Mapping[str, object] | Sequence[str]) -> str:
+    """The message for a name that is not in a table, with the closest one that is."""
+    close = get_close_matches(name, list(known), n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown {kind} {name!r}; {hint}choose one of {', '.join(known)}"
+
+
+def _range(path: Path, name: str) -> tuple[float, float]:
+    if not 0 < path.sigma_min < path.sigma_max < math.inf:
+        raise GridError(
+            f"grid={name!r} needs a finite range of sigma, and this model's is [{path.sigma_min:g}, {path.sigma_max:g}]"
+            "; give its path sigma_min and sigma_max, or an explicit grid"
+        )
+    return path.sigma_min, path.sigma_max
+
+
+def _times(path: Path) -> tuple[float, float]:
+    low, high = _range(path, "uniform")
+    return float(path.u(f64(high))), float(path.u(f64(low)))
+
+
+def _timesteps(path: Path, n: int, name: str) -> int:
+    steps = path.num_timesteps
+    if not steps:
+        raise GridError(f"grid={name!r} needs a schedule of discrete timesteps; use 'uniform' or 'log_snr'")
+    if n > steps:
+        raise GridError(f"grid={name!r} cannot place {n} steps on {steps} timesteps; use nfe <= {steps}")
+    return steps

@@ -1,0 +1,65 @@
+"""The probability-flow ODE of a denoiser on a path,
+
+    dy/du = a'(u) xhat0(y / a, sigma) + b'(u) ehat(y / a, sigma),        y = a(u) xbar
+
+(Song et al. 2021, "Score-Based ...", Eq. 13, written for any Gaussian path). It counts what it spends.
+"""
+
+import torch
+from torch import Tensor
+
+from ddim_ode.denoiser import Model, Prediction
+from ddim_ode.paths import Path, f64
+
+
+class DomainError(ValueError):
+    """A solver asked for the ODE outside the interval it was given."""
+
+
+class ProbabilityFlow:
+    """f(u, y) on `path`, for one batch of samples.
+
+    Args:
+        model: the denoiser.
+        path: the solver's coordinates, not necessarily the model's schedule.
+        domain: (smallest, largest) sigma at which the model may be evaluated.
+        labels: (B,) int64, or None for the null class.
+
+    `nfe` (int) counts the network passes that each sample of the batch has cost so far.
+    """
+
+    def __init__(self, model: Model, path: Path, domain: tuple[float, float], labels: Tensor | None = None):
+        self.model, self.path, self.domain, self.labels = model, path, domain, labels
+        self.nfe = 0
+
+    def __call__(self, u: Tensor, y: Tensor) -> Tensor:
+        """dy/du at time u (a scalar, float64) and state y (B, *shape)."""
+        sigma = self.path.sigma(u)
+        data_slope, noise_slope = self.path.slopes(u)
+        prediction = self.predict(y / self.path.scale(sigma), sigma)
+        return data_slope * prediction.data + noise_slope * prediction.noise
+
+    def predict(self, xbar: Tensor, sigma: Tensor) -> Prediction:
+        """The denoiser's answer at (xbar, sigma), counted.
+
+        Raises:
+            DomainError: sigma outside the domain by more than rounding.
+            NonFiniteError: from the network.
+        """
+        low, high = self.domain
+        if not low * (1 - 1e-9) <= float(sigma) <= high * (1 + 1e-9):
+            raise DomainError(
+                f"the solver left its interval: sigma={float(sigma):.6g} is not in [{low:.6g}, {high:.6g}]"
+            )
+        with torch.no_grad():
+            prediction = self.model(xbar, sigma, self.labels)
+        self.nfe += prediction.evaluations
+        return prediction
+
+    def enter(self, xbar: Tensor, sigma: Tensor | float) -> Tensor:
+        """The state y on this path of xbar at sigma."""
+        return xbar * self.path.scale(f64(sigma))
+
+    def leave(self, y: Tensor, sigma: Tensor | float) -> Tensor:
+        """xbar of the state y at sigma."""
+        return y / self.path.scale(f64(sigma))

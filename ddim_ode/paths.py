@@ -1,0 +1,219 @@
+"""Gaussian paths: the curves along which a model noises data and along which a solver integrates.
+
+    x_u = a(u) x0 + b(u) eps,        sigma(u) = b(u) / a(u)        (noise-to-signal ratio)
+
+At equal sigma all paths hold the same state up to the scale a: x_u / a(u) = x0 + sigma eps =: xbar
+(DDIM, Song et al. 2021, Sec. 4.3; Karras et al. 2022, Eq. 1). A path is therefore two things, a time
+u <-> sigma and a scale a(sigma). It serves twice: as the schedule of a model and as the coordinate of
+a solver.
+
+Times and sigmas are float64 tensors of any shape; coefficients are computed in float64.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ArrayLike = Tensor | np.ndarray | Sequence[float] | float
+
+
+class PathError(ValueError):
+    """A schedule that no path can be made of."""
+
+
+def f64(x: ArrayLike) -> Tensor:
+    """x as a float64 tensor."""
+    return torch.as_tensor(x, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Path:
+    """A curve (a(u), b(u)) and the range of sigma in which a model on it was trained.
+
+    Subclasses give `scale`, `sigma`, `u` and `slopes`; u may rise or fall with sigma.
+    """
+
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+
+    #: timesteps of a discrete schedule, 0 for a continuous path
+    num_timesteps: ClassVar[int] = 0
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        """a as a function of sigma."""
+        raise NotImplementedError
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """Noise-to-signal ratio at time u."""
+        raise NotImplementedError
+
+    def u(self, sigma: Tensor) -> Tensor:
+        """Time at noise-to-signal ratio sigma, the inverse of `sigma`."""
+        raise NotImplementedError
+
+    def slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """(a'(u), b'(u))."""
+        raise NotImplementedError
+
+    def coefficients(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """(a(u), b(u))."""
+        sigma = self.sigma(u)
+        a = self.scale(sigma)
+        return a, a * sigma
+
+    def prior_std(self, sigma: Tensor) -> Tensor:
+        """Standard deviation of xbar where sampling begins: x = a xbar is a standard normal, as in DDPM's code."""
+        return 1 / self.scale(sigma)
+
+
+@dataclass(frozen=True)
+class Noise(Path):
+    """(a, b) = (1, u): u is sigma itself, the variance-exploding chart of DDIM's Eq. 14 and of EDM."""
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        return torch.ones_like(sigma)
+
+    def sigma(self, u: Tensor) -> Tensor:
+        return u
+
+    def u(self, sigma: Tensor) -> Tensor:
+        return sigma
+
+    def slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(u), torch.ones_like(u)
+
+    def prior_std(self, sigma: Tensor) -> Tensor:
+        """sigma: a variance-exploding model starts at sigma_max times a standard normal."""
+        return sigma
+
+
+@dataclass(frozen=True)
+class Data(Path):
+    """(a, b) = (u, 1): u = 1 / sigma, on which the slope is the predicted image."""
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        return 1 / sigma
+
+    def sigma(self, u: Tensor) -> Tensor:
+        return 1 / u
+
+    def u(self, sigma: Tensor) -> Tensor:
+        return 1 / sigma
+
+    def slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(u), torch.zeros_like(u)
+
+
+@dataclass(frozen=True)
+class VariancePreserving(Path):
+    """a^2 + b^2 = 1, whatever the time."""
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        return torch.rsqrt(1 + sigma**2)
+
+
+@dataclass(frozen=True)
+class Angle(VariancePreserving):
+    """(a, b) = (cos u, sin u): bounded state in bounded time; the slope is v (Salimans & Ho 2022, App. D)."""
+
+    def sigma(self, u: Tensor) -> Tensor:
+        return torch.tan(u)
+
+    def u(self, sigma: Tensor) -> Tensor:
+        return torch.atan(sigma)
+
+    def slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return -torch.sin(u), torch.cos(u)
+
+
+@dataclass(frozen=True)
+class Flow(Path):
+    """(a, b) = (1 - u, u): rectified flow (Liu et al. 2022); the slope is eps - x0."""
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        return 1 / (1 + sigma)
+
+    def sigma(self, u: Tensor) -> Tensor:
+        return u / (1 - u)
+
+    def u(self, sigma: Tensor) -> Tensor:
+        return sigma / (1 + sigma)
+
+    def slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return -torch.ones_like(u), torch.ones_like(u)
+
+
+class DiscreteVP(VariancePreserving):
+    """The schedule of DDPM: (a, b) = (sqrt(abar_t), sqrt(1 - abar_t)) at timesteps t = 0..T-1.
+
+    Between timesteps log sigma is linear in t, so that u and sigma are exact inverses of each other.
+    Outside 0..T-1 the time is clamped; the scale is not.
+
+    Args:
+        alphas_cumprod: T >= 2 strictly decreasing values in (0, 1). A last value of 0 (zero terminal
+            SNR, sigma = inf) is allowed; the path then ends at the largest finite sigma.
+
+    Raises:
+        PathError: a table that is not such a sequence.
+    """
+
+    def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | Tensor):
+        table = np.array(torch.as_tensor(alphas_cumprod).detach().cpu(), dtype=np.float64)
+        if table.ndim != 1 or len(table) < 2:
+            raise PathError(f"alphas_cumprod has shape {table.shape}; it must be a sequence of at least 2 values")
+        object.__setattr__(self, "num_timesteps", len(table))
+        if table[-1] == 0:
+            table = table[:-1]
+        if not (np.all(np.diff(table) < 0) and table[-1] > 0 and table[0] < 1):
+            raise PathError(
+                f"alphas_cumprod runs from {table[0]:g} to {table[-1]:g}; it must decrease strictly inside (0, 1)"
+                ", so give the cumulative product of 1 - beta, not the betas"
+            )
+        object.__setattr__(self, "alphas_cumprod", table)
+        object.__setattr__(self, "_log_sigma", 0.5 * (np.log1p(-table) - np.log(table)))
+        super().__init__(*np.exp(self._log_sigma[[0, -1]]).tolist())
+
+    alphas_cumprod: np.ndarray
+    _log_sigma: np.ndarray
+
+    def sigma(self, u: Tensor) -> Tensor:
+        return f64(np.exp(np.interp(u.cpu().numpy(), np.arange(len(self._log_sigma)), self._log_sigma)))
+
+    def u(self, sigma: Tensor) -> Tensor:
+        log_sigma = np.log(np.maximum(sigma.cpu().numpy(), np.finfo(np.float64).tiny))
+        return f64(np.interp(log_sigma, self._log_sigma, np.arange(len(self._log_sigma))))
+
+    def slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        below = np.clip(np.floor(u.cpu().numpy()).astype(int), 0, len(self._log_sigma) - 2)
+        sigma = self.sigma(u)
+        dsigma = sigma * f64(self._log_sigma[below + 1] - self._log_sigma[below])
+        a = self.scale(sigma)
+        return -sigma * a**3 * dsigma, a**3 * dsigma
+
+    @classmethod
+    def from_betas(cls, betas: Sequence[float] | np.ndarray) -> "DiscreteVP":
+        """From the variances beta_t added at each timestep (DDPM, Eq. 2)."""
+        return cls(np.cumprod(1 - np.asarray(betas, dtype=np.float64)))
+
+    @classmethod
+    def linear(cls, timesteps: int = 1000, first: float = 1e-4, last: float = 0.02) -> "DiscreteVP":
+        """DDPM's schedule: beta linear in t (Ho et al. 2020, Sec. 4)."""
+        return cls.from_betas(np.linspace(first, last, timesteps))
+
+    @classmethod
+    def cosine(cls, timesteps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> "DiscreteVP":
+        """abar_t ~ cos^2, beta clipped at `largest` (Nichol & Dhariwal 2021, Eq. 17)."""
+        t = np.arange(timesteps + 1) / timesteps
+        abar = np.cos((t + offset) / (1 + offset) * np.pi / 2) ** 2
+        return cls.from_betas(np.minimum(1 - abar[1:] / abar[:-1], largest))
+
+
+noise = Noise()
+data = Data()
+angle = Angle()
+flow = Flow()

@@ -1,0 +1,277 @@
+"""Training with the simple objective of DDPM (Ho et al. 2020, Eq. 14), whatever is predicted:
+
+    E |net(a x0 + b eps, t) - (p x0 + q eps)|^2        t uniform in 0..T-1
+
+Everything random in step n is a function of (seed, n), so a run that was killed and resumed ends in the
+same bytes as one that was not, and the batch of step n is the same whatever the number of processes.
+"""
+
+import csv
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from ddim_ode import checkpoints, data
+from ddim_ode.config import TrainConfig
+from ddim_ode.denoiser import PREDICTS
+from ddim_ode.files import replacing
+from ddim_ode.images import save_grid
+from ddim_ode.paths import DiscreteVP, f64
+from ddim_ode.sampling import sample
+from ddim_ode.unet import UNet
+
+
+class TrainError(ValueError):
+    """A run that cannot start or go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batch n as a pure function of (seed, n): shuffled epochs, timesteps, noise and dropped labels."""
+
+    images: Tensor  # (N, C, H, W) uint8
+    labels: Tensor  # (N,) int64
+    config: TrainConfig
+
+    def indices(self, step: int) -> Tensor:
+        """Which images step n sees; every epoch is a fresh permutation that runs across batch borders."""
+        n, size = len(self.images), self.config.batch_size
+        positions = torch.arange(step * size, (step + 1) * size)
+        epochs = positions // n
+        order = {int(e): torch.randperm(n, generator=_generator(self.config.seed, 1, int(e))) for e in epochs.unique()}
+        return torch.stack([order[int(e)][p % n] for e, p in zip(epochs, positions, strict=True)])
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x0 (B, C, H, W) in [-1, 1], eps alike, t (B,) int64, labels (B,) int64."""
+        rows = self.indices(step)
+        g = _generator(self.config.seed, 2, step)
+        x0 = data.to_float(self.images[rows])
+        t = torch.randint(self.config.model.schedule.timesteps, (len(rows),), generator=g)
+        eps = torch.randn(x0.shape, generator=g)
+        dropped = torch.rand(len(rows), generator=g) < self.config.label_dropout
+        null = self.config.model.network.num_classes
+        return x0, eps, t, torch.where(dropped, null, self.labels[rows])
+
+
+def _generator(seed: int, stream: int, n: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 3 + stream) * 2**40 + n)
+
+
+class Objective:
+    """The loss of a network on a batch."""
+
+    def __init__(self, config: TrainConfig, path: DiscreteVP, device: torch.device):
+        a, b = path.coefficients(f64(torch.arange(path.num_timesteps)))
+        p, q = PREDICTS[config.model.predicts](a, b)
+        self.table = torch.stack([a, b, p, q]).float().to(device)
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+    def __call__(self, net: Callable[..., Tensor], x0: Tensor, eps: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        a, b, p, q = self.table[:, t, None, None, None]
+        with self.autocast:
+            out = net(a * x0 + b * eps, t.float(), labels)
+        return F.mse_loss(out.float(), p * x0 + q * eps)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, constant, linear cool-down to 0 at the last step."""
+    rise = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    fall = min(1.0, (config.steps - step) / config.cooldown) if config.cooldown else 1.0
+    return config.learning_rate * min(rise, fall)
+
+
+def load_data(config: TrainConfig, folder: Path | None) -> tuple[Tensor, Tensor]:
+    """Training images (uint8) and labels; folders of images have no labels and train the null class.
+
+    Raises DataError when there is no data, TrainError when it does not fit the network.
+    """
+    network = config.model.network
+    if config.data == "fashion-mnist":
+        images, labels = data.fashion_mnist("train", folder)
+        if network.num_classes not in (0, 10):
+            raise TrainError(f"num_classes={network.num_classes}: fashion-mnist has 10 classes; use 10, or 0 for none")
+        if tuple(images.shape[1:]) != network.shape:
+            raise TrainError(f"shape={network.shape}: fashion-mnist images are (1, 28, 28)")
+    else:
+        images, _ = data.image_folder(folder or Path(config.data), network.shape)
+        if network.num_classes:
+            raise TrainError(f"num_classes={network.num_classes}: a folder of images has no labels; use num_classes: 0")
+        labels = torch.zeros(len(images), dtype=torch.int64)
+    return images, labels
+
+
+class Run:
+    """One training run and its folder: weights, average, optimizer and the step they stand at."""
+
+    def __init__(self, config: TrainConfig, out: Path, data_folder: Path | None = None):
+        try:
+            from accelerate import Accelerator
+        except ImportError:
+            raise TrainError("training needs accelerate; pip install 'ddim-ode[train]'") from None
+        self.config, self.out = config, Path(out)
+        images, labels = load_data(config, data_folder)
+        if config.batch_size > len(images):
+            raise TrainError(f"batch_size={config.batch_size} is larger than the data set; use at most {len(images)}")
+        self.accelerator = Accelerator()
+        processes = self.accelerator.num_processes
+        if config.batch_size % processes:
+            raise TrainError(f"batch_size={config.batch_size} cannot be split over {processes} processes")
+        device = self.accelerator.device
+
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.net = UNet(config.model.network).to(device)
+        self.average = {k: v.clone() for k, v in self.net.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        )
+        self.step = 0
+        self.batches = Batches(images, labels, config)
+        self.objective = Objective(config, config.model.schedule.path(), device)
+        self.out.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint.exists():
+            self._resume()
+        wrapped, self.optimizer = self.accelerator.prepare(self.net, self.optimizer)
+        self.forward = torch.compile(wrapped) if config.compile else wrapped
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out / "checkpoint.pt"
+
+    @property
+    def main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def update(self) -> tuple[float, float]:
+        """One optimizer step. Returns the loss and the norm of the gradient before clipping."""
+        share = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        batch = [x[share].to(self.accelerator.device) for x in self.batches(self.step)]
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        torch.manual_seed(self.config.seed * 2**40 + self.step)  # dropout alone draws from the global generator
+        loss = self.objective(self.forward, *batch)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.net.parameters(), self.config.clip)
+        if not torch.isfinite(loss):
+            raise TrainError(f"the loss is {loss.item()} at step {self.step}; use a smaller learning_rate")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        decay = min(self.config.ema, self.step / (self.step + 9))
+        torch._foreach_lerp_(list(self.average.values()), list(self.net.state_dict().values()), 1 - decay)
+        return loss.item(), norm.item()
+
+    def save(self) -> None:
+        """Write the resumable state and the averaged model, each atomically."""
+        if not self.main:
+            return
+        state = {
+            "step": self.step,
+            "config": self.config.model_dump(mode="json"),
+            "net": self.net.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with replacing(self.checkpoint) as tmp:
+            torch.save(state, tmp)
+        checkpoints.save(self.out / "model", self.config.model, self.average)
+
+    def _resume(self) -> None:
+        state: dict[str, Any] = checkpoints.load_torch(self.checkpoint)
+        ours, theirs = self.config.model_dump(mode="json"), state["config"]
+        free = {"steps", "cooldown", "save_every", "sample_every", "log_every", "compile"}
+        changed = sorted(k for k in ours if k not in free and ours[k] != theirs.get(k))
+        if changed:
+            raise TrainError(f"{self.out} holds a run with other settings of {', '.join(changed)}; use another --out")
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = {k: v.to(self.accelerator.device) for k, v in state["average"].items()}
+        self.step = state["step"]
+
+    def picture(self) -> None:
+        """A sheet of samples of the averaged model, one column a class."""
+        if not self.main:
+            return
+        model = checkpoints.build(self.config.model, self.average)
+        classes = model.num_classes
+        labels = torch.arange(80) % classes if classes else None
+        x = sample(model, method="ddim", nfe=20, seeds=range(80), labels=labels).x
+        save_grid(x, self.out / "samples.png", columns=classes or 10)
+
+
+def train(config: TrainConfig, out: Path, data_folder: Path | None = None, stop_at: int | None = None) -> Path:
+    """Train until `config.steps`, resuming what `out` holds. Returns the folder of the trained model.
+
+    `out` receives `model/` (the averaged weights, loadable with `ddim_ode.load`), `checkpoint.pt`, `log.csv`
+    and `samples.png`. `stop_at` ends the run early, as a kill after that step would.
+
+    Raises:
+        TrainError, DataError: bad settings or data, or a loss that is not finite.
+    """
+    run = Run(config, out, data_folder)
+    last = min(config.steps, stop_at or config.steps)
+    log = Log(run.out / "log.csv", run.step) if run.main else None
+    for _ in _progress(run, last):
+        started = time.perf_counter()
+        loss, norm = run.update()
+        if log:
+            log.add(run.step, loss, norm, config.batch_size / (time.perf_counter() - started))
+            if run.step % config.log_every == 0 or run.step == last:
+                log.write(learning_rate(config, run.step - 1))
+        if run.step % config.save_every == 0 or run.step == last:
+            run.save()
+        if run.step % config.sample_every == 0 or run.step == last:
+            run.picture()
+        run.accelerator.wait_for_everyone()
+    return run.out / "model"
+
+
+def _progress(run: Run, last: int) -> Iterator[int]:
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+    )
+    with Progress(*columns, disable=not run.main) as progress:
+        task = progress.add_task("", total=last, completed=run.step, status="")
+        started, first = time.perf_counter(), run.step
+        while run.step < last:
+            yield run.step
+            rate = (run.step - first) * run.config.batch_size / (time.perf_counter() - started)
+            progress.update(task, completed=run.step, status=f"{rate:.0f} images/s")
+
+
+class Log:
+    """`log.csv`: step, mean loss and gradient norm since the last row, learning rate, images/s."""
+
+    columns = ("step", "loss", "gradient_norm", "learning_rate", "images_per_second")
+
+    def __init__(self, file: Path, step: int):
+        self.file = file
+        self.rows: list[tuple[int, float, float, float]] = []
+        kept = []
+        if file.exists():  # rows past the checkpoint are written again
+            with file.open(newline="") as f:
+                kept = [row for row in csv.reader(f) if row and row[0].isdigit() and int(row[0]) <= step]
+        with replacing(file) as tmp, open(tmp, "w", newline="") as f:
+            csv.writer(f).writerows([self.columns, *kept])
+
+    def add(self, step: int, loss: float, norm: float, speed: float) -> None:
+        self.rows.append((step, loss, norm, speed))
+
+    def write(self, rate: float) -> None:
+        n = len(self.rows)
+        loss, norm = (sum(r[i] for r in self.rows) / n for i in (1, 2))
+        speed = n / sum(1 / r[3] for r in self.rows)
+        with self.file.open("a", newline="") as f:
+            csv.writer(f).writerow([self.rows[-1][0], f"{loss:.6f}", f"{norm:.4f}", f"{rate:.3g}", f"{speed:.0f}"])
+        self.rows.clear()
