@@ -48,6 +48,10 @@ class GaussianMixture:
                 raise ValueError(f"{name} has {len(value)} entries for {k} means")
         if not (self.stds > 0).all() or not (self.weights > 0).all():
             raise ValueError("stds and weights must be positive")
+        if self.labels is not None and sorted(set(self.labels.tolist())) != list(range(self.num_classes)):
+            raise ValueError(
+                f"labels={self.labels.tolist()} leave a class without a component; number them 0, 1, 2, ..."
+            )
         self.weights = self.weights / self.weights.sum()
 
     @property
@@ -67,10 +71,10 @@ class GaussianMixture:
         """
         offset, variance, log_joint = self._components(xbar, sigma, labels)
         share = torch.softmax(log_joint, dim=1)
-        noise = torch.einsum("bk,bkd->bd", share / variance, offset)  # = (xbar - data) / sigma^2
-        sigma = f64(sigma).reshape(-1, 1)
-        flat = xbar.double().flatten(1)
-        return (flat - sigma**2 * noise).reshape(xbar.shape), (sigma * noise).reshape(xbar.shape)
+        # Both as sums, neither as a difference of the other and xbar: at large sigma that would cancel.
+        data = share @ self.means.flatten(1) + torch.einsum("bk,bkd->bd", share * self.stds**2 / variance, offset)
+        noise = f64(sigma).reshape(-1, 1) * torch.einsum("bk,bkd->bd", share / variance, offset)
+        return data.reshape(xbar.shape), noise.reshape(xbar.shape)
 
     def log_density(self, xbar: Tensor, sigma: Tensor | float = 0.0, labels: Tensor | None = None) -> Tensor:
         """log p(xbar; sigma) in nats, (B,) float64."""

@@ -6,6 +6,7 @@ Weights are stored in half precision and computed in float32. No pickle is ever 
 import hashlib
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from torch import Tensor
 from ddim_ode.config import ModelConfig, read_yaml
 from ddim_ode.data import ASSETS
 from ddim_ode.denoiser import Denoiser
+from ddim_ode.errors import DDIMError
 from ddim_ode.files import replacing
 from ddim_ode.unet import UNet
 
 
-class CheckpointError(ValueError):
+class CheckpointError(DDIMError):
     """A model that cannot be loaded; the message names the file and what is wrong with it."""
 
 
@@ -40,6 +42,12 @@ def load(what: str | os.PathLike[str]) -> Denoiser:
         ConfigError: `config.yaml` is not valid.
     """
     folder = ASSETS / what if str(what) in bundled() else Path(what)
+    if folder.is_file():
+        if _is_pickle(folder):
+            load_torch(folder)  # a pickle that would run code is refused as such
+        raise CheckpointError(
+            f"{folder} is a file; give the folder of a model, which holds config.yaml and model.safetensors"
+        )
     if not folder.is_dir():
         raise CheckpointError(
             f"there is no model {str(what)!r}; give the folder of a model, or one of: {', '.join(bundled())}"
@@ -60,8 +68,9 @@ def load(what: str | os.PathLike[str]) -> Denoiser:
 
 def build(config: ModelConfig, weights: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> Denoiser:
     """A denoiser from a configuration and the weights of its UNet; a copy, in float32 and ready to evaluate."""
-    net = UNet(config.network)
-    net.load_state_dict({name: value.float() for name, value in weights.items()})
+    with torch.device("meta"):  # no random start: it would move the global generator, and takes its time
+        net = UNet(config.network)
+    net.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in weights.items()}, assign=True)
     return Denoiser(
         net=net.eval().requires_grad_(False),
         path=config.schedule.path(),
@@ -89,7 +98,18 @@ def load_safetensors(file: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise CheckpointError(f"{file} is missing; a model's folder holds config.yaml and model.safetensors") from None
     except (SafetensorError, OSError) as error:
+        if file.is_file() and _is_pickle(file):
+            raise CheckpointError(
+                f"{file} is a pickle, which could run code when loaded, so it was refused; save it as safetensors"
+            ) from None
         raise CheckpointError(f"{file} is damaged ({error}); copy or download it again") from None
+
+
+def _is_pickle(file: Path) -> bool:
+    """By its first bytes: a zip archive, as torch.save writes, or the opcode PROTO and a protocol number."""
+    with open(file, "rb") as f:
+        start = f.read(4)
+    return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
 
 
 def load_torch(file: Path) -> Any:
@@ -99,16 +119,22 @@ def load_torch(file: Path) -> Any:
         CheckpointError: it is cut, or it is a pickle that would run code.
     """
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # about pickle protocols: it loads, or it is refused below
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{file} is a pickle that would run code when loaded, so it was refused; save its tensors as safetensors"
         ) from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged ({str(error).splitlines()[0]}); use another checkpoint") from None
+    except Exception as error:  # bytes that are no pickle can fail in any way
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{file} is damaged ({reason}); use another checkpoint") from None
 
 
 def sha256(file: Path) -> str:
     """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
     with open(file, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+        while block := f.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

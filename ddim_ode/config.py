@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ddim_ode.errors import DDIMError
 from ddim_ode.paths import DiscreteVP
 from ddim_ode.unet import UNetConfig
 
 
-class ConfigError(ValueError):
+class ConfigError(DDIMError):
     """A configuration that cannot be read or is not valid; the message names the file, the key and the rule."""
 
 

@@ -16,6 +16,8 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ddim_ode.errors import DDIMError
+
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FASHION_LABELS: tuple[str, ...] = (
     "T-shirt/top",
@@ -33,7 +35,7 @@ IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 ASSETS = Path(__file__).parent / "assets"
 
 
-class DataError(ValueError):
+class DataError(DDIMError):
     """A data file is missing or is not what its name says; the message is one line and names the file."""
 
 

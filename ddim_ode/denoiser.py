@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from ddim_ode.errors import DDIMError
 from ddim_ode.paths import Path, f64
 
 Coefficients = tuple[Tensor, Tensor]
@@ -36,7 +37,7 @@ class Prediction(NamedTuple):
     evaluations: int  # network passes spent on each sample
 
 
-class NonFiniteError(ValueError):
+class NonFiniteError(DDIMError):
     """The network returned NaN or infinity. `sample` is the first such index, `step` the step it happened in."""
 
     def __init__(self, sigma: float, sample: int, step: int | None = None):
@@ -46,6 +47,10 @@ class NonFiniteError(ValueError):
             + "; check its weights and precision, or start at a smaller sigma"
         )
         self.sigma, self.sample, self.step = sigma, sample, step
+
+
+class DenoiserError(DDIMError):
+    """A denoiser that cannot be."""
 
 
 class Model(Protocol):
@@ -94,7 +99,12 @@ class Denoiser:
 
     def __post_init__(self) -> None:
         if self.predicts not in PREDICTS:
-            raise ValueError(f"predicts={self.predicts!r} is unknown; choose one of {', '.join(PREDICTS)}")
+            raise DenoiserError(f"predicts={self.predicts!r} is unknown; choose one of {', '.join(PREDICTS)}")
+        if self.path.zero_terminal_snr and self.predicts in ("noise", "score"):
+            raise DenoiserError(
+                f"predicts={self.predicts!r} says nothing about the image at zero terminal SNR"
+                "; leave the last alphas_cumprod out, or use a model that predicts velocity or data"
+            )
         first = next(self.net.parameters(), None) if isinstance(self.net, nn.Module) else None
         if self.dtype is None and first is not None:
             object.__setattr__(self, "dtype", first.dtype)

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddim_ode.errors import DDIMError
 from ddim_ode.paths import Path, f64
 
 Final = Literal["denoise", "sigma_min"]
 Grid = str | Sequence[float] | Tensor
 
 
-class GridError(ValueError):
+class GridError(DDIMError):
     """A grid that is unknown, does not decrease, or does not fit the model."""
 
 
@@ -43,8 +44,8 @@ def trailing(path: Path, n: int) -> Tensor:
 
 
 def quadratic(path: Path, n: int) -> Tensor:
-    """Timesteps linspace(0, sqrt(0.8 T), n)^2, not rounded (DDIM, App. D.2): for noisy schedules such as linear."""
-    return path.sigma(f64(np.linspace(math.sqrt(0.8 * _timesteps(path, n, "quadratic")), 0, n) ** 2))
+    """Timesteps linspace(sqrt(0.8 T), 0, n)^2, not rounded (DDIM, App. D.2): for noisy schedules such as linear."""
+    return path.sigma(f64(np.linspace(math.sqrt(0.8 * _discrete(path, "quadratic")), 0, n) ** 2))
 
 
 def karras(path: Path, n: int, rho: float = 7.0) -> Tensor:
@@ -76,6 +77,15 @@ GRIDS: Mapping[str, Callable[[Path, int], Tensor]] = {
 }
 
 
+def most_intervals(grid: str, path: Path, final: Final) -> float:
+    """How many intervals the named grid can have; those that need whole timesteps run out of them."""
+    if grid not in ("leading", "trailing"):
+        return math.inf
+    if final == "denoise":
+        return path.num_timesteps
+    return path.num_timesteps - 1 if grid == "leading" else path.num_timesteps * 2 // 3
+
+
 def make_grid(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
     """The named grid with that many intervals: (intervals + 1,) float64 sigmas, strictly decreasing.
 
@@ -97,15 +107,25 @@ def make_grid(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
 
 
 def check_grid(sigmas: Sequence[float] | Tensor, path: Path) -> Tensor:
-    """An explicit grid as float64 (N + 1,). Raises GridError unless it decreases strictly inside the model's range."""
+    """An explicit grid as float64 (N + 1,); it may end below the model's sigma_min.
+
+    Raises:
+        GridError: it does not decrease strictly, or starts above the model's sigma_max.
+    """
     try:
-        s = torch.as_tensor(sigmas, dtype=torch.float64).cpu()
+        s = torch.as_tensor(sigmas, dtype=torch.float64).detach().cpu().clone()
     except (TypeError, ValueError, RuntimeError):
         raise GridError(f"grid={sigmas!r} is not a sequence of sigmas") from None
     if s.ndim != 1 or len(s) < 2:
         raise GridError(f"a grid of shape {tuple(s.shape)} is not a sequence of at least 2 sigmas")
-    if not (torch.isfinite(s).all() and (s[1:] < s[:-1]).all() and s[-1] >= 0):
-        raise GridError("the grid is not finite, strictly decreasing and >= 0; use fewer steps or another grid")
+    wrong = ~torch.isfinite(s) | (s < 0)
+    wrong[1:] |= s[1:] >= s[:-1]
+    if wrong.any():
+        n = int(wrong.nonzero()[0])
+        raise GridError(
+            f"sigma={s[n]:.6g} at place {n} of the grid breaks the rule that sigmas are finite, >= 0 and strictly"
+            " decreasing; use fewer steps or another grid"
+        )
     if s[0] > path.sigma_max * (1 + 1e-9):
         raise GridError(f"the grid starts at sigma={s[0]:.6g}; the model was trained up to {path.sigma_max:.6g}")
     return s
@@ -132,10 +152,14 @@ def _times(path: Path) -> tuple[float, float]:
     return float(path.u(f64(high))), float(path.u(f64(low)))
 
 
-def _timesteps(path: Path, n: int, name: str) -> int:
-    steps = path.num_timesteps
-    if not steps:
+def _discrete(path: Path, name: str) -> int:
+    if not path.num_timesteps:
         raise GridError(f"grid={name!r} needs a schedule of discrete timesteps; use 'uniform' or 'log_snr'")
+    return path.num_timesteps
+
+
+def _timesteps(path: Path, n: int, name: str) -> int:
+    steps = _discrete(path, name)
     if n > steps:
         raise GridError(f"grid={name!r} cannot place {n} steps on {steps} timesteps; use nfe <= {steps}")
     return steps

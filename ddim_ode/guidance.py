@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddim_ode.denoiser import Model, Prediction
+from ddim_ode.denoiser import Model, NonFiniteError, Prediction
+from ddim_ode.errors import DDIMError
 from ddim_ode.paths import Path
 
 
-class GuidanceError(ValueError):
+class GuidanceError(DDIMError):
     """Guidance that a model cannot give."""
 
 
@@ -72,12 +73,17 @@ class Guided:
         return self.model.evaluations(sigma) * (2 if self.acts(sigma) else 1)
 
     def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
-        """As `Denoiser.__call__`, with a scalar sigma; the null class (`labels=None`) is left as it is."""
-        if labels is None or not self.acts(float(sigma)):
+        """As `Denoiser.__call__`, with a scalar sigma. Raises GuidanceError without labels."""
+        if labels is None:
+            raise GuidanceError(f"guidance={self.scale:g} has no labels to guide to; give labels, or use guidance=1")
+        if not self.acts(float(sigma)):
             return self.model(xbar, sigma, labels)
         null = torch.full_like(labels, self.num_classes)
         if len(xbar) <= self.together:
-            both = self.model(torch.cat([xbar, xbar]), sigma, torch.cat([labels, null]))
+            try:
+                both = self.model(torch.cat([xbar, xbar]), sigma, torch.cat([labels, null]))
+            except NonFiniteError as error:
+                raise NonFiniteError(error.sigma, error.sample % len(xbar)) from None
             (data, data_null), (noise, noise_null) = both.data.chunk(2), both.noise.chunk(2)
             evaluations = 2 * both.evaluations
         else:

@@ -7,14 +7,14 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from ddim_ode.data import to_uint8
+from ddim_ode.data import DataError, to_uint8
 from ddim_ode.files import replacing
 
 
 def save_grid(x: Tensor, file: Path, columns: int = 8, margin: int = 2, zoom: int = 2) -> None:
     """All images on one sheet, row by row, with a white margin; each pixel drawn zoom times as wide.
 
-    Raises ValueError for tensors that are no images.
+    Raises DataError for tensors that are no images.
     """
     pixels = to_uint8(_checked(x).cpu())
     rows = -(-len(pixels) // columns)
@@ -26,7 +26,7 @@ def save_grid(x: Tensor, file: Path, columns: int = 8, margin: int = 2, zoom: in
 
 
 def save_images(x: Tensor, folder: Path) -> list[Path]:
-    """One PNG an image: folder/00000.png and so on. Returns the files. Raises ValueError as `save_grid`."""
+    """One PNG an image: folder/00000.png and so on. Returns the files. Raises DataError as `save_grid`."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{i:05d}.png" for i in range(len(x))]
     for pixels, file in zip(to_uint8(_checked(x).cpu()), files, strict=True):
@@ -36,7 +36,7 @@ def save_images(x: Tensor, folder: Path) -> list[Path]:
 
 def _checked(x: Tensor) -> Tensor:
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(f"samples of shape {tuple(x.shape)} are no images; pictures need (B, 1 or 3, H, W)")
+        raise DataError(f"samples of shape {tuple(x.shape)} are no images; pictures need (B, 1 or 3, H, W)")
     return x
 
 

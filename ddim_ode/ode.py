@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ddim_ode.denoiser import Model, Prediction
+from ddim_ode.errors import DDIMError
 from ddim_ode.paths import Path, f64
 
 
-class DomainError(ValueError):
+class DomainError(DDIMError):
     """A solver asked for the ODE outside the interval it was given."""
 
 

@@ -13,16 +13,17 @@ Times and sigmas are float64 tensors of any shape; coefficients are computed in 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ddim_ode.errors import DDIMError
+
 ArrayLike = Tensor | np.ndarray | Sequence[float] | float
 
 
-class PathError(ValueError):
+class PathError(DDIMError):
     """A schedule that no path can be made of."""
 
 
@@ -41,8 +42,15 @@ class Path:
     sigma_min: float = 0.0
     sigma_max: float = math.inf
 
-    #: timesteps of a discrete schedule, 0 for a continuous path
-    num_timesteps: ClassVar[int] = 0
+    @property
+    def num_timesteps(self) -> int:
+        """Timesteps of a discrete schedule, 0 for a continuous path."""
+        return 0
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether the model was also trained on pure noise, sigma = inf, which lies beyond `sigma_max`."""
+        return False
 
     def scale(self, sigma: Tensor) -> Tensor:
         """a as a function of sigma."""
@@ -155,20 +163,25 @@ class DiscreteVP(VariancePreserving):
     Outside 0..T-1 the time is clamped; the scale is not.
 
     Args:
-        alphas_cumprod: T >= 2 strictly decreasing values in (0, 1). A last value of 0 (zero terminal
-            SNR, sigma = inf) is allowed; the path then ends at the largest finite sigma.
+        alphas_cumprod: T strictly decreasing values in (0, 1), at least 2. One more value of 0 at the end
+            (zero terminal SNR, sigma = inf) is allowed; the path then ends at the largest finite sigma.
 
     Raises:
         PathError: a table that is not such a sequence.
     """
 
+    alphas_cumprod: np.ndarray
+    _log_sigma: np.ndarray
+    _timesteps: int
+
     def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | Tensor):
-        table = np.array(torch.as_tensor(alphas_cumprod).detach().cpu(), dtype=np.float64)
-        if table.ndim != 1 or len(table) < 2:
-            raise PathError(f"alphas_cumprod has shape {table.shape}; it must be a sequence of at least 2 values")
-        object.__setattr__(self, "num_timesteps", len(table))
-        if table[-1] == 0:
-            table = table[:-1]
+        table = np.array(torch.as_tensor(alphas_cumprod, dtype=torch.float64).detach().cpu().numpy())
+        if table.ndim != 1:
+            raise PathError(f"alphas_cumprod has shape {table.shape}; it must be a sequence")
+        object.__setattr__(self, "_timesteps", len(table))
+        table = table[:-1] if len(table) and table[-1] == 0 else table
+        if len(table) < 2:
+            raise PathError(f"alphas_cumprod has {len(table)} values above 0; it must have at least 2")
         if not (np.all(np.diff(table) < 0) and table[-1] > 0 and table[0] < 1):
             raise PathError(
                 f"alphas_cumprod runs from {table[0]:g} to {table[-1]:g}; it must decrease strictly inside (0, 1)"
@@ -178,8 +191,21 @@ class DiscreteVP(VariancePreserving):
         object.__setattr__(self, "_log_sigma", 0.5 * (np.log1p(-table) - np.log(table)))
         super().__init__(*np.exp(self._log_sigma[[0, -1]]).tolist())
 
-    alphas_cumprod: np.ndarray
-    _log_sigma: np.ndarray
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DiscreteVP) or self.num_timesteps != other.num_timesteps:
+            return False
+        return np.array_equal(self.alphas_cumprod, other.alphas_cumprod)
+
+    def __hash__(self) -> int:
+        return hash((self._timesteps, self.alphas_cumprod.tobytes()))
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._timesteps
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        return self._timesteps > len(self.alphas_cumprod)
 
     def sigma(self, u: Tensor) -> Tensor:
         return f64(np.exp(np.interp(u.cpu().numpy(), np.arange(len(self._log_sigma)), self._log_sigma)))
@@ -191,7 +217,8 @@ class DiscreteVP(VariancePreserving):
     def slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
         below = np.clip(np.floor(u.cpu().numpy()).astype(int), 0, len(self._log_sigma) - 2)
         sigma = self.sigma(u)
-        dsigma = sigma * f64(self._log_sigma[below + 1] - self._log_sigma[below])
+        inside = (u >= 0) & (u <= len(self._log_sigma) - 1)
+        dsigma = inside * sigma * f64(self._log_sigma[below + 1] - self._log_sigma[below])
         a = self.scale(sigma)
         return -sigma * a**3 * dsigma, a**3 * dsigma
 

@@ -1,5 +1,6 @@
 """Sampling: from a seed, or a state, to an image."""
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ddim_ode.denoiser import Model, NonFiniteError
-from ddim_ode.grids import Final, Grid, check_grid, make_grid
+from ddim_ode.errors import DDIMError
+from ddim_ode.grids import Final, Grid, check_grid, make_grid, most_intervals
 from ddim_ode.guidance import Guided
 from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.solvers import Method, Solution, get_method, integrate
@@ -16,7 +18,7 @@ DEFAULT_NFE = 20
 DEFAULT_BATCH = 128
 
 
-class SampleError(ValueError):
+class SampleError(DDIMError):
     """Arguments that no sample can be drawn with; the message gives the value, the rule and the remedy."""
 
 
@@ -71,7 +73,7 @@ def sample(
     Raises:
         SampleError, MethodError, GridError, GuidanceError: arguments that cannot be.
         NonFiniteError: the network returned NaN or infinity.
-        OverflowError: the solver diverged.
+        DivergedError: the solver diverged.
     """
     row = get_method(method)
     if guidance != 1:
@@ -130,7 +132,7 @@ def plan(model: Model, method: Method, nfe: int | None, grid: Grid | None, final
         return sigmas
     name = method.grid if grid is None else grid
     budget = _whole("nfe", DEFAULT_NFE if nfe is None else nfe)
-    for intervals in range(budget, 0, -1):
+    for intervals in range(int(min(budget, most_intervals(name, model.path, final))), 0, -1):
         if _least_cost(method, intervals, final) <= budget:
             sigmas = make_grid(name, model.path, intervals, final)
             if (cost := _cost(model, method, sigmas)) <= budget:
@@ -153,11 +155,14 @@ def _cost(model: Model, method: Method, sigmas: Tensor) -> int:
 
 def seeded_noise(seeds: Iterable[int], shape: tuple[int, ...]) -> Tensor:
     """(B, *shape) float32 standard normals, each row a function of its own seed only."""
+    if not isinstance(seeds, Iterable):
+        raise SampleError(f"seeds={seeds!r} is not a sequence; give one int a sample, such as range(64) or [{seeds}]")
     rows = []
     for seed in seeds:
-        if isinstance(seed, bool) or int(seed) != seed or not 0 <= seed < 2**63:
-            raise SampleError(f"seed {seed!r} is not a whole number in 0..2^63-1")
-        rows.append(torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))))
+        value = _index(seed)
+        if value is None or not 0 <= value < 2**32:  # torch's CPU generator ignores the higher bits of a seed
+            raise SampleError(f"seed {seed!r} is not a whole number in 0..2^32-1")
+        rows.append(torch.randn(shape, generator=torch.Generator().manual_seed(value)))
     if not rows:
         raise SampleError("seeds is empty; give at least one")
     return torch.stack(rows)
@@ -182,7 +187,10 @@ def _labels(model: Model, labels: Tensor | Sequence[int] | int | None, total: in
         return None
     if not model.num_classes:
         raise SampleError("this model has no classes; leave labels out")
-    values = torch.as_tensor(labels)
+    try:
+        values = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise SampleError(f"labels are not whole numbers in 0..{model.num_classes - 1}") from None
     if values.is_floating_point() or values.dtype == torch.bool:
         raise SampleError(f"labels are {values.dtype}; they must be whole numbers in 0..{model.num_classes - 1}")
     values = values.long().expand(total) if values.ndim == 0 else values.long()
@@ -195,6 +203,15 @@ def _labels(model: Model, labels: Tensor | Sequence[int] | int | None, total: in
 
 
 def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise SampleError(f"{name}={value} must be a whole number >= 1")
-    return int(value)
+    whole = _index(value)
+    if whole is None or whole < 1:
+        raise SampleError(f"{name}={value!r} must be a whole number >= 1")
+    return whole
+
+
+def _index(value: object) -> int | None:
+    """A Python, NumPy or torch integer as an int; anything else (1.5, True, "ten", nan) as None."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None

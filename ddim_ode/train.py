@@ -7,6 +7,7 @@ same bytes as one that was not, and the batch of step n is the same whatever the
 """
 
 import csv
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from ddim_ode import checkpoints, data
 from ddim_ode.config import TrainConfig
 from ddim_ode.denoiser import PREDICTS
+from ddim_ode.errors import DDIMError
 from ddim_ode.files import replacing
 from ddim_ode.images import save_grid
 from ddim_ode.paths import DiscreteVP, f64
@@ -28,7 +31,7 @@ from ddim_ode.sampling import sample
 from ddim_ode.unet import UNet
 
 
-class TrainError(ValueError):
+class TrainError(DDIMError):
     """A run that cannot start or go on; the message says why and what to do."""
 
 
@@ -61,7 +64,12 @@ class Batches:
 
 
 def _generator(seed: int, stream: int, n: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 3 + stream) * 2**40 + n)
+    return torch.Generator().manual_seed(_mix(seed, stream, n))
+
+
+def _mix(*words: int) -> int:
+    """A seed that depends on every word: torch reads its low 32 bits alone."""
+    return int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:4], "little")
 
 
 class Objective:
@@ -119,7 +127,8 @@ class Run:
         images, labels = load_data(config, data_folder)
         if config.batch_size > len(images):
             raise TrainError(f"batch_size={config.batch_size} is larger than the data set; use at most {len(images)}")
-        self.accelerator = Accelerator()
+        # Without cpu=True accelerate takes the processes that torchrun started on a CPU for as many runs.
+        self.accelerator = Accelerator(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
         processes = self.accelerator.num_processes
         if config.batch_size % processes:
             raise TrainError(f"batch_size={config.batch_size} cannot be split over {processes} processes")
@@ -133,6 +142,7 @@ class Run:
             self.net.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
         self.step = 0
+        self.log = Log(self.out / "log.csv")
         self.batches = Batches(images, labels, config)
         self.objective = Objective(config, config.model.schedule.path(), device)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -151,16 +161,20 @@ class Run:
 
     def update(self) -> tuple[float, float]:
         """One optimizer step. Returns the loss and the norm of the gradient before clipping."""
+        device = self.accelerator.device
         share = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        batch = [x[share].to(self.accelerator.device) for x in self.batches(self.step)]
+        batch = [x[share].to(device) for x in self.batches(self.step)]
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
-        torch.manual_seed(self.config.seed * 2**40 + self.step)  # dropout alone draws from the global generator
-        loss = self.objective(self.forward, *batch)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(_mix(self.config.seed, 3, self.step))  # dropout alone draws from the global generator
+            loss = self.objective(self.forward, *batch)
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.net.parameters(), self.config.clip)
-        if not torch.isfinite(loss):
-            raise TrainError(f"the loss is {loss.item()} at step {self.step}; use a smaller learning_rate")
+        loss = self.accelerator.reduce(loss.detach(), "mean")  # of the whole batch, so all processes stop together
+        if not torch.isfinite(loss + norm):
+            found = f"{loss.item()} at step {self.step} and its gradient {norm.item()}"
+            raise TrainError(f"the loss is {found}; use a smaller learning_rate")
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
@@ -178,10 +192,11 @@ class Run:
             "net": self.net.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
+            "log": self.log.rows,
         }
-        with replacing(self.checkpoint) as tmp:
-            torch.save(state, tmp)
         checkpoints.save(self.out / "model", self.config.model, self.average)
+        with replacing(self.checkpoint) as tmp:  # last: what it says is done is on disk
+            torch.save(state, tmp)
 
     def _resume(self) -> None:
         state: dict[str, Any] = checkpoints.load_torch(self.checkpoint)
@@ -194,6 +209,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.average = {k: v.to(self.accelerator.device) for k, v in state["average"].items()}
         self.step = state["step"]
+        self.log.rows = list(state.get("log", []))
 
     def picture(self) -> None:
         """A sheet of samples of the averaged model, one column a class."""
@@ -217,18 +233,18 @@ def train(config: TrainConfig, out: Path, data_folder: Path | None = None, stop_
     """
     run = Run(config, out, data_folder)
     last = min(config.steps, stop_at or config.steps)
-    log = Log(run.out / "log.csv", run.step) if run.main else None
+    if run.main:
+        run.log.open(run.step)
     for _ in _progress(run, last):
         started = time.perf_counter()
         loss, norm = run.update()
-        if log:
-            log.add(run.step, loss, norm, config.batch_size / (time.perf_counter() - started))
-            if run.step % config.log_every == 0 or run.step == last:
-                log.write(learning_rate(config, run.step - 1))
-        if run.step % config.save_every == 0 or run.step == last:
-            run.save()
+        run.log.add(run.step, loss, norm, config.batch_size / (time.perf_counter() - started))
+        if run.main and (run.step % config.log_every == 0 or run.step == config.steps):
+            run.log.write(learning_rate(config, run.step - 1))
         if run.step % config.sample_every == 0 or run.step == last:
             run.picture()
+        if run.step % config.save_every == 0 or run.step == last:
+            run.save()
         run.accelerator.wait_for_everyone()
     return run.out / "model"
 
@@ -241,7 +257,7 @@ def _progress(run: Run, last: int) -> Iterator[int]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[status]}"),
     )
-    with Progress(*columns, disable=not run.main) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=not run.main) as progress:
         task = progress.add_task("", total=last, completed=run.step, status="")
         started, first = time.perf_counter(), run.step
         while run.step < last:
@@ -255,14 +271,18 @@ class Log:
 
     columns = ("step", "loss", "gradient_norm", "learning_rate", "images_per_second")
 
-    def __init__(self, file: Path, step: int):
+    def __init__(self, file: Path):
         self.file = file
-        self.rows: list[tuple[int, float, float, float]] = []
+        self.rows: list[tuple[int, float, float, float]] = []  # since the last row of the file; the checkpoint's too
+
+    def open(self, step: int) -> None:
+        """Keep the whole rows up to the checkpoint's step; those past it are written again."""
         kept = []
-        if file.exists():  # rows past the checkpoint are written again
-            with file.open(newline="") as f:
-                kept = [row for row in csv.reader(f) if row and row[0].isdigit() and int(row[0]) <= step]
-        with replacing(file) as tmp, open(tmp, "w", newline="") as f:
+        if self.file.exists():
+            with self.file.open(newline="") as f:
+                whole = (row for row in csv.reader(f) if len(row) == len(self.columns) and row[0].isdigit())
+                kept = [row for row in whole if int(row[0]) <= step]
+        with replacing(self.file) as tmp, open(tmp, "w", newline="") as f:
             csv.writer(f).writerows([self.columns, *kept])
 
     def add(self, step: int, loss: float, norm: float, speed: float) -> None:

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar, cast
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -33,8 +33,8 @@ class UNetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    shape: tuple[int, int, int] = Field(description="(C, H, W) of an image")
-    channels: tuple[int, ...] = Field(min_length=1, description="channels of each level, finest first")
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="(C, H, W) of an image")
+    channels: tuple[PositiveInt, ...] = Field(min_length=1, description="channels of each level, finest first")
     blocks: int = Field(2, ge=1, description="ResBlocks a level on the way down")
     attention: tuple[int, ...] = Field((), description="levels (0 = finest) with self-attention")
     num_classes: int = Field(0, ge=0, description="labels 0..num_classes-1; 0 = unconditional")
@@ -42,7 +42,7 @@ class UNetConfig(BaseModel):
     patch: int = Field(1, ge=1, description="pixel-unshuffle factor on the way in, shuffle on the way out")
     groups: int = Field(32, ge=1, description="groups of every GroupNorm")
     norm_eps: float = Field(1e-6, gt=0.0)
-    head_channels: int | None = Field(None, description="channels of an attention head; None = one head")
+    head_channels: PositiveInt | None = Field(None, description="channels of an attention head; None = one head")
     time_order: Literal["sin_cos", "cos_sin"] = "sin_cos"
     time_shift: float = Field(1.0, description="frequencies 10000^(-k / (half - time_shift))")
     downsample_padding: Literal["asymmetric", "symmetric"] = "asymmetric"
@@ -56,6 +56,8 @@ class UNetConfig(BaseModel):
                 f"shape={self.shape} is not divisible by {factor} (patch={self.patch}, {len(self.channels)} levels)"
                 f"; use fewer levels, another patch, or resize the images"
             )
+        if self.channels[0] % 2:
+            raise ValueError(f"channels={self.channels}: the first must be even, for as many sines as cosines")
         for c in self.channels:
             if c % self.groups:
                 raise ValueError(f"channels={self.channels}: {c} is not a multiple of groups={self.groups}")

@@ -3,25 +3,35 @@
 from collections.abc import Mapping
 
 from ddim_ode import paths
+from ddim_ode.errors import DDIMError
 from ddim_ode.grids import unknown
-from ddim_ode.solvers.base import Method, Solution, Solver, Step, integrate
+from ddim_ode.solvers.base import DivergedError, Method, Solution, Solver, Step, integrate
+from ddim_ode.solvers.ddim import DDIM
 from ddim_ode.solvers.runge_kutta import RungeKutta
 
-__all__ = ["METHODS", "Method", "MethodError", "Solution", "Solver", "Step", "get_method", "integrate"]
+__all__ = ["METHODS", "DivergedError", "Method", "MethodError", "Solution", "Solver", "Step", "get_method", "integrate"]
 
 METHODS: Mapping[str, Method] = {
     "ddim": Method(
+        solver=DDIM(),
+        path=paths.noise,
+        grid="uniform",
+        order=1,
+        evaluations=1,
+        summary="DDIM (Song et al. 2021, Eq. 12 with eta = 0): Euler in sigma, without its rounding errors",
+    ),
+    "euler": Method(
         solver=RungeKutta("euler"),
         path=paths.noise,
         grid="uniform",
         order=1,
         evaluations=1,
-        summary="Euler in sigma, which is DDIM exactly (Song et al. 2021, Eq. 12 with eta = 0 and Eq. 14)",
+        summary="torchdiffeq's Euler in sigma: DDIM as an ODE (Song et al. 2021, Eq. 14)",
     ),
 }
 
 
-class MethodError(ValueError):
+class MethodError(DDIMError):
     """A method that does not exist or cannot do what was asked."""
 
 

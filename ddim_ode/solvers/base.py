@@ -7,8 +7,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ddim_ode.errors import DDIMError
 from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.paths import Path
+
+
+class DivergedError(DDIMError):
+    """The state is not finite, although every prediction was."""
 
 
 class Step(NamedTuple):
@@ -82,5 +87,5 @@ def integrate(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, xbar: Tensor
         if watch:
             watch(len(nodes), 0.0, xbar)
     if not torch.isfinite(xbar).all():
-        raise OverflowError("the solver diverged: the state is not finite; use more steps or another method")
+        raise DivergedError("the solver diverged: the state is not finite; use more steps or another method")
     return xbar

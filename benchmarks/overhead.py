@@ -1,0 +1,146 @@
+"""What does the library cost on top of the network? `ddim_ode.sample` against bare forward passes.
+
+python benchmarks/overhead.py [--model MODEL] [--threads N] [--json FILE]
+
+Left: DDIM at NFE 20 with the last evaluation denoising, from the same latents every time. Right: 20 forward passes of
+the same network under torch.no_grad() on a batch of the same size and dtype, with the timesteps that the sampler
+uses. The two take turns in one process, and the order changes from pair to pair, so that whatever slows the machine
+slows both. Two ratios of wall time are reported, of the medians and the median over pairs, and one of processor time.
+Exits with 1 if the median over pairs is above its target.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a spinning thread slows a shared core tenfold
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import ddim_ode
+from ddim_ode.grids import make_grid
+
+NFE = 20
+TARGETS = {64: 1.03, 1: 1.10}
+REPEATS = {64: 9, 1: 81}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Medians over the pairs, in milliseconds, and ratios sample / bare."""
+
+    batch: int
+    pairs: int
+    sample: float
+    bare: float
+    medians: float
+    paired: float
+    processor: float
+    target: float
+
+    @property
+    def met(self) -> bool:
+        return self.paired <= self.target
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, float]:
+    """Wall and processor seconds of one call."""
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def measure(model: Any, batch: int, pairs: int, progress: Callable[[str], None]) -> Row:
+    noise = torch.randn((batch, *model.shape), generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(batch) % model.num_classes if model.num_classes else None
+    sigmas = make_grid(ddim_ode.METHODS["ddim"].grid, model.path, NFE, "denoise")[:-1]
+    times = [u.to(model.dtype).expand(batch).contiguous() for u in model.path.u(sigmas)]
+    x = noise.to(model.dtype)
+    condition = () if labels is None else (labels,)
+
+    def sample() -> Any:
+        return ddim_ode.sample(model, method="ddim", nfe=NFE, noise=noise, labels=labels, final="denoise")
+
+    def bare() -> None:
+        with torch.no_grad():
+            for t in times:
+                model.net(x, t, *condition)
+
+    assert sample().nfe.tolist() == [NFE] * batch == [len(times)] * batch
+    for _ in range(2):
+        sample(), bare()
+    ours: list[tuple[float, float]] = []
+    theirs: list[tuple[float, float]] = []
+    for pair in range(pairs):
+        progress(f"batch {batch}, pair {pair + 1} of {pairs}")
+        for work, seconds in [(sample, ours), (bare, theirs)][:: 1 if pair % 2 else -1]:
+            seconds.append(timed(work))
+    wall, processor = (
+        list(zip(*((a[k], b[k]) for a, b in zip(ours, theirs, strict=True)), strict=True)) for k in (0, 1)
+    )
+    left, right = (statistics.median(side) for side in wall)
+    return Row(
+        batch=batch,
+        pairs=pairs,
+        sample=1e3 * left,
+        bare=1e3 * right,
+        medians=left / right,
+        paired=statistics.median(a / b for a, b in zip(*wall, strict=True)),
+        processor=statistics.median(a / b for a, b in zip(*processor, strict=True)),
+        target=TARGETS[batch],
+    )
+
+
+def table(rows: list[Row]) -> Table:
+    result = Table("batch", "pairs", "sample ms", "bare ms", "medians", "paired", "CPU time", "target", "")
+    for row in rows:
+        numbers = [f"{row.sample:.1f}", f"{row.bare:.1f}", f"{row.medians:.3f}", f"{row.paired:.3f}"]
+        verdict = "[green]met[/]" if row.met else "[red]missed[/]"
+        result.add_row(str(row.batch), str(row.pairs), *numbers, f"{row.processor:.3f}", f"{row.target:.2f}", verdict)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="fashion", help="what ddim_ode.load takes: a name or a folder (fashion)")
+    parser.add_argument("--threads", type=int, help="threads of torch (its own choice by default)")
+    parser.add_argument("--repeats", type=int, default=REPEATS[64], help="pairs at batch 64 (default 9)")
+    parser.add_argument("--repeats-one", type=int, default=REPEATS[1], help="pairs at batch 1 (default 81)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to this file too")
+    args = parser.parse_args()
+    for name in ("threads", "repeats", "repeats_one"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} {value} is too small; use 1 or more")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+
+    console = Console()
+    try:
+        model = ddim_ode.load(args.model)
+    except ValueError as error:
+        parser.error(str(error))
+    with console.status("") as status:
+        rows = [
+            measure(model, batch, pairs, status.update) for batch, pairs in ((64, args.repeats), (1, args.repeats_one))
+        ]
+    console.print(f"{args.model}: DDIM at NFE {NFE}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    console.print(table(rows))
+    if args.json:
+        settings = {"model": args.model, "nfe": NFE, "threads": torch.get_num_threads(), "torch": torch.__version__}
+        found = [{**asdict(row), "met": row.met} for row in rows]
+        args.json.write_text(json.dumps({**settings, "rows": found}, indent=2) + "\n")
+    sys.exit(not all(row.met for row in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""The command line: parse, call, print.
+
+Whatever needs torch is imported inside the commands, so that `ddim-ode --help` answers at once. Bad input is one
+line on stderr and exit code 2; a traceback is a bug of ours.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ddim_ode import __version__
+from ddim_ode.display import explain, print_json, print_table, progress, text
+from ddim_ode.outputs import new_folder
+
+if TYPE_CHECKING:
+    from ddim_ode import runs
+
+app = typer.Typer(
+    help="Sample diffusion models by solving an ODE in the noise-to-signal ratio sigma, at a measured cost (NFE).",
+    add_completion=False,
+)
+
+
+class Final(str, Enum):
+    denoise = "denoise"
+    sigma_min = "sigma_min"
+
+
+class Dtype(str, Enum):
+    float32 = "float32"
+    float64 = "float64"
+
+
+class Device(str, Enum):
+    cpu = "cpu"
+    cuda = "cuda"
+    auto = "auto"
+
+
+MODEL = typer.Argument(metavar="MODEL", help="A bundled model's name, or a model's folder.", show_default=False)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.", show_default=False)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (default: this process's); returns the exit code."""
+    command = typer.main.get_command(app)
+    try:
+        # Not app(): that prints usage errors as boxes of many lines.
+        with command.make_context("ddim-ode", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+        return 0
+    except typer.Exit as exit:
+        return exit.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # as in `ddim-ode methods | head -1`: no one is left to print to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        print("error:", " ".join(message.split()), file=sys.stderr)
+        return 2
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ddim-ode {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")] = (
+        False
+    ),
+) -> None: ...
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the models that come with the package."""
+    from ddim_ode.checkpoints import bundled, load
+    from ddim_ode.runs import describe
+
+    keys = ("name", "shape", "classes", "parameters", "description")
+    rows = [{"name": name, **describe(load(name))} for name in bundled()]
+    rows = [{key: row[key] for key in keys} for row in rows]
+    if as_json:
+        print_json({"models": rows})
+    elif rows:
+        print_table(keys, rows)
+    else:
+        print("no models are bundled; give the folder of a model instead")
+
+
+@app.command()
+def info(model: Annotated[str, MODEL], as_json: Json = False) -> None:
+    """Show what a model is: its shape, classes, schedule, range of sigma and weights."""
+    from ddim_ode.checkpoints import load
+    from ddim_ode.runs import describe
+
+    facts = describe(load(model))
+    if as_json:
+        print_json(facts)
+    else:
+        for key, value in facts.items():
+            print(f"{key.replace('_', ' '):<12} {text(value)}")
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List the sampling methods, and the grids of sigma they can run on."""
+    from ddim_ode.grids import GRIDS
+    from ddim_ode.solvers import METHODS
+
+    rows = [
+        {"name": name, "order": m.order, "evaluations": m.evaluations, "grid": m.grid, "summary": m.summary}
+        for name, m in METHODS.items()
+    ]
+    grids = [{"grid": name, "summary": (rule.__doc__ or "").partition("\n")[0]} for name, rule in GRIDS.items()]
+    if as_json:
+        print_json({"methods": rows, "grids": grids})
+    else:
+        print_table(("name", "order", "evaluations", "grid", "summary"), rows)
+        print_table(("grid", "summary"), grids)
+
+
+@app.command()
+def sample(
+    context: typer.Context,
+    out: Out,
+    model: Annotated[str | None, MODEL] = None,
+    method: Annotated[str, typer.Option(help="Solver; `ddim-ode methods` lists them.")] = "ddim",
+    nfe: Annotated[
+        int | None, typer.Option(help="Most network evaluations a sample may cost.", show_default="20")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", metavar="N", help="How many samples: seeds 0..N-1.", show_default="16")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="SEEDS", help="One a sample: 0-63, or 0,5,9, or 3.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Class, or 'each' for all in turn.", show_default="the null class"),
+    ] = None,
+    guidance: Annotated[
+        float, typer.Option(help="Scale of classifier-free guidance; other than 1 costs two evaluations.")
+    ] = 1.0,
+    guidance_range: Annotated[
+        str | None, typer.Option(metavar="LOW:HIGH", help="Guide at these sigmas only.", show_default="all")
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(help="Grid's name, or decreasing sigmas: 80,10,1,0.", show_default="the method's"),
+    ] = None,
+    final: Annotated[
+        Final, typer.Option(help="Last step: evaluate the image at sigma_min, or stop there.")
+    ] = Final.denoise,
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the state and the network.")] = Dtype.float32,
+    batch_size: Annotated[int | None, typer.Option(help="Samples integrated at once.", show_default="128")] = None,
+    device: Annotated[Device, typer.Option(help="Where the network runs; auto is a GPU if there is one.")] = Device.cpu,
+    images: Annotated[bool, typer.Option("--images", help="Write every sample as a PNG too.")] = False,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Recreate the samples of a manifest.json, bit for bit; no MODEL then."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the earlier run in DIR.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Draw samples into a folder: grid.png, samples.safetensors and a manifest.json that recreates them."""
+    given = _given(context)
+    if manifest is None and model is None:
+        context.fail("give a MODEL, or --manifest FILE to recreate samples")
+    if manifest is not None:
+        free = {"manifest", "out", "images", "overwrite", "as_json"}
+        extra = [written for name, written in given.items() if name not in free]
+        if extra:
+            context.fail(f"--manifest says it all; leave out {', '.join(extra)}")
+    from ddim_ode import runs
+    from ddim_ode.checkpoints import bundled, load
+    from ddim_ode.sampling import DEFAULT_BATCH
+    from ddim_ode.solvers import get_method
+
+    sigmas = None
+    if manifest is not None:
+        network, settings, sigmas = runs.recall(manifest)
+    else:
+        get_method(method)
+        settings = runs.Settings(
+            model=str(model) if model in bundled() else str(Path(str(model)).resolve()),
+            method=method,
+            nfe=nfe,
+            seeds=runs.parse_seeds(seeds, count),
+            label=runs.parse_label(label),
+            guidance=guidance,
+            guidance_range=runs.parse_guidance_range(guidance_range),
+            grid=runs.parse_grid(grid),
+            final=final.value,
+            dtype=dtype.value,
+            batch_size=DEFAULT_BATCH if batch_size is None else batch_size,
+            device=runs.pick_device(device.value),
+        )
+        if isinstance(settings.grid, tuple) and "final" in given:
+            context.fail("an explicit --grid ends where it says; leave --final out")
+        network = load(str(model))
+    if images and not runs.has_pictures(network):
+        context.fail(f"samples of shape {network.shape} are no pictures; leave --images out")
+    with new_folder(out, overwrite) as folder, progress(len(settings.seeds)) as update:
+        drawn = runs.draw(network, settings, sigmas, update)
+        record = runs.write(folder, network, settings, drawn, images)
+    _report(out, record, runs.has_pictures(network), as_json)
+
+
+def _given(context: typer.Context) -> dict[str, str]:
+    """The arguments on the command line: parameter -> how the user writes it."""
+    written = {}
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            option = parameter.opts[0]
+            written[name] = option if option.startswith("-") else name.upper()
+    return written
+
+
+def _report(out: Path, record: "runs.Manifest", pictures: bool, as_json: bool) -> None:
+    count, nfe = len(record.arguments.seeds), record.nfe
+    speed = count / record.seconds
+    if as_json:
+        files = {"samples": out / "samples.safetensors", "manifest": out / "manifest.json"}
+        files |= {"grid": out / "grid.png"} if pictures else {}
+        cost = {"nfe": nfe.model_dump(), "seconds": record.seconds, "images_per_second": speed}
+        print_json({"out": str(out), **{k: str(v) for k, v in files.items()}, "count": count, **cost})
+    else:
+        spent = f"{nfe.min}" if nfe.min == nfe.max else f"{nfe.min} to {nfe.max}"
+        print(out / "grid.png" if pictures else out)
+        print(f"{count} samples, measured NFE {spent}, {record.seconds:.2f} s, {speed:.1f} images/s")
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a bundled one's name: fashion.")],
+    out: Out,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the training data.", show_default="as CONFIG says")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model, or go on with the run that DIR holds; the result is in DIR/model.
+
+    On several GPUs: accelerate launch -m ddim_ode train CONFIG --out DIR
+    """
+    from ddim_ode.config import ConfigError, TrainConfig, read_yaml
+    from ddim_ode.train import train as run
+
+    bundled = {file.stem: file for file in (Path(__file__).parent / "configs").glob("*.yaml")}
+    file = Path(config)
+    if not file.is_file():
+        if config not in bundled:
+            raise ConfigError(
+                f"there is no config {config!r}; give a YAML file, or one of: {', '.join(sorted(bundled))}"
+            )
+        file = bundled[config]
+    settings = read_yaml(TrainConfig, file)
+    started = time.perf_counter()
+    with redirect_stdout(sys.stderr):  # the progress bar; stdout is for the result
+        model = run(settings, out, data)
+    seconds = time.perf_counter() - started
+    if os.environ.get("RANK", "0") != "0":  # set by accelerate launch and torchrun
+        return
+    if as_json:
+        print_json({"model": str(model), "steps": settings.steps, "seconds": seconds})
+    else:
+        print(f"{model}: {settings.steps} steps done, {seconds:.0f} s this time")

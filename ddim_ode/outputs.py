@@ -1,0 +1,82 @@
+"""A folder of results that appears complete or not at all: it is filled beside its place and renamed into it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ddim_ode.errors import DDIMError
+
+
+class OutputError(DDIMError):
+    """A folder that cannot be written, or must not be; what was there before is still there."""
+
+
+@contextmanager
+def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
+    """An empty folder beside `out` that takes its place on success and vanishes on failure.
+
+    It is made at once, so that an `out` that cannot be written is found out before anything is computed.
+
+    Raises:
+        OutputError: `out` cannot be written, or holds something that must not be replaced.
+    """
+    out = Path(os.path.realpath(out))
+    try:
+        _check_replaceable(out, overwrite)
+        with _scratch(out.with_name(f".{out.name}.tmp{os.getpid()}")) as folder:
+            yield folder
+            _check_replaceable(out, overwrite)
+            _replace(folder, out)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}; what was there is unchanged") from None
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    made = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in made:  # the innermost first; one that is not empty stays
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _check_replaceable(out: Path, overwrite: bool) -> None:
+    above = next((parent for parent in out.parents if parent.exists()), out)
+    if above != out and not above.is_dir():
+        raise OutputError(f"{out} cannot be written: {above} is a file; choose another --out")
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise OutputError(f"{out} is a file; choose another --out")
+    if os.path.ismount(out):
+        raise OutputError(f"{out} is a mount point, which cannot be replaced; use a folder inside it")
+    if not any(out.iterdir()):
+        return
+    if not (out / "manifest.json").is_file():
+        raise OutputError(f"{out} is not empty and not a run of this program (no manifest.json); choose another --out")
+    if not overwrite:
+        raise OutputError(f"{out} is not empty; choose another --out, or replace it with --overwrite")
+
+
+def _replace(tmp: Path, out: Path) -> None:
+    """Put `tmp` where `out` is; until that has succeeded, `out` can be put back."""
+    if not out.exists() or not any(out.iterdir()):
+        os.rename(tmp, out)
+        return
+    old = out.with_name(f".{out.name}.old{os.getpid()}")
+    try:
+        os.rename(out, old)
+        os.rename(tmp, out)
+    except BaseException:
+        if old.exists() and not out.exists():
+            os.rename(old, out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
