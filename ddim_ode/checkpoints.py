@@ -62,8 +62,8 @@ def load(what: str | os.PathLike[str]) -> Denoiser:
     try:
         return build(config, weights, info)
     except RuntimeError as error:  # load_state_dict lists what does not fit, over many lines
-        lines = str(error).split("\n\t")[1:3]
-        raise CheckpointError(f"{file} does not fit {folder / 'config.yaml'}: {'; '.join(lines)}") from None
+        reason = " ".join(str(error).partition("\n\t")[2].split())
+        raise CheckpointError(f"{file} does not fit {folder / 'config.yaml'}: {reason:.200}") from None
 
 
 def build(config: ModelConfig, weights: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> Denoiser:
@@ -82,9 +82,16 @@ def build(config: ModelConfig, weights: Mapping[str, Tensor], info: Mapping[str,
 
 
 def save(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
-    """Write a model's folder, each file atomically; weights are rounded to half precision."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a model's folder, each file atomically; weights are rounded to half precision.
+
+    Raises:
+        CheckpointError: a weight is NaN, or too large for half precision.
+    """
     half = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in weights.items()}
+    for name, value in half.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"the weights of {name} do not fit half precision (NaN, or above 65504)")
+    folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "model.safetensors") as tmp:
         save_file(half, tmp, metadata={"format": "pt"})
     with replacing(folder / "config.yaml") as tmp:
@@ -122,11 +129,12 @@ def load_torch(file: Path) -> Any:
         with warnings.catch_warnings():  # about pickle protocols: it loads, or it is refused below
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{file} is a pickle that would run code when loaded, so it was refused; save its tensors as safetensors"
-        ) from None
     except Exception as error:  # bytes that are no pickle can fail in any way
+        if isinstance(error, pickle.UnpicklingError) and _is_pickle(file):
+            raise CheckpointError(
+                f"{file} is a pickle that would run code when loaded, so it was refused"
+                "; save its tensors as safetensors"
+            ) from None
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{file} is damaged ({reason}); use another checkpoint") from None
 

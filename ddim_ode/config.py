@@ -4,7 +4,7 @@ Every key is checked; an unknown one is an error that lists the valid ones.
 """
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +16,9 @@ from ddim_ode.unet import UNetConfig
 
 class ConfigError(DDIMError):
     """A configuration that cannot be read or is not valid; the message names the file, the key and the rule."""
+
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ScheduleConfig(BaseModel):
@@ -50,13 +53,13 @@ class TrainConfig(BaseModel):
     data: str = Field("fashion-mnist", description="'fashion-mnist' or a folder of images")
     steps: int = Field(ge=1)
     batch_size: int = Field(128, ge=1)
-    learning_rate: float = Field(2e-4, gt=0)
+    learning_rate: float = Field(2e-4, gt=0, allow_inf_nan=False)
     warmup: int = Field(500, ge=0, description="steps over which the learning rate rises from 0")
     cooldown: int = Field(0, ge=0, description="steps at the end over which it falls to 0, linearly")
     weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, the ones that are kept")
+    ema: Decay = Field(0.999, description="decay of the averaged weights, the ones that are kept")
     label_dropout: float = Field(0.1, ge=0, le=1, description="share of labels replaced by the null class")
     precision: Literal["float32", "bf16"] = "bf16"
     compile: bool = Field(True, description="torch.compile the network")

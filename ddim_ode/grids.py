@@ -7,14 +7,13 @@ returns the predicted image, as the last step of DDIM does. With `final="sigma_m
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddim_ode.errors import DDIMError
+from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.paths import Path, f64
 
 Final = Literal["denoise", "sigma_min"]
@@ -129,13 +128,6 @@ def check_grid(sigmas: Sequence[float] | Tensor, path: Path) -> Tensor:
     if s[0] > path.sigma_max * (1 + 1e-9):
         raise GridError(f"the grid starts at sigma={s[0]:.6g}; the model was trained up to {path.sigma_max:.6g}")
     return s
-
-
-def unknown(kind: str, name: str, known: Mapping[str, object] | Sequence[str]) -> str:
-    """The message for a name that is not in a table, with the closest one that is."""
-    close = get_close_matches(name, list(known), n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"unknown {kind} {name!r}; {hint}choose one of {', '.join(known)}"
 
 
 def _range(path: Path, name: str) -> tuple[float, float]:

@@ -17,8 +17,9 @@ from safetensors.torch import save
 from ddim_ode.checkpoints import CheckpointError, load
 from ddim_ode.config import ConfigError, ModelConfig, parse
 from ddim_ode.denoiser import Denoiser
+from ddim_ode.errors import unknown
 from ddim_ode.files import replacing
-from ddim_ode.grids import GRIDS, Final, GridError, unknown
+from ddim_ode.grids import GRIDS, Final, GridError
 from ddim_ode.guidance import GuidanceError, Guided
 from ddim_ode.images import save_grid, save_images
 from ddim_ode.sampling import Progress, SampleError, sample

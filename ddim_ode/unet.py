@@ -56,8 +56,8 @@ class UNetConfig(BaseModel):
                 f"shape={self.shape} is not divisible by {factor} (patch={self.patch}, {len(self.channels)} levels)"
                 f"; use fewer levels, another patch, or resize the images"
             )
-        if self.channels[0] % 2:
-            raise ValueError(f"channels={self.channels}: the first must be even, for as many sines as cosines")
+        if self.channels[0] % 2 or self.channels[0] <= 2 * self.time_shift:
+            raise ValueError(f"channels={self.channels}: the first must be even, and at least 4, for sines and cosines")
         for c in self.channels:
             if c % self.groups:
                 raise ValueError(f"channels={self.channels}: {c} is not a multiple of groups={self.groups}")

@@ -295,7 +295,7 @@ def test_a_manifest_leaves_nothing_to_choose(run: Run, fails: Callable[..., str]
         (["--seeds", ""], "'' is no seed"),
         (["--seeds", "1,,2"], "'' is no seed"),
         (["--seeds", "-4"], "'-4' is no seed"),
-        (["--seeds", "9" * 20], "is not a whole number in 0..2^63-1"),
+        (["--seeds", "9" * 20], "is not a whole number in 0..2^32-1"),
         (["--seeds", "0-3", "-n", "3"], "n=3 contradicts seeds='0-3'"),
         (["--guidance", "2"], "no label to guide to"),
         (["--guidance", "nan", "--label", "1"], "not finite"),

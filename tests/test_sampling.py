@@ -13,7 +13,7 @@ from ddim_ode.denoiser import Denoiser
 from ddim_ode.grids import GridError, make_grid
 from ddim_ode.guidance import GuidanceError, Guided
 from ddim_ode.sampling import SampleError, sample, seeded_noise
-from ddim_ode.solvers import MethodError
+from ddim_ode.solvers import DivergedError, MethodError
 
 VP = PATHS["linear"]
 MIXTURE = labelled()
@@ -91,7 +91,7 @@ def test_too_small_a_budget_names_the_smallest_that_works():
 )
 def test_a_budget_larger_than_the_schedule_is_not_spent(grid, final, spent):
     assert sample(MODEL, nfe=1500, grid=grid, final=final).nfe.tolist() == [spent]
-    with pytest.raises(GridError, match="1001|strictly decreasing"):
+    with pytest.raises(GridError, match=r"1001|strictly decreasing"):
         make_grid(grid, MODEL.path, spent + 1, final)
 
 
@@ -153,7 +153,7 @@ def test_noise_is_a_function_of_its_seed_to_the_bit():
             assert torch.equal(row, alone[seed])
 
 
-@pytest.mark.parametrize("seed", [0, 1, 12345, 2**63 - 1])
+@pytest.mark.parametrize("seed", [0, 1, 12345, 2**32 - 1])
 def test_noise_is_torchs_own_for_that_seed(seed):
     expected = torch.randn(3, 4, generator=torch.Generator().manual_seed(seed))
     assert torch.equal(seeded_noise([seed], (3, 4))[0], expected)
@@ -325,7 +325,7 @@ def test_the_guidance_argument_is_a_guided_model():
 
 def test_a_run_that_diverges_says_so():
     model = Denoiser(lambda x, t: torch.full_like(x, 1e38), paths.Noise(0.01, 100.0), "noise", (2,))
-    with pytest.raises(OverflowError, match="diverged: the state is not finite; use more steps or another method"):
+    with pytest.raises(DivergedError, match="diverged: the state is not finite; use more steps or another method"):
         sample(model, grid=[100.0, 50.0, 10.0, 1.0])
 
 
@@ -356,8 +356,8 @@ REFUSED = {
     "dtype half": (MODEL, {"dtype": torch.float16}, SampleError, "use torch.float32 or torch.float64"),
     "dtype int": (MODEL, {"dtype": torch.int64}, SampleError, "dtype=torch.int64 is no dtype for a state"),
     "no seeds": (MODEL, {"seeds": []}, SampleError, "seeds is empty; give at least one"),
-    "seed negative": (MODEL, {"seeds": [1, -1]}, SampleError, "seed -1 is not a whole number in 0..2^63-1"),
-    "seed large": (MODEL, {"seeds": [2**63]}, SampleError, f"seed {2**63} is not a whole number in 0..2^63-1"),
+    "seed negative": (MODEL, {"seeds": [1, -1]}, SampleError, "seed -1 is not a whole number in 0..2^32-1"),
+    "seed large": (MODEL, {"seeds": [2**32]}, SampleError, f"seed {2**32} is not a whole number in 0..2^32-1"),
     "seed fraction": (MODEL, {"seeds": [0.5]}, SampleError, "seed 0.5 is not a whole number"),
     "seed bool": (MODEL, {"seeds": [True]}, SampleError, "seed True is not a whole number"),
     "seed nan": (MODEL, {"seeds": [math.nan]}, SampleError, "seed nan is not a whole number"),

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 
 from ddim_ode import paths
-from ddim_ode.errors import DDIMError
-from ddim_ode.grids import unknown
+from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.solvers.base import DivergedError, Method, Solution, Solver, Step, integrate
 from ddim_ode.solvers.ddim import DDIM
 from ddim_ode.solvers.runge_kutta import RungeKutta
