@@ -21,8 +21,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
-demo: $(BASE) ## sample 64 images with the bundled model into demo/
-	$(BIN)/ddim-ode sample fashion --method ddim --nfe 50 -n 64 --out demo --overwrite
+demo: $(BASE) ## sample 80 images with the bundled model into demo/
+	$(BIN)/ddim-ode sample fashion --method ddim --nfe 50 --label each -n 80 --out demo --overwrite
 	@echo "The pictures are in $(CURDIR)/demo"
 
 test: $(DEV) ## run the tests (ARGS="..." goes to pytest)

@@ -38,15 +38,21 @@ class Prediction(NamedTuple):
 
 
 class NonFiniteError(DDIMError):
-    """The network returned NaN or infinity. `sample` is the first such index, `step` the step it happened in."""
+    """The network returned NaN or infinity. `sample` is the first such index.
+
+    Whoever catches it on the way up makes it more precise: `step`, and `sample` in the whole run.
+    """
 
     def __init__(self, sigma: float, sample: int, step: int | None = None):
-        super().__init__(
-            f"the network's output is not finite at sigma={sigma:.6g} for sample {sample}"
-            + (f" in step {step}" if step is not None else "")
-            + "; check its weights and precision, or start at a smaller sigma"
-        )
+        super().__init__(sigma, sample, step)
         self.sigma, self.sample, self.step = sigma, sample, step
+
+    def __str__(self) -> str:
+        step = "" if self.step is None else f" in step {self.step}"
+        return (
+            f"the network's output is not finite at sigma={self.sigma:.6g} for sample {self.sample}{step}"
+            "; check its weights and precision, or start at a smaller sigma"
+        )
 
 
 class DenoiserError(DDIMError):

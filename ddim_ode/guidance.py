@@ -83,7 +83,8 @@ class Guided:
             try:
                 both = self.model(torch.cat([xbar, xbar]), sigma, torch.cat([labels, null]))
             except NonFiniteError as error:
-                raise NonFiniteError(error.sigma, error.sample % len(xbar)) from None
+                error.sample %= len(xbar)
+                raise
             (data, data_null), (noise, noise_null) = both.data.chunk(2), both.noise.chunk(2)
             evaluations = 2 * both.evaluations
         else:

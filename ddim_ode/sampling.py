@@ -12,7 +12,7 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.grids import Final, Grid, check_grid, make_grid, most_intervals
 from ddim_ode.guidance import Guided
 from ddim_ode.ode import ProbabilityFlow
-from ddim_ode.solvers import Method, Solution, get_method, integrate
+from ddim_ode.solvers import Method, Solution, Watch, get_method, integrate
 
 DEFAULT_NFE = 20
 DEFAULT_BATCH = 128
@@ -98,18 +98,12 @@ def sample(
             domain=(float(sigmas[sigmas > 0][-1]), float(sigmas[0])),
             labels=None if classes is None else classes[batch].to(model.device),
         )
-        reached = 0
-
-        def watch(step: int, sigma: float, xbar: Tensor, rows: range = rows) -> None:
-            nonlocal reached
-            reached = step
-            if callback:
-                callback(Progress(rows, step, len(sigmas) - 1, sigma, xbar))
-
+        begin = scale * latents[batch].to(model.device)
         try:
-            done.append(integrate(ode, row.solver, sigmas, scale * latents[batch].to(model.device), watch))
+            done.append(integrate(ode, row.solver, sigmas, begin, _watch(callback, rows, len(sigmas) - 1)))
         except NonFiniteError as error:
-            raise NonFiniteError(error.sigma, error.sample + first, reached + 1) from None
+            error.sample += first
+            raise
         spent += [ode.nfe] * len(rows)
     return Solution(
         x=torch.cat(done),
@@ -166,6 +160,12 @@ def seeded_noise(seeds: Iterable[int], shape: tuple[int, ...]) -> Tensor:
     if not rows:
         raise SampleError("seeds is empty; give at least one")
     return torch.stack(rows)
+
+
+def _watch(callback: Callable[[Progress], None] | None, rows: range, steps: int) -> Watch | None:
+    if callback is None:
+        return None
+    return lambda step, sigma, xbar: callback(Progress(rows, step, steps, sigma, xbar))
 
 
 def _latents(model: Model, seeds: Iterable[int] | None, noise: Tensor | None, start: Tensor | None) -> Tensor:

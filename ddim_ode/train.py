@@ -241,10 +241,10 @@ def train(config: TrainConfig, out: Path, data_folder: Path | None = None, stop_
         run.log.add(run.step, loss, norm, config.batch_size / (time.perf_counter() - started))
         if run.main and (run.step % config.log_every == 0 or run.step == config.steps):
             run.log.write(learning_rate(config, run.step - 1))
-        if run.step % config.sample_every == 0 or run.step == last:
-            run.picture()
         if run.step % config.save_every == 0 or run.step == last:
             run.save()
+        if run.step % config.sample_every == 0 or run.step == last:
+            run.picture()
         run.accelerator.wait_for_everyone()
     return run.out / "model"
 

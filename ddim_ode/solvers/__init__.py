@@ -4,11 +4,22 @@ from collections.abc import Mapping
 
 from ddim_ode import paths
 from ddim_ode.errors import DDIMError, unknown
-from ddim_ode.solvers.base import DivergedError, Method, Solution, Solver, Step, integrate
+from ddim_ode.solvers.base import DivergedError, Method, Solution, Solver, Step, Watch, integrate
 from ddim_ode.solvers.ddim import DDIM
 from ddim_ode.solvers.runge_kutta import RungeKutta
 
-__all__ = ["METHODS", "DivergedError", "Method", "MethodError", "Solution", "Solver", "Step", "get_method", "integrate"]
+__all__ = [
+    "METHODS",
+    "DivergedError",
+    "Method",
+    "MethodError",
+    "Solution",
+    "Solver",
+    "Step",
+    "Watch",
+    "get_method",
+    "integrate",
+]
 
 METHODS: Mapping[str, Method] = {
     "ddim": Method(

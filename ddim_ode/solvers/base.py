@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ddim_ode.denoiser import NonFiniteError
 from ddim_ode.errors import DDIMError
 from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.paths import Path
@@ -72,20 +73,31 @@ Watch = Callable[[int, float, Tensor], None]
 
 
 def integrate(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, xbar: Tensor, watch: Watch | None = None) -> Tensor:
-    """Carry xbar (B, *shape) from sigmas[0] to sigmas[-1]; a last sigma of 0 is reached by one denoising evaluation."""
+    """Carry xbar (B, *shape) from sigmas[0] to sigmas[-1]; a last sigma of 0 is reached by one denoising evaluation.
+
+    Raises:
+        NonFiniteError: the network returned NaN or infinity, with the step.
+        DivergedError: the state did.
+    """
     nodes = sigmas[sigmas > 0]
     u = ode.path.u(nodes)
     y = ode.enter(xbar, nodes[0])
     state = solver.init(ode, u[0], y)
-    for n in range(len(nodes) - 1):
-        y, state, _ = solver.step(ode, u[n], u[n + 1], y, state)
-        if watch:
-            watch(n + 1, float(nodes[n + 1]), ode.leave(y, nodes[n + 1]))
-    xbar = ode.leave(y, nodes[-1])
-    if sigmas[-1] == 0:
-        xbar = ode.predict(xbar, nodes[-1]).data
-        if watch:
-            watch(len(nodes), 0.0, xbar)
+    n = 0
+    try:
+        for n in range(len(nodes) - 1):
+            y, state, _ = solver.step(ode, u[n], u[n + 1], y, state)
+            if watch:
+                watch(n + 1, float(nodes[n + 1]), ode.leave(y, nodes[n + 1]))
+        xbar = ode.leave(y, nodes[-1])
+        if sigmas[-1] == 0:
+            n = len(nodes) - 1
+            xbar = ode.predict(xbar, nodes[-1]).data
+            if watch:
+                watch(n + 1, 0.0, xbar)
+    except NonFiniteError as error:
+        error.step = n + 1
+        raise
     if not torch.isfinite(xbar).all():
         raise DivergedError("the solver diverged: the state is not finite; use more steps or another method")
     return xbar
