@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ddim_ode.analytic import GaussianMixture
     from ddim_ode.checkpoints import load
     from ddim_ode.denoiser import Denoiser, Prediction
+    from ddim_ode.errors import DDIMError
     from ddim_ode.grids import GRIDS
     from ddim_ode.guidance import Guided
     from ddim_ode.sampling import sample
@@ -22,6 +23,7 @@ __version__ = version("ddim_ode")
 __all__ = [
     "GRIDS",
     "METHODS",
+    "DDIMError",
     "Denoiser",
     "GaussianMixture",
     "Guided",
@@ -37,6 +39,7 @@ __all__ = [
 _HOME = {
     "GRIDS": "grids",
     "METHODS": "solvers",
+    "DDIMError": "errors",
     "Denoiser": "denoiser",
     "GaussianMixture": "analytic",
     "Guided": "guidance",

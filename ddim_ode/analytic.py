@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ddim_ode.denoiser import PREDICTS, Denoiser
+from ddim_ode.errors import DDIMError
 from ddim_ode.paths import Path, f64
 
 
@@ -28,7 +29,7 @@ class GaussianMixture:
             the null class, all of them.
 
     Raises:
-        ValueError: counts that differ, or weights or standard deviations that are not positive.
+        DDIMError: counts that differ, or weights or standard deviations that are not positive.
     """
 
     def __init__(
@@ -45,11 +46,11 @@ class GaussianMixture:
         self.labels = None if labels is None else torch.as_tensor(labels)
         for name, value in [("stds", self.stds), ("weights", self.weights), ("labels", self.labels)]:
             if value is not None and len(value) != k:
-                raise ValueError(f"{name} has {len(value)} entries for {k} means")
+                raise DDIMError(f"{name} has {len(value)} entries for {k} means")
         if not (self.stds > 0).all() or not (self.weights > 0).all():
-            raise ValueError("stds and weights must be positive")
+            raise DDIMError("stds and weights must be positive")
         if self.labels is not None and sorted(set(self.labels.tolist())) != list(range(self.num_classes)):
-            raise ValueError(
+            raise DDIMError(
                 f"labels={self.labels.tolist()} leave a class without a component; number them 0, 1, 2, ..."
             )
         self.weights = self.weights / self.weights.sum()

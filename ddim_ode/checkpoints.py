@@ -52,6 +52,8 @@ def load(what: str | os.PathLike[str]) -> Denoiser:
         raise CheckpointError(
             f"there is no model {str(what)!r}; give the folder of a model, or one of: {', '.join(bundled())}"
         )
+    if not (folder / "config.yaml").exists() and (folder / "model/config.yaml").exists():
+        raise CheckpointError(f"{folder} is the folder of a training run; its model is {folder / 'model'}")
     config = read_yaml(ModelConfig, folder / "config.yaml")
     file = folder / "model.safetensors"
     weights = load_safetensors(file)

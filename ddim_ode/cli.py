@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Sample diffusion models by solving an ODE in the noise-to-signal ratio sigma, at a measured cost (NFE).",
     add_completion=False,
+    no_args_is_help=True,
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.paths import DiscreteVP
@@ -67,6 +67,12 @@ class TrainConfig(BaseModel):
     save_every: int = Field(1000, ge=1)
     sample_every: int = Field(2000, ge=1)
     log_every: int = Field(50, ge=1)
+
+    @model_validator(mode="after")
+    def _trainable(self) -> "TrainConfig":
+        if self.model.predicts == "score":
+            raise ValueError("predicts: score explodes as sigma goes to 0; train noise and read the score off it")
+        return self
 
 
 Config = TypeVar("Config", bound=BaseModel)

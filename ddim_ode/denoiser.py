@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.paths import Path, f64
@@ -70,6 +71,10 @@ class Model(Protocol):
     def num_classes(self) -> int: ...
     @property
     def device(self) -> torch.device: ...
+    @property
+    def sigma_min(self) -> float: ...
+    @property
+    def sigma_max(self) -> float: ...
 
     def evaluations(self, sigma: float) -> int:
         """Network passes that one prediction at sigma costs."""
@@ -92,6 +97,10 @@ class Denoiser:
         quantize: round fractional timesteps to the nearest one of a discrete path.
         dtype: the network's precision; None reads it off the parameters, and a network without
             parameters gets the state's own.
+        device: where a network without parameters computes; the others say so themselves.
+
+    Raises:
+        DenoiserError: an unknown prediction, one that the path cannot have, or a network in training mode.
     """
 
     net: Callable[..., Tensor]
@@ -101,6 +110,7 @@ class Denoiser:
     num_classes: int = 0
     quantize: bool = False
     dtype: torch.dtype | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     info: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -111,16 +121,15 @@ class Denoiser:
                 f"predicts={self.predicts!r} says nothing about the image at zero terminal SNR"
                 "; leave the last alphas_cumprod out, or use a model that predicts velocity or data"
             )
-        first = next(self.net.parameters(), None) if isinstance(self.net, nn.Module) else None
-        if self.dtype is None and first is not None:
-            object.__setattr__(self, "dtype", first.dtype)
         object.__setattr__(self, "shape", tuple(self.shape))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network computes."""
-        first = next(self.net.parameters(), None) if isinstance(self.net, nn.Module) else None
-        return first.device if first is not None else torch.device("cpu")
+        object.__setattr__(self, "device", torch.device(self.device))
+        if not isinstance(self.net, nn.Module):
+            return
+        if any(m.training and (isinstance(m, _BatchNorm) or getattr(m, "p", 0) > 0) for m in self.net.modules()):
+            raise DenoiserError("net is in training mode, where dropout or batch norm act; call net.eval() first")
+        if (first := next(self.net.parameters(), None)) is not None:
+            object.__setattr__(self, "dtype", self.dtype or first.dtype)
+            object.__setattr__(self, "device", first.device)
 
     @property
     def sigma_min(self) -> float:
@@ -137,11 +146,19 @@ class Denoiser:
         return 1
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Denoiser":
-        """A copy whose network lives on another device or computes in another precision."""
-        net = copy.deepcopy(self.net)
-        if isinstance(net, nn.Module):
-            net = net.to(device=device, dtype=dtype)
-        return replace(self, net=net, dtype=dtype or self.dtype)
+        """A copy whose network lives on another device or computes in another precision; itself if it does already.
+
+        Raises:
+            DenoiserError: the network is a plain function, which nobody can move.
+        """
+        device, dtype = torch.device(device or self.device), dtype or self.dtype
+        if (device, dtype) == (self.device, self.dtype):
+            return self
+        if isinstance(self.net, nn.Module):
+            return replace(self, net=copy.deepcopy(self.net).to(device, dtype), dtype=dtype, device=device)
+        if device != self.device:
+            raise DenoiserError(f"net is a function; move what it calls to {device} and give Denoiser(device=...)")
+        return replace(self, dtype=dtype)
 
     def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
         """Predict the image and the noise in xbar = x0 + sigma eps.
@@ -153,9 +170,10 @@ class Denoiser:
 
         Raises:
             NonFiniteError: the network returned NaN or infinity.
+            DenoiserError: it returned something that has not the shape of its input.
         """
         sigma = f64(sigma)
-        u = self.path.u(sigma)
+        u = self.path.u(sigma.clamp(self.path.sigma_min, self.path.sigma_max))
         if self.quantize:
             u = u.round()
         a = self.path.scale(sigma)
@@ -167,10 +185,20 @@ class Denoiser:
             return c.to(xbar).reshape(-1, *[1] * len(self.shape)) if c.ndim else c.item()
 
         x = per_sample(a) * xbar
-        dtype = self.dtype or xbar.dtype
-        t = u.to(x.device, dtype).expand(len(xbar))
-        condition = (labels,) if self.num_classes else ()
-        out = self.net(x.to(dtype), t, *condition).to(xbar.dtype)
+        # Times are never rounded to half precision: 999 would become 1000 in bfloat16.
+        times = torch.float64 if self.dtype is None else torch.promote_types(self.dtype, torch.float32)
+        inputs = [x.to(self.dtype or x.dtype), u.to(x.device, times).expand(len(x))]
+        if self.num_classes:
+            null = torch.full((len(x),), self.num_classes, device=x.device)
+            inputs.append(null if labels is None else labels)
+        out = self.net(*inputs)
+        if not isinstance(out, Tensor) or out.shape != x.shape:
+            found = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            raise DenoiserError(
+                f"net returned {found} for an input of shape {tuple(x.shape)}; it must return one tensor of that shape"
+                " (of learned variances drop the second half of the channels, of diffusers' outputs take .sample)"
+            )
+        out = out.to(x.dtype)
         if not torch.isfinite(out).all():
             bad = int((~torch.isfinite(out.flatten(1)).all(dim=1)).nonzero()[0])
             raise NonFiniteError(float(sigma.expand(len(xbar))[bad]), bad)

@@ -43,7 +43,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> No
     table = Table(*columns, box=SIMPLE)
     for row in rows:
         table.add_row(*(escape(text(row[column])) for column in columns))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # for grep and the like: a row a line
+        console = Console(width=1000)
+    console.print(table)
 
 
 def text(value: Any) -> str:
@@ -60,6 +63,10 @@ def explain(error: Exception) -> str | None:
         return _usage(error)
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, and torch may not have been imported
+        return "out of memory; use a smaller --batch-size (or batch_size in a config)"
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return f"torch.compile failed ({str(error).splitlines()[0]}); set compile: false in the config"
     return str(error) if isinstance(error, DDIMError) else None
 
 

@@ -4,12 +4,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """A temporary file beside `file` that takes its place on success and vanishes on failure."""
-    tmp = file.with_name(f".{file.name}.tmp{os.getpid()}")
+    tmp = file.with_name(f".{file.name}.{uuid4().hex[:12]}.tmp")
     try:
         yield tmp
         with open(tmp, "rb+") as f:

@@ -26,7 +26,8 @@ class GridError(DDIMError):
 
 def uniform(path: Path, n: int) -> Tensor:
     """Times linspace(last, first, n) on the model's path, both ends included."""
-    return path.sigma(torch.linspace(*_times(path), n, dtype=torch.float64))
+    low, high = _range(path, "uniform")
+    return path.sigma(torch.linspace(float(path.u(f64(high))), float(path.u(f64(low))), n, dtype=torch.float64))
 
 
 def leading(path: Path, n: int) -> Tensor:
@@ -80,9 +81,10 @@ def most_intervals(grid: str, path: Path, final: Final) -> float:
     """How many intervals the named grid can have; those that need whole timesteps run out of them."""
     if grid not in ("leading", "trailing"):
         return math.inf
+    steps = _discrete(path, grid)
     if final == "denoise":
-        return path.num_timesteps
-    return path.num_timesteps - 1 if grid == "leading" else path.num_timesteps * 2 // 3
+        return steps
+    return steps - 1 if grid == "leading" else steps * 2 // 3
 
 
 def make_grid(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
@@ -126,7 +128,10 @@ def check_grid(sigmas: Sequence[float] | Tensor, path: Path) -> Tensor:
             " decreasing; use fewer steps or another grid"
         )
     if s[0] > path.sigma_max * (1 + 1e-9):
-        raise GridError(f"the grid starts at sigma={s[0]:.6g}; the model was trained up to {path.sigma_max:.6g}")
+        raise GridError(
+            f"the grid starts at sigma={s[0]:.6g}; the model was trained up to {path.sigma_max:.6g}"
+            ", so start there or below"
+        )
     return s
 
 
@@ -139,15 +144,10 @@ def _range(path: Path, name: str) -> tuple[float, float]:
     return path.sigma_min, path.sigma_max
 
 
-def _times(path: Path) -> tuple[float, float]:
-    low, high = _range(path, "uniform")
-    return float(path.u(f64(high))), float(path.u(f64(low)))
-
-
 def _discrete(path: Path, name: str) -> int:
     if not path.num_timesteps:
         raise GridError(f"grid={name!r} needs a schedule of discrete timesteps; use 'uniform' or 'log_snr'")
-    return path.num_timesteps
+    return path.num_timesteps - path.zero_terminal_snr  # the last of those is at sigma = inf, where no grid begins
 
 
 def _timesteps(path: Path, n: int, name: str) -> int:

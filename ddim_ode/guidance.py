@@ -13,6 +13,9 @@ from ddim_ode.denoiser import Model, NonFiniteError, Prediction
 from ddim_ode.errors import DDIMError
 from ddim_ode.paths import Path
 
+#: the largest batch whose two passes run as one of twice the size; beyond it a CPU is busy with one
+TOGETHER = 16
+
 
 class GuidanceError(DDIMError):
     """Guidance that a model cannot give."""
@@ -26,7 +29,6 @@ class Guided:
         model: a class-conditional denoiser.
         scale: 1 is the model itself, 0 ignores the label, more than 1 exaggerates it.
         sigma_range: (low, high): outside it the model is evaluated once, without guidance.
-        together: the largest batch whose two passes run as one of twice the size.
 
     Inside the range a prediction costs two evaluations.
 
@@ -37,7 +39,6 @@ class Guided:
     model: Model
     scale: float
     sigma_range: tuple[float, float] = (0.0, math.inf)
-    together: int = 16
 
     def __post_init__(self) -> None:
         low, high = self.sigma_range
@@ -61,6 +62,14 @@ class Guided:
         return self.model.num_classes
 
     @property
+    def sigma_min(self) -> float:
+        return self.model.sigma_min
+
+    @property
+    def sigma_max(self) -> float:
+        return self.model.sigma_max
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 
@@ -73,13 +82,15 @@ class Guided:
         return self.model.evaluations(sigma) * (2 if self.acts(sigma) else 1)
 
     def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
-        """As `Denoiser.__call__`, with a scalar sigma. Raises GuidanceError without labels."""
+        """As `Denoiser.__call__`. Raises GuidanceError without labels, or for a sigma that is not a scalar."""
+        if torch.as_tensor(sigma).ndim:
+            raise GuidanceError("guidance acts at one sigma for the whole batch; call it once a sigma")
         if labels is None:
             raise GuidanceError(f"guidance={self.scale:g} has no labels to guide to; give labels, or use guidance=1")
         if not self.acts(float(sigma)):
             return self.model(xbar, sigma, labels)
         null = torch.full_like(labels, self.num_classes)
-        if len(xbar) <= self.together:
+        if len(xbar) <= TOGETHER:
             try:
                 both = self.model(torch.cat([xbar, xbar]), sigma, torch.cat([labels, null]))
             except NonFiniteError as error:

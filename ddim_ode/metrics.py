@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddim_ode.data import ASSETS, fashion_mnist, to_float, to_uint8
+from ddim_ode.errors import DDIMError
 
 
 class FashionFeatures(nn.Module):
@@ -54,15 +55,15 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     Heusel et al. 2017, Eq. 6, with unbiased covariances. Tr (S1 S2)^(1/2) is the sum of the square roots of the
     eigenvalues of S1^(1/2) S2 S1^(1/2), which is symmetric, so no imaginary part ever has to be thrown away.
     Biased upwards for few samples: compare only distances that were made with the same N and M.
-    Raises ValueError unless N, M >= 2, the widths agree and every value is finite.
+    Raises DDIMError unless N, M >= 2, the widths agree and every value is finite.
     """
     for name, x in (("a", a), ("b", b)):
         if x.ndim != 2 or len(x) < 2:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}, expected features (N, D) with N >= 2")
+            raise DDIMError(f"{name} has shape {tuple(x.shape)}, expected features (N, D) with N >= 2")
         if not x.isfinite().all():
-            raise ValueError(f"{name} holds values that are not finite; look at the samples it came from")
+            raise DDIMError(f"{name} holds values that are not finite; look at the samples it came from")
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"a has {a.shape[1]} features and b has {b.shape[1]}; use one feature extractor for both")
+        raise DDIMError(f"a has {a.shape[1]} features and b has {b.shape[1]}; use one feature extractor for both")
 
     (mean_a, cov_a), (mean_b, cov_b) = _moments(a), _moments(b)
     values, vectors = torch.linalg.eigh(cov_a)
@@ -88,15 +89,15 @@ def quality(samples: Tensor, labels: Tensor | None = None, data: Path | None = N
 
     They are clipped and rounded to bytes first. `labels`: the classes asked for, int64 (N,). `data`: the folder of
     the test set, as in `fashion_mnist`. For scale: the classifier recognises 0.929 of the test images, and about
-    0.98 of the training images, which it has seen. Raises ValueError for samples of another shape, fewer than 2 or
+    0.98 of the training images, which it has seen. Raises DDIMError for samples of another shape, fewer than 2 or
     not finite, and DataError without the test set.
     """
     if samples.ndim != 4 or samples.shape[1:] != (1, 28, 28):
-        raise ValueError(f"samples have shape {tuple(samples.shape)}, expected (N, 1, 28, 28)")
+        raise DDIMError(f"samples have shape {tuple(samples.shape)}, expected (N, 1, 28, 28)")
     if not samples.isfinite().all():
-        raise ValueError("samples hold values that are not finite")  # a byte would hide it
+        raise DDIMError("samples hold values that are not finite; look at how they were drawn")  # a byte would hide it
     if labels is not None and labels.shape != samples.shape[:1]:
-        raise ValueError(f"labels have shape {tuple(labels.shape)}, expected {tuple(samples.shape[:1])}, one a sample")
+        raise DDIMError(f"labels have shape {tuple(labels.shape)}, expected {tuple(samples.shape[:1])}, one a sample")
     net = load_fashion_features()
     features = extract(net, to_uint8(samples.cpu()))
     recognised = None

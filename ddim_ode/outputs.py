@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from ddim_ode.errors import DDIMError
 
@@ -25,7 +26,7 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     out = Path(os.path.realpath(out))
     try:
         _check_replaceable(out, overwrite)
-        with _scratch(out.with_name(f".{out.name}.tmp{os.getpid()}")) as folder:
+        with _scratch(out.with_name(f".{out.name}.{uuid4().hex[:12]}.tmp")) as folder:
             yield folder
             _check_replaceable(out, overwrite)
             _replace(folder, out)
@@ -38,7 +39,6 @@ def _scratch(folder: Path) -> Iterator[Path]:
     made = [parent for parent in folder.parents if not parent.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         yield folder
     finally:
@@ -56,6 +56,8 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
         return
     if not out.is_dir():
         raise OutputError(f"{out} is a file; choose another --out")
+    if out.samefile(Path.cwd()):
+        raise OutputError(f"{out} is the current folder, which cannot be replaced; choose another --out")
     if os.path.ismount(out):
         raise OutputError(f"{out} is a mount point, which cannot be replaced; use a folder inside it")
     if not any(out.iterdir()):
@@ -71,7 +73,7 @@ def _replace(tmp: Path, out: Path) -> None:
     if not out.exists() or not any(out.iterdir()):
         os.rename(tmp, out)
         return
-    old = out.with_name(f".{out.name}.old{os.getpid()}")
+    old = out.with_name(f".{out.name}.{uuid4().hex[:12]}.old")
     try:
         os.rename(out, old)
         os.rename(tmp, out)

@@ -187,6 +187,7 @@ class DiscreteVP(VariancePreserving):
                 f"alphas_cumprod runs from {table[0]:g} to {table[-1]:g}; it must decrease strictly inside (0, 1)"
                 ", so give the cumulative product of 1 - beta, not the betas"
             )
+        table.flags.writeable = False
         object.__setattr__(self, "alphas_cumprod", table)
         object.__setattr__(self, "_log_sigma", 0.5 * (np.log1p(-table) - np.log(table)))
         super().__init__(*np.exp(self._log_sigma[[0, -1]]).tolist())

@@ -68,7 +68,7 @@ def sample(
         callback: called with a `Progress` after every step.
 
     Returns:
-        A `Solution` on the model's device.
+        A `Solution`; its x is on the model's device.
 
     Raises:
         SampleError, MethodError, GridError, GuidanceError: arguments that cannot be.
@@ -77,6 +77,8 @@ def sample(
     """
     row = get_method(method)
     if guidance != 1:
+        if isinstance(model, Guided):
+            raise SampleError(f"the model is guided already, at scale {model.scale:g}; leave guidance={guidance:g} out")
         model = Guided(model, guidance)
     if dtype not in (torch.float32, torch.float64):
         raise SampleError(f"dtype={dtype} is no dtype for a state; use torch.float32 or torch.float64")
@@ -175,6 +177,8 @@ def _latents(model: Model, seeds: Iterable[int] | None, noise: Tensor | None, st
     latents = start if start is not None else noise
     if latents is None:
         return seeded_noise((0,) if seeds is None else seeds, model.shape)
+    if not isinstance(latents, Tensor):
+        raise SampleError(f"{given[0]} is a {type(latents).__name__}; give a tensor (B, {model.shape})")
     if tuple(latents.shape[1:]) != model.shape or not len(latents):
         raise SampleError(f"{given[0]} has shape {tuple(latents.shape)}; this model needs (B, {model.shape})")
     if not torch.isfinite(latents).all():

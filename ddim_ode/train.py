@@ -7,10 +7,8 @@ same bytes as one that was not, and the batch of step n is the same whatever the
 """
 
 import csv
-import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,56 +18,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from ddim_ode import checkpoints, data
+from ddim_ode import checkpoints
+from ddim_ode.batches import Batches, TrainError, load_data, mix
 from ddim_ode.config import TrainConfig
 from ddim_ode.denoiser import PREDICTS
-from ddim_ode.errors import DDIMError
 from ddim_ode.files import replacing
 from ddim_ode.images import save_grid
 from ddim_ode.paths import DiscreteVP, f64
 from ddim_ode.sampling import sample
 from ddim_ode.unet import UNet
-
-
-class TrainError(DDIMError):
-    """A run that cannot start or go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Batch n as a pure function of (seed, n): shuffled epochs, timesteps, noise and dropped labels."""
-
-    images: Tensor  # (N, C, H, W) uint8
-    labels: Tensor  # (N,) int64
-    config: TrainConfig
-
-    def indices(self, step: int) -> Tensor:
-        """Which images step n sees; every epoch is a fresh permutation that runs across batch borders."""
-        n, size = len(self.images), self.config.batch_size
-        positions = torch.arange(step * size, (step + 1) * size)
-        epochs = positions // n
-        order = {int(e): torch.randperm(n, generator=_generator(self.config.seed, 1, int(e))) for e in epochs.unique()}
-        return torch.stack([order[int(e)][p % n] for e, p in zip(epochs, positions, strict=True)])
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x0 (B, C, H, W) in [-1, 1], eps alike, t (B,) int64, labels (B,) int64."""
-        rows = self.indices(step)
-        g = _generator(self.config.seed, 2, step)
-        x0 = data.to_float(self.images[rows])
-        t = torch.randint(self.config.model.schedule.timesteps, (len(rows),), generator=g)
-        eps = torch.randn(x0.shape, generator=g)
-        dropped = torch.rand(len(rows), generator=g) < self.config.label_dropout
-        null = self.config.model.network.num_classes
-        return x0, eps, t, torch.where(dropped, null, self.labels[rows])
-
-
-def _generator(seed: int, stream: int, n: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_mix(seed, stream, n))
-
-
-def _mix(*words: int) -> int:
-    """A seed that depends on every word: torch reads its low 32 bits alone."""
-    return int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:4], "little")
 
 
 class Objective:
@@ -95,26 +52,6 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * min(rise, fall)
 
 
-def load_data(config: TrainConfig, folder: Path | None) -> tuple[Tensor, Tensor]:
-    """Training images (uint8) and labels; folders of images have no labels and train the null class.
-
-    Raises DataError when there is no data, TrainError when it does not fit the network.
-    """
-    network = config.model.network
-    if config.data == "fashion-mnist":
-        images, labels = data.fashion_mnist("train", folder)
-        if network.num_classes not in (0, 10):
-            raise TrainError(f"num_classes={network.num_classes}: fashion-mnist has 10 classes; use 10, or 0 for none")
-        if tuple(images.shape[1:]) != network.shape:
-            raise TrainError(f"shape={network.shape}: fashion-mnist images are (1, 28, 28)")
-    else:
-        images, _ = data.image_folder(folder or Path(config.data), network.shape)
-        if network.num_classes:
-            raise TrainError(f"num_classes={network.num_classes}: a folder of images has no labels; use num_classes: 0")
-        labels = torch.zeros(len(images), dtype=torch.int64)
-    return images, labels
-
-
 class Run:
     """One training run and its folder: weights, average, optimizer and the step they stand at."""
 
@@ -124,6 +61,8 @@ class Run:
         except ImportError:
             raise TrainError("training needs accelerate; pip install 'ddim-ode[train]'") from None
         self.config, self.out = config, Path(out)
+        if self.out.exists() and not self.out.is_dir():
+            raise TrainError(f"{self.out} is a file; choose another --out")
         images, labels = load_data(config, data_folder)
         if config.batch_size > len(images):
             raise TrainError(f"batch_size={config.batch_size} is larger than the data set; use at most {len(images)}")
@@ -134,8 +73,8 @@ class Run:
             raise TrainError(f"batch_size={config.batch_size} cannot be split over {processes} processes")
         device = self.accelerator.device
 
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
+        with torch.random.fork_rng(devices=[]):  # the network is made on the CPU, whatever it is trained on
+            torch.default_generator.manual_seed(config.seed)
             self.net = UNet(config.model.network).to(device)
         self.average = {k: v.clone() for k, v in self.net.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
@@ -167,7 +106,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(_mix(self.config.seed, 3, self.step))  # dropout alone draws from the global generator
+            torch.manual_seed(mix(self.config.seed, 3, self.step))  # dropout alone draws from the global generator
             loss = self.objective(self.forward, *batch)
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.net.parameters(), self.config.clip)
@@ -193,6 +132,7 @@ class Run:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "log": self.log.rows,
+            "data": self.batches.fingerprint,
         }
         checkpoints.save(self.out / "model", self.config.model, self.average)
         with replacing(self.checkpoint) as tmp:  # last: what it says is done is on disk
@@ -200,6 +140,12 @@ class Run:
 
     def _resume(self) -> None:
         state: dict[str, Any] = checkpoints.load_torch(self.checkpoint)
+        if not isinstance(state, dict) or not {"step", "config", "net", "average", "optimizer", "data"} <= state.keys():
+            raise TrainError(f"{self.checkpoint} is not a checkpoint of this program; use another --out")
+        if state["step"] > self.config.steps:
+            raise TrainError(f"{self.out} is at step {state['step']} already; use steps >= {state['step']}")
+        if state["data"] != self.batches.fingerprint:
+            raise TrainError(f"{self.out} holds a run on other images; give their --data, or use another --out")
         ours, theirs = self.config.model_dump(mode="json"), state["config"]
         free = {"steps", "cooldown", "save_every", "sample_every", "log_every", "compile"}
         changed = sorted(k for k in ours if k not in free and ours[k] != theirs.get(k))

@@ -9,9 +9,9 @@ import torch
 from helpers import PATHS, Recording, f64, labelled, normal, tiny_unet
 from torch import nn
 
-from ddim_ode import paths
+from ddim_ode import guidance, paths
 from ddim_ode.analytic import GaussianMixture
-from ddim_ode.denoiser import PREDICTS, Denoiser, NonFiniteError
+from ddim_ode.denoiser import PREDICTS, Denoiser, DenoiserError, NonFiniteError
 from ddim_ode.guidance import Guided
 from ddim_ode.sampling import sample
 
@@ -126,7 +126,8 @@ class Linear(nn.Module):
 def test_the_network_computes_in_its_own_precision_and_the_state_keeps_its_own(state, precision):
     net = Linear().to(precision)
     prediction = Denoiser(net, CHART, "noise", (4,))(normal(2, 4, seed=0).to(state), 1.0)
-    assert net.seen == [(precision, precision)]
+    # times stay in float32 at least: bfloat16 would round 999 to 1000
+    assert net.seen == [(precision, torch.promote_types(precision, torch.float32))]
     assert prediction.data.dtype == prediction.noise.dtype == state
 
 
@@ -140,7 +141,7 @@ def test_the_precision_can_be_given():
 def test_a_network_without_parameters_computes_in_the_precision_of_the_state(state):
     net = Recording()
     Denoiser(net, CHART, "noise", (4,))(normal(2, 4, seed=0).to(state), 1.0)
-    assert [x.dtype for x in net.calls[0]] == [state, state]
+    assert [x.dtype for x in net.calls[0]] == [state, torch.float64]
 
 
 def test_a_double_network_is_exact_in_double():
@@ -201,7 +202,44 @@ def test_only_a_conditional_network_is_given_labels(num_classes, labels):
     Denoiser(net, CHART, "noise", (3,), num_classes)(normal(2, 3, seed=0), 1.0, labels)
     assert len(net.calls[0]) == (3 if num_classes else 2)
     if num_classes:
-        assert net.calls[0][2] is labels
+        assert net.calls[0][2].tolist() == ([2, 2] if labels is None else [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (lambda x, t: x[:, :1], r"net returned shape \(2, 1, 4\) for an input of shape \(2, 3, 4\)"),
+        (lambda x, t: torch.cat([x, x], dim=1), r"net returned shape \(2, 6, 4\).*learned variances"),
+        (lambda x, t: (x,), "net returned tuple.*take .sample"),
+    ],
+)
+def test_an_output_of_another_shape_is_refused(net, message):
+    with pytest.raises(DenoiserError, match=message):
+        Denoiser(net, CHART, "noise", (3, 4))(normal(2, 3, 4, seed=0), 1.0)
+
+
+def test_a_network_in_training_mode_is_refused():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1))
+    with pytest.raises(DenoiserError, match=r"training mode.*call net.eval\(\)"):
+        Denoiser(net, CHART, "noise", (4,))
+    Denoiser(net.eval(), CHART, "noise", (4,))
+
+
+def test_a_function_cannot_be_moved_but_can_say_where_it_is():
+    net = Recording()
+    with pytest.raises(DenoiserError, match="move what it calls to meta"):
+        Denoiser(net, CHART, "noise", (4,)).to("meta")
+    model = Denoiser(net, CHART, "noise", (4,), device="meta")
+    assert model.device == torch.device("meta")
+    assert model.to("meta") is model
+
+
+def test_a_continuous_time_is_clamped_to_the_models_range():
+    net = Recording()
+    model = Denoiser(net, paths.Noise(0.01, 80.0), "noise", (4,))
+    for sigma in (1e-5, 500.0):
+        model(normal(2, 4, seed=0), sigma)
+    assert [call[1].tolist() for call in net.calls] == [[0.01, 0.01], [80.0, 80.0]]
 
 
 def failing(bad: int, below: float, value: float = math.nan, labels: int | None = None) -> Denoiser:
@@ -244,8 +282,9 @@ def test_sampling_names_the_sample_of_the_whole_run_and_the_step(batch_size):
 
 @pytest.mark.parametrize("at", [1, 3], ids=["label", "null class"])
 @pytest.mark.parametrize("together", [1, 16], ids=["two passes", "one pass"])
-def test_guidance_names_the_right_sample(together, at):
-    model = Guided(failing(bad=4, below=1.0, labels=at), 2.0, together=together)
+def test_guidance_names_the_right_sample(together, at, monkeypatch):
+    monkeypatch.setattr(guidance, "TOGETHER", together)
+    model = Guided(failing(bad=4, below=1.0, labels=at), 2.0)
     with pytest.raises(NonFiniteError) as error:
         model(NUMBERED, 0.25, ONES)
     assert error.value.sample == 4

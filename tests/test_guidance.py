@@ -7,10 +7,10 @@ import pytest
 import torch
 from helpers import PATHS, Counting, labelled, tiny_unet
 
-from ddim_ode import paths
+from ddim_ode import guidance, paths
 from ddim_ode.denoiser import Denoiser
 from ddim_ode.guidance import GuidanceError, Guided
-from ddim_ode.sampling import sample
+from ddim_ode.sampling import SampleError, sample
 
 CHART = paths.Noise(0.01, 100.0)
 MIXTURE = labelled()
@@ -22,10 +22,11 @@ SCALES = [0.0, 0.5, 1.0, 1.5, 3.0, 7.5, -1.0]
 @pytest.mark.parametrize("sigma", [0.05, 1.0, 20.0])
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", ["noise", "linear", "flow"])
-def test_it_is_the_formula(name, scale, sigma, together):
+def test_it_is_the_formula(name, scale, sigma, together, monkeypatch):
+    monkeypatch.setattr(guidance, "TOGETHER", together)
     xbar = MIXTURE.sample(5, seed=0, sigma=sigma)
     parts = MIXTURE.denoise(xbar, sigma, LABELS), MIXTURE.denoise(xbar, sigma, None)
-    guided = Guided(MIXTURE.denoiser(PATHS[name]), scale, together=together)
+    guided = Guided(MIXTURE.denoiser(PATHS[name]), scale)
     prediction = guided(xbar, sigma, LABELS)
     for got, conditional, null in zip(prediction[:2], *parts, strict=True):
         torch.testing.assert_close(got, null + scale * (conditional - null), rtol=0, atol=1e-10)
@@ -34,10 +35,11 @@ def test_it_is_the_formula(name, scale, sigma, together):
 
 
 @pytest.mark.parametrize("together", [1, 16])
-def test_scale_one_is_the_model_itself(together):
+def test_scale_one_is_the_model_itself(together, monkeypatch):
+    monkeypatch.setattr(guidance, "TOGETHER", together)
     model = MIXTURE.denoiser(CHART)
     xbar = MIXTURE.sample(5, seed=0, sigma=1.0)
-    expected, got = model(xbar, 1.0, LABELS), Guided(model, 1.0, together=together)(xbar, 1.0, LABELS)
+    expected, got = model(xbar, 1.0, LABELS), Guided(model, 1.0)(xbar, 1.0, LABELS)
     assert torch.equal(got.data, expected.data)
     assert torch.equal(got.noise, expected.noise)
 
@@ -56,11 +58,14 @@ def test_outside_the_interval_it_is_the_model_itself(sigma, inside):
     torch.testing.assert_close(prediction.data, expected, rtol=0, atol=1e-10)
 
 
-def test_one_pass_of_twice_the_batch_is_two_passes():
+def test_one_pass_of_twice_the_batch_is_two_passes(monkeypatch):
     net = tiny_unet()
     model = Denoiser(net.double(), PATHS["linear"], "noise", (1, 8, 8), 3)
     xbar = torch.randn(5, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    one, two = (Guided(model, 2.5, together=together)(xbar, 1.0, LABELS) for together in (5, 4))
+    monkeypatch.setattr(guidance, "TOGETHER", 5)
+    one = Guided(model, 2.5)(xbar, 1.0, LABELS)
+    monkeypatch.setattr(guidance, "TOGETHER", 4)
+    two = Guided(model, 2.5)(xbar, 1.0, LABELS)
     torch.testing.assert_close(one.data, two.data, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(one.noise, two.noise, rtol=1e-11, atol=1e-11)
     plain = model(xbar, 1.0, LABELS)
@@ -68,17 +73,28 @@ def test_one_pass_of_twice_the_batch_is_two_passes():
 
 
 @pytest.mark.parametrize("size", [1, 4, 5, 16])
-def test_passes_run_together_up_to_the_limit(size):
+def test_passes_run_together_up_to_the_limit(size, monkeypatch):
+    monkeypatch.setattr(guidance, "TOGETHER", 4)
     batches = []
 
     def net(x, t, labels):
         batches.append(labels.tolist())
         return torch.zeros_like(x)
 
-    guided = Guided(Denoiser(net, CHART, "noise", (2,), 3), 2.0, together=4)
+    guided = Guided(Denoiser(net, CHART, "noise", (2,), 3), 2.0)
     guided(torch.zeros(size, 2), 1.0, torch.ones(size, dtype=torch.int64))
     one, null = [1] * size, [3] * size
     assert batches == ([one + null] if size <= 4 else [one, null])
+
+
+def test_a_sigma_a_sample_is_refused():
+    with pytest.raises(GuidanceError, match="one sigma for the whole batch"):
+        Guided(MIXTURE.denoiser(CHART), 2.0)(MIXTURE.sample(5, seed=0), torch.ones(5), LABELS)
+
+
+def test_guidance_of_a_guided_model_is_refused():
+    with pytest.raises(SampleError, match="guided already, at scale 2; leave guidance=3 out"):
+        sample(Guided(MIXTURE.denoiser(CHART), 2.0), labels=1, guidance=3.0)
 
 
 @pytest.mark.parametrize("scale", [0.0, 3.0])

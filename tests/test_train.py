@@ -5,6 +5,7 @@ import errno
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -498,11 +499,22 @@ def test_the_average_trails_the_weights(folders, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(folders, tmp_path):
-    config = settings(learning_rate=1e30, warmup=0, save_every=1)
+    config = settings(learning_rate=1e30, warmup=0, save_every=100)
     text = one_line(train, config, tmp_path, folders["images"])
     assert re.search(r"the loss is (nan|inf) at step \d+.*; use a smaller learning_rate", text)
-    for part in ("net", "average"):
-        assert all(torch.isfinite(value).all() for value in state(tmp_path)[part].values())
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_other_images_are_refused_on_resume(folders, tmp_path):
+    train(settings(), tmp_path / "run", folders["images"], stop_at=1)
+    other = Path(shutil.copytree(folders["images"], tmp_path / "other"))
+    sorted(other.iterdir())[0].unlink()
+    assert "holds a run on other images" in one_line(train, settings(), tmp_path / "run", other)
+
+
+def test_fewer_steps_than_were_done_are_refused(folders, tmp_path):
+    train(settings(steps=4), tmp_path, folders["images"], stop_at=3)
+    assert "is at step 3 already; use steps >= 3" in one_line(train, settings(steps=2), tmp_path, folders["images"])
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_lost(folders, tmp_path):

@@ -25,7 +25,7 @@ class RungeKutta:
         h = u1 - u0
 
         def slope(s: Tensor, y: Tensor) -> Tensor:
-            return h * ode(u0 + s.double() * h, y)
+            return h * ode(u0 + float(s) * h, y)
 
-        unit = torch.linspace(0, 1, 2, dtype=y.dtype)
+        unit = torch.linspace(0, 1, 2, dtype=y.dtype, device=y.device)
         return Step(odeint(slope, y, unit, method=self.tableau)[-1], None)
