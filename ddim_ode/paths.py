@@ -11,6 +11,7 @@ Times and sigmas are float64 tensors of any shape; coefficients are computed in 
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ def f64(x: ArrayLike) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Path:
+class Path(ABC):
     """A curve (a(u), b(u)) and the range of sigma in which a model on it was trained.
 
     Subclasses give `scale`, `sigma`, `u` and `slopes`; u may rise or fall with sigma.
@@ -52,21 +53,21 @@ class Path:
         """Whether the model was also trained on pure noise, sigma = inf, which lies beyond `sigma_max`."""
         return False
 
+    @abstractmethod
     def scale(self, sigma: Tensor) -> Tensor:
         """a as a function of sigma."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sigma(self, u: Tensor) -> Tensor:
         """Noise-to-signal ratio at time u."""
-        raise NotImplementedError
 
+    @abstractmethod
     def u(self, sigma: Tensor) -> Tensor:
         """Time at noise-to-signal ratio sigma, the inverse of `sigma`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """(a'(u), b'(u))."""
-        raise NotImplementedError
 
     def coefficients(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """(a(u), b(u))."""
