@@ -107,8 +107,10 @@ def parse_seeds(text: str | None, count: int | None) -> tuple[int, ...]:
 
 def parse_label(text: str | None) -> int | Literal["each"] | None:
     """A class, or "each" for 0, 1, 2, ... in turn. Raises SampleError."""
-    if text is None or text == "each":
-        return text  # type: ignore[return-value]
+    if text is None:
+        return None
+    if text == "each":
+        return "each"
     try:
         if len(text) > 9:
             raise ValueError
