@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ddim_ode.grids import GRIDS
     from ddim_ode.guidance import Guided
     from ddim_ode.sampling import sample
-    from ddim_ode.solvers import METHODS, Solution
+    from ddim_ode.solvers import METHODS, Method, Solution, adams
 
 __version__ = version("ddim_ode")
 
@@ -27,8 +27,10 @@ __all__ = [
     "Denoiser",
     "GaussianMixture",
     "Guided",
+    "Method",
     "Prediction",
     "Solution",
+    "adams",
     "data",
     "grids",
     "load",
@@ -43,8 +45,10 @@ _HOME = {
     "Denoiser": "denoiser",
     "GaussianMixture": "analytic",
     "Guided": "guidance",
+    "Method": "solvers",
     "Prediction": "denoiser",
     "Solution": "solvers",
+    "adams": "solvers",
     "load": "checkpoints",
     "sample": "sampling",
 }

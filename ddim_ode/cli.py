@@ -122,19 +122,24 @@ def info(model: Annotated[str, MODEL], as_json: Json = False) -> None:
 
 @app.command()
 def methods(as_json: Json = False) -> None:
-    """List the sampling methods, and the grids of sigma they can run on."""
+    """List the sampling methods and the grids of sigma they run on.
+
+    Order: of the error, start-up and end included. A step: network evaluations that one costs.
+    """
     from ddim_ode.grids import GRIDS
     from ddim_ode.solvers import METHODS
 
-    rows = [
-        {"name": name, "order": m.order, "evaluations": m.evaluations, "grid": m.grid, "summary": m.summary}
-        for name, m in METHODS.items()
-    ]
+    columns = ("order", "evaluations", "deterministic", "adaptive", "invertible", "grid", "summary")
+    rows = [{"name": name, **{column: getattr(m, column) for column in columns}} for name, m in METHODS.items()]
     grids = [{"grid": name, "summary": (rule.__doc__ or "").partition("\n")[0]} for name, rule in GRIDS.items()]
     if as_json:
         print_json({"methods": rows, "grids": grids})
     else:
-        print_table(("name", "order", "evaluations", "grid", "summary"), rows)
+        kinds = [
+            {**row, "a step": row["evaluations"], "kind": " ".join(kind for kind in columns[2:5] if row[kind])}
+            for row in rows
+        ]
+        print_table(("name", "order", "a step", "kind", "grid", "summary"), kinds)
         print_table(("grid", "summary"), grids)
 
 

@@ -39,8 +39,13 @@ def leading(path: Path, n: int) -> Tensor:
 
 
 def trailing(path: Path, n: int) -> Tensor:
-    """Timesteps round(k T / n) - 1, k = n..1: always begins at the last (Lin et al. 2023, Table 2)."""
-    return path.sigma(f64(np.round(np.arange(n, 0, -1) * _timesteps(path, n, "trailing") / n) - 1))
+    """Times linspace(last, first, n + 1)[:-1]: `uniform`, with the smallest sigma left for the end.
+
+    On discrete timesteps they are round(k T / n) - 1, k = n..1 (Lin et al. 2023, Table 2).
+    """
+    if path.num_timesteps:
+        return path.sigma(f64(np.round(np.arange(n, 0, -1) * _timesteps(path, n, "trailing") / n) - 1))
+    return uniform(path, n + 1)[:-1]
 
 
 def quadratic(path: Path, n: int) -> Tensor:
@@ -66,6 +71,13 @@ def angle(path: Path, n: int) -> Tensor:
     return f64(np.tan(np.linspace(math.atan(high), math.atan(low), n)))
 
 
+def trailing_angle(path: Path, n: int, rho: float = 1.2) -> Tensor:
+    """(atan sigma)^(1/rho) spaced evenly, the smallest sigma left for the end: few steps, any schedule."""
+    low, high = (math.atan(sigma) for sigma in _range(path, "trailing_angle"))
+    u = np.linspace(high ** (1 / rho), low ** (1 / rho), n + 1)[:-1] ** rho
+    return f64(np.tan(np.minimum(u, high)))
+
+
 GRIDS: Mapping[str, Callable[[Path, int], Tensor]] = {
     "uniform": uniform,
     "leading": leading,
@@ -74,12 +86,13 @@ GRIDS: Mapping[str, Callable[[Path, int], Tensor]] = {
     "karras": karras,
     "log_snr": log_snr,
     "angle": angle,
+    "trailing_angle": trailing_angle,
 }
 
 
 def most_intervals(grid: str, path: Path, final: Final) -> float:
     """How many intervals the named grid can have; those that need whole timesteps run out of them."""
-    if grid not in ("leading", "trailing"):
+    if grid not in ("leading", "trailing") or not path.num_timesteps:
         return math.inf
     steps = _discrete(path, grid)
     if final == "denoise":
@@ -97,8 +110,8 @@ def make_grid(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
         raise GridError(unknown("grid", grid, GRIDS))
     if final == "denoise":
         sigmas = torch.cat([GRIDS[grid](path, intervals), torch.zeros(1, dtype=torch.float64)])
-    elif grid in ("leading", "trailing"):
-        # These two are rules for timesteps that are left; the last one is left for sigma_min.
+    elif grid in ("leading", "trailing", "trailing_angle"):
+        # These are rules for where intervals begin; the last one ends at sigma_min.
         offset = 1 if grid == "leading" else 0
         u = path.u(GRIDS[grid](path, intervals)) + offset
         sigmas = torch.cat([path.sigma(u), f64([path.sigma_min])])

@@ -53,6 +53,11 @@ class Path(ABC):
         """Whether the model was also trained on pure noise, sigma = inf, which lies beyond `sigma_max`."""
         return False
 
+    @property
+    def kinks(self) -> Tensor:
+        """Sigmas (K,) at which the time is not a smooth function of sigma."""
+        return f64([])
+
     @abstractmethod
     def scale(self, sigma: Tensor) -> Tensor:
         """a as a function of sigma."""
@@ -204,6 +209,10 @@ class DiscreteVP(VariancePreserving):
     @property
     def num_timesteps(self) -> int:
         return self._timesteps
+
+    @property
+    def kinks(self) -> Tensor:
+        return f64(np.exp(self._log_sigma))
 
     @property
     def zero_terminal_snr(self) -> bool:

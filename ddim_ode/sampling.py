@@ -1,5 +1,6 @@
 """Sampling: from a seed, or a state, to an image."""
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddim_ode.denoiser import Model, NonFiniteError
+from ddim_ode.denoiser import Model, NonFiniteError, Prediction
 from ddim_ode.errors import DDIMError
 from ddim_ode.grids import Final, Grid, check_grid, make_grid, most_intervals
 from ddim_ode.guidance import Guided
@@ -34,7 +35,7 @@ class Progress(NamedTuple):
 
 def sample(
     model: Model,
-    method: str = "ddim",
+    method: str | Method = "ddim",
     nfe: int | None = None,
     seeds: Iterable[int] | None = None,
     labels: Tensor | Sequence[int] | int | None = None,
@@ -51,7 +52,7 @@ def sample(
 
     Args:
         model: a `Denoiser`, or something around one.
-        method: a name in `METHODS`.
+        method: a name in `METHODS`, or a `Method` such as `adams(3, path="data", basis="log_snr")` makes.
         nfe: the most network evaluations a sample may cost; the number of steps follows from it (default 20).
             With an explicit grid leave it out: the grid decides.
         seeds: one int a sample (default: 0); its noise is drawn on the CPU from its own generator.
@@ -129,24 +130,32 @@ def plan(model: Model, method: Method, nfe: int | None, grid: Grid | None, final
     name = method.grid if grid is None else grid
     budget = _whole("nfe", DEFAULT_NFE if nfe is None else nfe)
     for intervals in range(int(min(budget, most_intervals(name, model.path, final))), 0, -1):
-        if _least_cost(method, intervals, final) <= budget:
+        if method.evaluations * (intervals - 1) < budget:
             sigmas = make_grid(name, model.path, intervals, final)
-            if (cost := _cost(model, method, sigmas)) <= budget:
+            if _least_cost(model, method, sigmas) <= budget and _cost(model, method, sigmas) <= budget:
                 return sigmas
     cost = _cost(model, method, make_grid(name, model.path, 1, final))
     raise SampleError(f"nfe={budget} is too small: one step costs {cost} evaluations; use nfe >= {cost}")
 
 
-def _least_cost(method: Method, intervals: int, final: Final) -> int:
-    return method.evaluations * (intervals - 1) + (1 if final == "denoise" else method.evaluations)
+def _least_cost(model: Model, method: Method, sigmas: Tensor) -> int:
+    """A bound that is quick to find: an evaluation where each interval begins, and single passes for the others."""
+    steps = int((sigmas > 0).sum()) - 1
+    return sum(model.evaluations(sigma) for sigma in sigmas[:-1].tolist()) + steps * (method.evaluations - 1)
 
 
 def _cost(model: Model, method: Method, sigmas: Tensor) -> int:
-    """Evaluations that the method will spend on a grid."""
-    passes = [model.evaluations(sigma) for sigma in sigmas[:-1].tolist()]
-    if sigmas[-1] == 0:
-        return method.evaluations * sum(passes[:-1]) + passes[-1]
-    return method.evaluations * sum(passes)
+    """Evaluations that the method will spend on a grid: what it does spend, on a state of one zero and no network."""
+    ode = _Dry(model, method.path, domain=(0.0, math.inf))
+    integrate(ode, method.solver, sigmas, torch.zeros(1))
+    return ode.nfe
+
+
+class _Dry(ProbabilityFlow):
+    def predict(self, xbar: Tensor, sigma: Tensor) -> Prediction:
+        spent = self.model.evaluations(float(sigma))
+        self.nfe += spent
+        return Prediction(xbar, xbar, spent)
 
 
 def seeded_noise(seeds: Iterable[int], shape: tuple[int, ...]) -> Tensor:

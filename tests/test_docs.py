@@ -1,10 +1,18 @@
 """What the documents say: their links lead somewhere, their code runs, and nothing is left to fill in."""
 
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from helpers import labelled
+
+from ddim_ode import paths
+from ddim_ode.grids import make_grid
+from ddim_ode.sampling import sample
+from ddim_ode.solvers import Method
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -18,11 +26,30 @@ def test_links_lead_to_files_and_nothing_is_left_to_fill_in(page):
     assert re.findall(r"@[A-Z]+@", text) == []
 
 
-def test_the_example_in_the_readme_runs():
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    names: dict[str, object] = {}
-    before = torch.random.get_rng_state()
+def run_the_example_in(page: Path) -> dict[str, Any]:
+    [code] = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    names: dict[str, Any] = {"__name__": "example"}
     exec(code, names)
+    return names
+
+
+def test_the_solver_of_the_documents_works_and_has_its_order():
+    names = run_the_example_in(ROOT / "docs" / "adding_a_solver.md")
+    assert names["sol"].nfe.tolist() == [11] * 4
+    model, x = labelled().denoiser(paths.Angle(0.1, 1.0)), labelled().sample(8, seed=0, sigma=1.0)
+
+    def run(method: str | Method, n: int) -> torch.Tensor:
+        grid = make_grid("angle", model.path, n, "sigma_min")
+        return sample(model, method, start=x, grid=grid, dtype=torch.float64).x
+
+    reference = run("rk4", 500)
+    coarse, fine = ((run(names["ralston"], n) - reference).square().mean().sqrt() for n in (40, 80))
+    assert math.log2(coarse / fine) == pytest.approx(names["ralston"].order, abs=0.15)
+
+
+def test_the_example_in_the_readme_runs():
+    before = torch.random.get_rng_state()
+    names = run_the_example_in(ROOT / "README.md")
     assert names["sol"].x.shape == (8, 1, 28, 28)
     assert names["sol"].nfe.tolist() == [10] * 8
     assert torch.equal(torch.random.get_rng_state(), before)

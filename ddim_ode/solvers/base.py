@@ -28,8 +28,13 @@ class Step(NamedTuple):
 class Solver(Protocol):
     """Frozen: hyper-parameters only. History travels in `state`."""
 
-    def init(self, ode: ProbabilityFlow, u: Tensor, y: Tensor) -> Any:
-        """The state before the first step."""
+    @property
+    def to_zero(self) -> bool:
+        """Whether `step` can take the last interval to sigma = 0; otherwise the driver returns xhat0 there."""
+        ...
+
+    def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> Any:
+        """The state before the first step from y; sigmas (N + 1,) are the whole grid, a last 0 included."""
         ...
 
     def step(self, ode: ProbabilityFlow, u0: Tensor, u1: Tensor, y: Tensor, state: Any) -> Step:
@@ -72,17 +77,24 @@ class Solution:
 Watch = Callable[[int, float, Tensor], None]
 
 
+def nodes_of(solver: Solver, sigmas: Tensor) -> Tensor:
+    """The sigmas between which the solver steps: with a last 0 if it steps there and has a second slope by then."""
+    return sigmas if solver.to_zero and len(sigmas) > 2 else sigmas[sigmas > 0]
+
+
 def integrate(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, xbar: Tensor, watch: Watch | None = None) -> Tensor:
-    """Carry xbar (B, *shape) from sigmas[0] to sigmas[-1]; a last sigma of 0 is reached by one denoising evaluation.
+    """Carry xbar (B, *shape) from sigmas[0] to sigmas[-1], downwards or upwards.
+
+    A last sigma of 0 is reached by one evaluation: the solver's own step, or the predicted image, as DDIM does.
 
     Raises:
         NonFiniteError: the network returned NaN or infinity, with the step.
         DivergedError: the state did.
     """
-    nodes = sigmas[sigmas > 0]
+    nodes = nodes_of(solver, sigmas)
     u = ode.path.u(nodes)
     y = ode.enter(xbar, nodes[0])
-    state = solver.init(ode, u[0], y)
+    state = solver.init(ode, sigmas, y)
     n = 0
     try:
         for n in range(len(nodes) - 1):
@@ -90,7 +102,7 @@ def integrate(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, xbar: Tensor
             if watch:
                 watch(n + 1, float(nodes[n + 1]), ode.leave(y, nodes[n + 1]))
         xbar = ode.leave(y, nodes[-1])
-        if sigmas[-1] == 0:
+        if len(nodes) < len(sigmas):
             n = len(nodes) - 1
             xbar = ode.predict(xbar, nodes[-1]).data
             if watch:

@@ -16,7 +16,9 @@ class RungeKutta:
 
     tableau: str
 
-    def init(self, ode: ProbabilityFlow, u: Tensor, y: Tensor) -> None:
+    to_zero = False  # it would evaluate there
+
+    def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> None:
         return None
 
     def step(self, ode: ProbabilityFlow, u0: Tensor, u1: Tensor, y: Tensor, state: None) -> Step:
