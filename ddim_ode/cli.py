@@ -124,7 +124,7 @@ def info(model: Annotated[str, MODEL], as_json: Json = False) -> None:
 def methods(as_json: Json = False) -> None:
     """List the sampling methods and the grids of sigma they run on.
 
-    Order: of the error, start-up and end included. A step: network evaluations that one costs.
+    The order is that of the error, start and end included: a first or last step of Euler limits many methods to 2.
     """
     from ddim_ode.grids import GRIDS
     from ddim_ode.solvers import METHODS
@@ -136,10 +136,10 @@ def methods(as_json: Json = False) -> None:
         print_json({"methods": rows, "grids": grids})
     else:
         kinds = [
-            {**row, "a step": row["evaluations"], "kind": " ".join(kind for kind in columns[2:5] if row[kind])}
+            {**row, "nfe/step": row["evaluations"], "kind": " ".join(kind for kind in columns[2:5] if row[kind])}
             for row in rows
         ]
-        print_table(("name", "order", "a step", "kind", "grid", "summary"), kinds)
+        print_table(("name", "order", "nfe/step", "kind", "grid", "summary"), kinds)
         print_table(("grid", "summary"), grids)
 
 

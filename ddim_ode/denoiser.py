@@ -25,7 +25,7 @@ PREDICTS: Mapping[str, Callable[[Tensor, Tensor], Coefficients]] = {
     "noise": lambda a, b: (torch.zeros_like(a), torch.ones_like(a)),
     "data": lambda a, b: (torch.ones_like(a), torch.zeros_like(a)),
     "velocity": lambda a, b: (-b, a),  # v = a eps - b x0: Salimans & Ho 2022, App. D
-    "flow": lambda a, b: (-torch.ones_like(a), torch.ones_like(a)),  # eps - x0: Liu et al. 2022
+    "flow": lambda a, b: (-torch.ones_like(a), torch.ones_like(a)),  # eps - x0: Liu et al. 2023
     "score": lambda a, b: (torch.zeros_like(a), -1 / b),  # grad log p = -eps / b: Song et al. 2021, Eq. 7
 }
 

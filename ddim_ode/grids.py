@@ -45,6 +45,7 @@ def trailing(path: Path, n: int) -> Tensor:
     """
     if path.num_timesteps:
         return path.sigma(f64(np.round(np.arange(n, 0, -1) * _timesteps(path, n, "trailing") / n) - 1))
+    _range(path, "trailing")
     return uniform(path, n + 1)[:-1]
 
 

@@ -37,7 +37,8 @@ def f64(x: ArrayLike) -> Tensor:
 class Path(ABC):
     """A curve (a(u), b(u)) and the range of sigma in which a model on it was trained.
 
-    Subclasses give `scale`, `sigma`, `u` and `slopes`; u may rise or fall with sigma.
+    Subclasses give `scale`, `sigma`, `u` and `slopes`; u may rise or fall with sigma. Every parameter must be a field
+    of the frozen dataclass: the weights of solvers are cached by a path's hash and equality.
     """
 
     sigma_min: float = 0.0
@@ -147,7 +148,7 @@ class Angle(VariancePreserving):
 
 @dataclass(frozen=True)
 class Flow(Path):
-    """(a, b) = (1 - u, u): rectified flow (Liu et al. 2022); the slope is eps - x0."""
+    """(a, b) = (1 - u, u): rectified flow (Liu et al. 2023); the slope is eps - x0."""
 
     def scale(self, sigma: Tensor) -> Tensor:
         return 1 / (1 + sigma)

@@ -123,8 +123,7 @@ def plan(model: Model, method: Method, nfe: int | None, grid: Grid | None, final
         raise SampleError(f"final={final!r} is unknown; choose 'denoise' or 'sigma_min'")
     if grid is not None and not isinstance(grid, str):
         sigmas = check_grid(grid, model.path)
-        cost = _cost(model, method, sigmas)
-        if nfe not in (None, cost):
+        if nfe is not None and nfe != (cost := _cost(model, method, sigmas)):
             raise SampleError(f"nfe={nfe} contradicts an explicit grid that costs {cost}; leave nfe out")
         return sigmas
     name = method.grid if grid is None else grid
@@ -145,9 +144,9 @@ def _least_cost(model: Model, method: Method, sigmas: Tensor) -> int:
 
 
 def _cost(model: Model, method: Method, sigmas: Tensor) -> int:
-    """Evaluations that the method will spend on a grid: what it does spend, on a state of one zero and no network."""
+    """Evaluations that the method will spend on a grid: what it does spend, on one pixel and without the network."""
     ode = _Dry(model, method.path, domain=(0.0, math.inf))
-    integrate(ode, method.solver, sigmas, torch.zeros(1))
+    integrate(ode, method.solver, sigmas, torch.zeros(1, *(1 for _ in model.shape)))
     return ode.nfe
 
 

@@ -10,17 +10,17 @@ import torch
 from helpers import PATHS, Counting, f64, labelled, two_modes
 
 import ddim_ode
-from ddim_ode import METHODS, paths
+from ddim_ode import METHODS, DDIMError, paths
 from ddim_ode.denoiser import Denoiser
 from ddim_ode.grids import make_grid
 from ddim_ode.guidance import Guided
 from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.sampling import SampleError, sample
-from ddim_ode.solvers import Method, MethodError, adams, get_method, integrate
+from ddim_ode.solvers import Method, MethodError, adams, integrate
 from ddim_ode.solvers.exponential import Adams, Exponential, _table
 from ddim_ode.solvers.weights import BASES, exact
 
-LOW, HIGH = 0.2, 0.8  # where the two modes part, and where no term of an error is small by chance
+LOW, HIGH = 0.3, 0.9  # where the two modes part, and where no term of an error is small by chance
 MODES = two_modes()
 MODEL = MODES.denoiser(paths.Flow(LOW, HIGH))
 MIXTURE = labelled()
@@ -124,7 +124,7 @@ def test_guidance_in_an_interval_is_counted_where_the_stages_are(name):
     guided = Guided(model, 2.0, sigma_range=(0.3, 6.0))
     for nfe in range(12, 40):
         counting.rows = 0
-        sol = sample(guided, name, nfe=nfe, labels=[0, 1])
+        sol = sample(guided, name, nfe=nfe, seeds=range(2), labels=[0, 1])
         assert sol.nfe.tolist() == [counting.rows // 2] * 2
         assert nfe - 2 * METHODS[name].evaluations < counting.rows // 2 <= nfe
 
@@ -135,19 +135,21 @@ def test_weights_are_made_once_for_a_grid():
     sample(model, "adams3", grid=sigmas, seeds=range(6), batch_size=1)
     after = _table.cache_info()
     assert after.misses == before.misses + 1
-    assert after.hits == before.hits + 6  # six batches and the dry run that counts, less the miss
+    assert after.hits == before.hits + 5  # six batches, less the miss
 
 
 # --- what they compute
 
 
+def within(path: paths.Path) -> paths.Path:
+    return path if path.num_timesteps else dataclasses.replace(path, sigma_min=0.02, sigma_max=60.0)
+
+
 @pytest.mark.parametrize("model_path", ["linear", "cosine", "angle", "flow", "noise"])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_runs_on_any_model(name, model_path):
-    """Ten times the steps must cost most of the error, from the model's largest sigma to its smallest and on to 0."""
-    path = PATHS[model_path]
-    if not path.num_timesteps:
-        path = dataclasses.replace(path, sigma_min=0.02, sigma_max=60.0)
+    """Ten times the steps take most of the error away, from the model's largest sigma to its smallest."""
+    path = within(PATHS[model_path])
     model, noise = MIXTURE.denoiser(path), MIXTURE.sample(8, seed=0, sigma=1e-9)
     method = METHODS[name]
     exact = sample(model, "rk4", nfe=1200, grid="log_snr", final="sigma_min", noise=noise, dtype=torch.float64).x
@@ -163,6 +165,15 @@ def test_a_method_runs_on_any_model(name, model_path):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_a_grid_may_end_below_the_models_range(name):
+    model, noise = MIXTURE.denoiser(PATHS["linear"]), MIXTURE.sample(8, seed=0, sigma=1e-9)
+    sigmas = torch.logspace(math.log10(140), math.log10(0.002), 61, dtype=torch.float64)
+    exact = sample(model, "rk4", grid=sigmas, noise=noise, dtype=torch.float64).x
+    x = sample(model, name, grid=sigmas, noise=noise, dtype=torch.float64).x
+    assert (x - exact).square().mean().sqrt() < 0.05
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_sample_does_not_see_its_companions(name):
     model = MIXTURE.denoiser(PATHS["cosine"])
     whole = sample(model, name, nfe=12, seeds=range(6), dtype=torch.float64).x
@@ -170,7 +181,10 @@ def test_a_sample_does_not_see_its_companions(name):
     torch.testing.assert_close(apart, whole, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if isinstance(METHODS[name].solver, Exponential)])
+# Not for those that step in sigma with several evaluations: terms of size 20000 cancel there in any form.
+@pytest.mark.parametrize(
+    "name", [k for k, m in METHODS.items() if isinstance(m.solver, Adams) or m.path != paths.noise]
+)
 def test_a_float32_state_is_enough(name):
     """On a cosine schedule, whose first sigma is 20000."""
     model = MIXTURE.denoiser(PATHS["cosine"], "velocity")
@@ -188,9 +202,11 @@ def test_ddim_is_the_adams_method_of_order_1_on_either_path():
             torch.testing.assert_close(x, ddim, rtol=0, atol=1e-12)
 
 
-def test_the_last_interval_of_adams_is_a_step_to_zero():
+@pytest.mark.parametrize("model_path", ["linear", "cosine", "angle", "flow", "noise"])
+def test_the_last_interval_of_adams_is_a_step_to_zero(model_path):
     """It is a better answer than xhat0, which is what the others return."""
-    model, sigmas = MIXTURE.denoiser(PATHS["linear"]), make_grid("trailing_angle", PATHS["linear"], 12, "denoise")
+    path = within(PATHS[model_path])
+    model, sigmas = MIXTURE.denoiser(path), make_grid("trailing_angle", path, 12, "denoise")
     exact = sample(model, "rk4", nfe=2000, grid="log_snr", seeds=range(64), dtype=torch.float64).x
     method = METHODS["adams4"]
     stopping = dataclasses.replace(method, solver=dataclasses.replace(method.solver, to_zero=False))
@@ -205,26 +221,18 @@ def test_the_last_interval_of_adams_is_a_step_to_zero():
 # --- choosing
 
 
-def test_rows_say_what_a_user_asks():
-    for method in METHODS.values():
-        assert (method.deterministic, method.adaptive, method.invertible) == (True, False, False)
-        assert method.order in (1, 2, 3, 4)
-        assert method.summary
-    assert get_method("ddim") is METHODS["ddim"]
-    assert ddim_ode.adams is adams
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((5,), "order=5 is not an order of Adams methods here; choose 1 to 4"),
         ((1, "angle", "angle", True), "order=1 is not an order.*choose 2 to 4"),
         ((2, "angel"), "unknown path 'angel'; did you mean 'angle'"),
+        ((2.0,), "order=2.0 is not an order"),
         ((2, "data", "logsnr"), "unknown basis 'logsnr'; did you mean 'log_snr'"),
     ],
 )
 def test_what_adams_cannot_be_is_said(arguments, message):
-    with pytest.raises(MethodError, match=message):
+    with pytest.raises(DDIMError, match=message):
         adams(*arguments)
 
 
@@ -232,4 +240,7 @@ def test_a_method_may_be_given_as_one():
     model = MIXTURE.denoiser(PATHS["linear"])
     named = sample(model, "adams3", nfe=7).x
     torch.testing.assert_close(sample(model, adams(3, corrector=True), nfe=7).x, named, rtol=0, atol=0)
-    assert math.isfinite(float(sample(model, adams(2, "flow", "sigma"), nfe=7).x.sum()))
+    assert ddim_ode.adams is adams
+    for wrong in (adams, METHODS["adams3"].solver, None):
+        with pytest.raises(MethodError, match="give a name in METHODS, or a Method such as adams"):
+            sample(model, wrong)

@@ -135,6 +135,8 @@ DIFFERENCES = {
 
 SIGMA_MIN = {"final_sigmas_type": "sigma_min"}
 ABOVE_ZERO = [
+    Case("dpmpp_2m", MULTI, SIGMA_MIN, denoise=0),
+    Case("deis_log2", DEIS, TWO, denoise=0),
     Case("dpmpp_3m", MULTI, THREE | SIGMA_MIN, denoise=0),
     Case("deis_log3", DEIS, THREE, denoise=0),
     Case("unipc_2", UNIPC, TWO | SIGMA_MIN, denoise=0),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ddim_ode import paths
 from ddim_ode.errors import DDIMError, unknown
@@ -9,7 +10,7 @@ from ddim_ode.paths import angle, data, flow, noise
 from ddim_ode.solvers.base import DivergedError, Method, Solution, Solver, Step, Watch, integrate
 from ddim_ode.solvers.exponential import EULER, HEUN, MIDPOINT, THIRDS, Adams, SingleStep
 from ddim_ode.solvers.runge_kutta import RungeKutta
-from ddim_ode.solvers.weights import BASES, Rule, bh1, equal_steps, half, half_quadratic
+from ddim_ode.solvers.weights import bh1, equal_steps, half, half_quadratic
 
 __all__ = [
     "METHODS",
@@ -42,7 +43,7 @@ def adams(
 
     Args:
         order: 1 to 4 (2 to 4 with a corrector), the global order it shows. The first interval of order 4 costs two
-            evaluations more, that of order 3 without a corrector one.
+            evaluations more, that of order 3 without a corrector one: with nfe=3 order 4 can only denoise once.
         path: "noise", "data", "angle" or "flow": the slope that is interpolated is eps, x0, v or eps - x0.
         basis: "sigma", "log_snr", "angle" or "timestep": the variable in which it is a polynomial.
         corrector: interpolate order - 1 slopes, and repeat each interval when the next evaluation is there.
@@ -53,12 +54,10 @@ def adams(
     """
     if path not in PATHS:
         raise MethodError(unknown("path", path, PATHS))
-    if basis not in BASES:
-        raise MethodError(unknown("basis", basis, BASES))
     starts = {2: EULER, 3: EULER, 4: THIRDS} if corrector else {1: EULER, 2: EULER, 3: MIDPOINT, 4: THIRDS}
-    if order not in starts:
+    if not isinstance(order, int) or order not in starts:
         raise MethodError(f"order={order!r} is not an order of Adams methods here; choose {min(starts)} to 4")
-    name = f"Adams-{'Moulton' if corrector else 'Bashforth'} on `{path}`, polynomial in {basis}"
+    name = f"Adams-{'Moulton' if corrector else 'Bashforth'} on the path '{path}', polynomial in {basis}"
     return Method(
         solver=Adams(
             basis,
@@ -71,68 +70,59 @@ def adams(
         grid=grid,
         order=order,
         evaluations=1,
-        summary=name if starts[order] is EULER else f"{name}; +{len(starts[order]) - 1} to start",
+        summary=name if starts[order] is EULER else f"{name}; {len(starts[order]) - 1} evaluations more to start",
     )
 
 
-def _unipc(order: int, rule: Rule) -> Adams:
-    return Adams("log_snr", rule, order=order, corrector=True, lower_final=math.inf)
+# lower_order_final of the authors' codes and of diffusers: always in UniPC, below 15 steps in the others.
+FEW = 15
+AB4 = Adams("sigma", order=4)
+PNDM_4 = Adams("timestep", equal_steps, order=4)
+PLMS = Adams("timestep", equal_steps, order=4, start=HEUN)
+DPM_3 = SingleStep("log_snr", pieces=THIRDS)
+DEIS_2 = Adams("log_snr", order=2, lower_final=FEW)
+DEIS_3 = Adams("log_snr", order=3, lower_final=FEW)
+DPMPP_2M = Adams("log_snr", half, order=2, lower_final=FEW)
+DPMPP_3M = Adams("log_snr", half_quadratic, order=3, lower_final=FEW)
+UNIPC_2 = Adams("log_snr", half, order=2, corrector=True, lower_final=math.inf)
+UNIPC_3 = replace(UNIPC_2, order=3)
+UNIPC_2_BH1, UNIPC_3_BH1 = replace(UNIPC_2, rule=bh1), replace(UNIPC_3, rule=bh1)
 
+# (solver, path, default grid, order, evaluations a step, summary). The grid is the one that measured best on a real
+# network (docs/benchmarks.md), the paper's own for ddim and heun. The order is the one that a method shows, start and
+# end included: with a first (or, by lower_order_final, last) step of Euler it is 2 whatever the number of slopes.
+ROWS: Mapping[str, tuple[Solver, paths.Path, str, int, int, str]] = {
+    "ddim": (Adams("log_snr"), data, "uniform", 1, 1, "DDIM with eta = 0 (Song et al. 2021, Eq. 12)"),
+    "euler": (RungeKutta("euler"), noise, "uniform", 1, 1, "DDIM as an ODE: Euler in sigma (Song et al. 2021, Eq. 14)"),
+    "euler_flow": (RungeKutta("euler"), flow, "uniform", 1, 1, "Euler of rectified flow (Liu et al. 2023)"),
+    "midpoint": (RungeKutta("midpoint"), angle, "uniform", 2, 2, "midpoint rule in the angle (Runge 1895)"),
+    "heun": (RungeKutta("heun2"), noise, "karras", 2, 2, "Heun in sigma (EDM: Karras et al. 2022, Alg. 1)"),
+    "heun_angle": (RungeKutta("heun2"), angle, "trailing", 2, 2, "Heun in the angle (Heun 1900)"),
+    "heun3": (RungeKutta("heun3"), angle, "uniform", 3, 3, "Heun of order 3 in the angle (Heun 1900)"),
+    "rk4": (RungeKutta("rk4"), angle, "trailing_angle", 4, 4, "Runge-Kutta, 3/8 rule, in the angle (Kutta 1901)"),
+    "plms": (PLMS, noise, "log_snr", 2, 1, "PNDM, one evaluation more to start (Liu et al. 2022; latent-diffusion)"),
+    "ipndm": (PNDM_4, noise, "log_snr", 2, 1, "PNDM, fewer slopes to start (Zhang & Chen 2023)"),
+    "ipndm_v": (AB4, noise, "trailing", 2, 1, "iPNDM for unequal steps (diff-sampler); the same as lms"),
+    "lms": (AB4, noise, "trailing", 2, 1, "linear multistep: 4 slopes in sigma (k-diffusion)"),
+    "deis_rhoab3": (AB4, noise, "trailing", 2, 1, "rhoAB3-DEIS (Zhang & Chen 2023); the same as lms"),
+    "deis_tab2": (Adams("timestep", order=3), noise, "trailing", 2, 1, "tAB2-DEIS, 3 slopes (Zhang & Chen 2023)"),
+    "deis_tab3": (Adams("timestep", order=4), noise, "trailing", 2, 1, "tAB3-DEIS, 4 slopes (Zhang & Chen 2023)"),
+    "deis_log2": (DEIS_2, noise, "log_snr", 2, 1, "DEIS in log sigma, 2 slopes (diffusers)"),
+    "deis_log3": (DEIS_3, noise, "log_snr", 2, 1, "DEIS in log sigma, 3 slopes (diffusers)"),
+    "dpm_solver_2": (SingleStep("log_snr", half), noise, "log_snr", 2, 2, "DPM-Solver-2 (Lu et al. 2022, Alg. 1)"),
+    "dpm_solver_3": (DPM_3, noise, "log_snr", 3, 3, "DPM-Solver-3 (Lu et al. 2022, Alg. 2)"),
+    "dpmpp_2s": (SingleStep("log_snr", half), data, "log_snr", 2, 2, "DPM-Solver++(2S) (Lu et al. 2022b, Alg. 1)"),
+    "dpmpp_2m": (DPMPP_2M, data, "log_snr", 2, 1, "DPM-Solver++(2M) (Lu et al. 2022b, Alg. 2)"),
+    "dpmpp_3m": (DPMPP_3M, data, "log_snr", 2, 1, "DPM-Solver++(3M) (the authors' code, which loses a factor of 2)"),
+    "unipc_2": (UNIPC_2, data, "trailing", 2, 1, "UniPC-2, B(h) = e^h - 1 (Zhao et al. 2023)"),
+    "unipc_2_bh1": (UNIPC_2_BH1, data, "log_snr", 2, 1, "UniPC-2, B(h) = h (Zhao et al. 2023)"),
+    "unipc_3": (UNIPC_3, data, "trailing", 2, 1, "UniPC-3, B(h) = e^h - 1 (Zhao et al. 2023)"),
+    "unipc_3_bh1": (UNIPC_3_BH1, data, "log_snr", 2, 1, "UniPC-3, B(h) = h (Zhao et al. 2023)"),
+}
 
-def _row(
-    solver: Solver, path: paths.Path, grid: str, order: int, summary: str, source: str, evaluations: int = 1
-) -> Method:
-    return Method(solver, path, grid, order, evaluations, f"{summary} ({source})")
-
-
-SONG, LIU, EDM = "Song et al. 2021", "Liu et al. 2022", "Karras et al. 2022"
-DEIS, DPM, DPMPP, UNIPC = "Zhang & Chen 2023", "Lu et al. 2022", "Lu et al. 2022b", "Zhao et al. 2023"
-AB4_SIGMA = Adams("sigma", order=4)
-DPMPP_3M = Adams("log_snr", half_quadratic, order=3, lower_final=15)
-
-#: `order` is the one that a method shows, start-up and end included: with a first (or, lower_order_final, a last) step
-#: of Euler that is 2 whatever the number of slopes.
 METHODS: Mapping[str, Method] = {
-    "ddim": _row(Adams("log_snr"), data, "uniform", 1, "DDIM", f"{SONG}, Eq. 12, eta = 0"),
-    "euler": _row(RungeKutta("euler"), noise, "uniform", 1, "Euler in sigma, DDIM as an ODE", f"{SONG}, Eq. 14"),
-    "euler_flow": _row(RungeKutta("euler"), flow, "uniform", 1, "Euler of rectified flow", "Liu et al. 2023"),
-    "midpoint": _row(RungeKutta("midpoint"), angle, "uniform", 2, "midpoint rule in the angle", "Runge 1895", 2),
-    "heun": _row(RungeKutta("heun2"), noise, "karras", 2, "Heun in sigma", f"EDM: {EDM}, Alg. 1", 2),
-    "heun_angle": _row(RungeKutta("heun2"), angle, "uniform", 2, "Heun in the angle", "Heun 1900", 2),
-    "heun3": _row(RungeKutta("heun3"), angle, "uniform", 3, "Heun of order 3 in the angle", "Heun 1900", 3),
-    "rk4": _row(RungeKutta("rk4"), angle, "uniform", 4, "Runge-Kutta, 3/8 rule, in the angle", "Kutta 1901", 4),
-    "plms": _row(Adams("timestep", equal_steps, order=4, start=HEUN), noise, "uniform", 2, "PNDM, +1 to start", LIU),
-    "ipndm": _row(
-        Adams("timestep", equal_steps, order=4), noise, "uniform", 2, "PNDM with lower orders to start", DEIS
-    ),
-    "ipndm_v": _row(AB4_SIGMA, noise, "uniform", 2, "iPNDM for unequal steps: lms by another name", "diff-sampler"),
-    "lms": _row(AB4_SIGMA, noise, "uniform", 2, "Adams-Bashforth in sigma, 4 slopes", "k-diffusion"),
-    "deis_rhoab3": _row(AB4_SIGMA, noise, "uniform", 2, "rhoAB3: lms by another name", DEIS),
-    "deis_tab2": _row(Adams("timestep", order=3), noise, "uniform", 2, "tAB2, 3 slopes", DEIS),
-    "deis_tab3": _row(Adams("timestep", order=4), noise, "uniform", 2, "tAB3, 4 slopes", DEIS),
-    "deis_log2": _row(Adams("log_snr", order=2), noise, "uniform", 2, "in log sigma, 2 slopes", "DEIS of diffusers"),
-    "deis_log3": _row(
-        Adams("log_snr", order=3, lower_final=15), noise, "uniform", 2, "in log sigma, 3 slopes", "DEIS of diffusers"
-    ),
-    "dpm_solver_2": _row(SingleStep("log_snr", half), noise, "uniform", 2, "DPM-Solver-2", f"{DPM}, Alg. 1", 2),
-    "dpm_solver_3": _row(
-        SingleStep("log_snr", pieces=THIRDS), noise, "uniform", 3, "DPM-Solver-3", f"{DPM}, Alg. 2", 3
-    ),
-    "dpmpp_2s": _row(SingleStep("log_snr", half), data, "uniform", 2, "DPM-Solver++(2S)", f"{DPMPP}, Alg. 1", 2),
-    "dpmpp_2m": _row(Adams("log_snr", half, order=2), data, "uniform", 2, "DPM-Solver++(2M)", f"{DPMPP}, Alg. 2"),
-    "dpmpp_3m": _row(
-        Adams("log_snr", half_quadratic, order=3, lower_final=15),
-        data,
-        "uniform",
-        2,
-        "DPM-Solver++(3M)",
-        "its authors' code",
-    ),
-    "unipc_2": _row(_unipc(2, half), data, "uniform", 2, "UniPC-2, B(h) = e^h - 1", UNIPC),
-    "unipc_2_bh1": _row(_unipc(2, bh1), data, "uniform", 2, "UniPC-2, B(h) = h", UNIPC),
-    "unipc_3": _row(_unipc(3, half), data, "uniform", 2, "UniPC-3, B(h) = e^h - 1", UNIPC),
-    "unipc_3_bh1": _row(_unipc(3, bh1), data, "uniform", 2, "UniPC-3, B(h) = h", UNIPC),
-    "adams2": adams(2),
+    **{name: Method(*row) for name, row in ROWS.items()},
+    "adams2": adams(2, grid="trailing"),
     "adams3": adams(3, corrector=True),
     "adams4": adams(4),
 }
@@ -142,6 +132,9 @@ def get_method(method: str | Method) -> Method:
     """The row of `METHODS`, or what was made by `adams` as it is. Raises MethodError with the closest name."""
     if isinstance(method, Method):
         return method
+    if not isinstance(method, str):
+        kind = type(method).__name__
+        raise MethodError(f"method is a {kind}; give a name in METHODS, or a Method such as adams(3) makes")
     if method not in METHODS:
         raise MethodError(unknown("method", method, METHODS))
     return METHODS[method]

@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ddim_ode.denoiser import Prediction
+from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.paths import Path, f64
 from ddim_ode.solvers.base import Step, nodes_of
@@ -68,6 +70,10 @@ class Exponential(ABC):
     rule: Rule = exact
     to_zero: bool = False
 
+    def __post_init__(self) -> None:
+        if self.basis not in BASES:
+            raise DDIMError(unknown("basis", self.basis, BASES))
+
     @abstractmethod
     def fill(self, table: "Builder", nodes: Sequence[float], intervals: int) -> None:
         """Put a row into the table from each node to the next; `intervals` has the denoising at the end, too."""
@@ -79,10 +85,11 @@ class Exponential(ABC):
     def step(self, ode: ProbabilityFlow, u0: Tensor, u1: Tensor, y: Tensor, state: History) -> Step:
         table, done, slopes = state
         row = table.rows[done]
-        first = None
+        first: Prediction | None = None
         for stage in row:
             prediction = ode.predict(ode.leave(y, stage.sigma), stage.sigma)
-            first = first or prediction
+            if first is None:
+                first = prediction
             if table.depth:
                 slope = stage.slope[0] * prediction.data + stage.slope[1] * prediction.noise
                 slopes = (slope, *slopes[: table.depth - 1])

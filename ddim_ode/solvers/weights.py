@@ -11,7 +11,7 @@ The path says which slope is interpolated, the basis says in which w; together t
     noise   sigma      linear multistep in sigma: rhoAB-DEIS, LMS, variable-step iPNDM
     noise   timestep   tAB-DEIS (Zhang & Chen 2023)
     noise   log_snr    DPM-Solver (Lu et al. 2022, Eq. 3.4), the DEIS of diffusers
-    data    log_snr    DPM-Solver++ (Lu et al. 2022b, Eq. 8), UniPC (Zhao et al. 2023)
+    data    log_snr    DPM-Solver++ (Lu et al. 2022b, arXiv 2211.01095, Eq. 8), UniPC (Zhao et al. 2023)
 
 Where a published method simplifies this integral, it replaces a moment (or the nodes): that is a `Rule`.
 Sigmas are float64 tensors; nothing here sees an image, so weights are made once for a grid.
@@ -75,7 +75,7 @@ def bh1(interval: Interval) -> tuple[Tensor, Tensor]:
 
 
 def half_quadratic(interval: Interval) -> tuple[Tensor, Tensor]:
-    """`half`, and of three nodes m_2 / 2: DPM-Solver++(3M) as its authors' code and all its copies compute it.
+    """`half`, and of three nodes m_2 / 2: DPM-Solver++(3M) as its authors' code and diffusers compute it.
 
     Without the lost factor 2 it would be of order 3 in the bulk; with it, 2.
     """
@@ -84,7 +84,7 @@ def half_quadratic(interval: Interval) -> tuple[Tensor, Tensor]:
 
 
 def equal_steps(interval: Interval) -> tuple[Tensor, Tensor]:
-    """Adams-Bashforth's constants, as if the steps were equal in u: iPNDM and PLMS (Liu et al. 2022)."""
+    """Adams-Bashforth's constants, as if the steps were equal in u: iPNDM and PLMS (PNDM: Liu et al. 2022)."""
     behind = interval.r <= 0
     r = torch.where(behind, 1.0 - torch.cumsum(behind, 0), 1.0).double()
     return r, interval.m[0] / torch.arange(1, len(r) + 1, dtype=torch.float64)
@@ -98,17 +98,18 @@ def weights(
     path: where y lives. model_path: whose timestep the basis "timestep" means.
     """
     u0, u1 = path.u(f64([sigma0, sigma1]))
-    if len(nodes) == 1:
-        return [float(u1 - u0)]
     w = BASES[basis].w
-    w0, w1 = w(model_path, f64([sigma0, sigma1]))
+    *at, w1 = w(model_path, f64([*nodes, sigma1]))
+    # Beyond its table a timestep stands still, and no polynomial in it can tell the nodes apart.
+    if len(nodes) == 1 or len({*map(float, at), float(w1)}) < len({*nodes, sigma1}):
+        return [float(u1 - u0), *[0.0] * (len(nodes) - 1)]
+    w0 = at[0]
     kinks = torch.cat([path.kinks, model_path.kinks]) if basis == "timestep" else path.kinks
     sigma, du = _quadrature(path, sigma0, sigma1, kinks)
     r = (w(model_path, sigma) - w0) / (w1 - w0)
     moments = [u1 - u0, *((r**k * du).sum() for k in range(1, len(nodes)))]
-    at = (w(model_path, f64(list(nodes))) - w0) / (w1 - w0)
     end = math.log(sigma1 / sigma0) * _slope(path, f64(sigma1)) if sigma1 else f64(0)
-    return _lagrange(*rule(Interval(at, torch.stack(moments), end)))
+    return _lagrange(*rule(Interval((torch.stack(at) - w0) / (w1 - w0), torch.stack(moments), end)))
 
 
 def _quadrature(path: Path, sigma0: float, sigma1: float, kinks: Tensor) -> tuple[Tensor, Tensor]:
