@@ -301,18 +301,25 @@ def main() -> None:
     difference = errors(bench.reference("second reference", adams(4, "data", "log_snr"), finest[1], "angle"), truth)
     print(f"between the two references: median {median(difference):.6f}, RMS {rms(difference):.6f}\n", flush=True)
     groups: dict[tuple[str, ...], list[Entry]] = {}
-    for names, grid in runs:
-        fixed = ("ddim_ode", names, grid, grid == METHODS[names[0]].grid)
-        run = partial(bench.sample, names[0], grid=grid, dtype=torch.float32)
-        groups.setdefault(names, []).extend(bench.measure(fixed, truth, run))
+
+    def save() -> None:
+        """After every method, so that a run that is stopped leaves what it has measured."""
+        if args.json:
+            found = [asdict(e) for of in groups.values() for e in of]
+            rows = [{k: v if v != math.inf else None for k, v in row.items()} for row in found]
+            settings = {"model": args.model, "count": args.count, "reference_difference": difference.tolist()}
+            args.json.write_text(json.dumps({**settings, "rows": rows}, indent=2) + "\n")
+
     for name in schedulers:
-        fixed = ("diffusers", (name,), "its own", "*" not in name)
-        groups[(name,)] = bench.measure(fixed, truth, partial(bench.drive, name))
+        theirs = ("diffusers", (name,), "its own", "*" not in name)
+        groups[(name,)] = bench.measure(theirs, truth, partial(bench.drive, name))
+        save()
+    for names, grid in runs:
+        ours = ("ddim_ode", names, grid, grid == METHODS[names[0]].grid)
+        run = partial(bench.sample, names[0], grid=grid, dtype=torch.float32)
+        groups.setdefault(names, []).extend(bench.measure(ours, truth, run))
+        save()
     entries = [e for of in groups.values() for e in of]
-    if args.json:
-        rows = [{k: v if v != math.inf else None for k, v in asdict(e).items()} for e in entries]
-        settings = {"model": args.model, "count": args.count, "reference_difference": difference.tolist()}
-        args.json.write_text(json.dumps({**settings, "rows": rows}, indent=2) + "\n")
     text(groups, bench.nfes)
     markdown(groups, bench.nfes)
     verdict(entries, difference)

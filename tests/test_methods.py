@@ -218,6 +218,17 @@ def test_the_last_interval_of_adams_is_a_step_to_zero(model_path):
     assert errors[0] < 0.8 * errors[1]
 
 
+@pytest.mark.parametrize("grid", ["log_snr", "karras"])
+def test_adams_takes_fewer_slopes_where_the_steps_grow_too_fast(grid):
+    """From sigma = 20000 down these grids crowd their first nodes together in the angle."""
+    model, method = MIXTURE.denoiser(PATHS["cosine"], "velocity"), METHODS["adams4"]
+    careless = dataclasses.replace(method, solver=dataclasses.replace(method.solver, most=math.inf))
+    exact = sample(model, "rk4", nfe=2000, grid="log_snr", seeds=range(16), dtype=torch.float64).x
+    errors = [(sample(model, m, nfe=12, grid=grid, seeds=range(16)).x - exact).abs().max() for m in (method, careless)]
+    assert errors[0] < 3
+    assert errors[1] > 20 * errors[0]
+
+
 # --- choosing
 
 

@@ -30,6 +30,11 @@ __all__ = [
 PATHS: Mapping[str, paths.Path] = {"noise": noise, "data": data, "angle": angle, "flow": flow}
 
 
+#: Where our Adams methods use fewer slopes, see `Adams.most`. On their default grids they stay below it; from
+#: sigma = 20000 down in equal steps of log sigma, a cubic in the angle would send images to 100.
+MOST = 20.0
+
+
 class MethodError(DDIMError):
     """A method that does not exist or cannot do what was asked."""
 
@@ -65,6 +70,7 @@ def adams(
             order=order - corrector,
             corrector=corrector,
             start=starts[order],
+            most=MOST,
         ),
         path=PATHS[path],
         grid=grid,

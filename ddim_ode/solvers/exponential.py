@@ -12,6 +12,7 @@ A corrector (Zhao et al. 2023, UniC) repeats the last interval with the evaluati
 difference between the two is again a weighted sum of slopes, so it is added to V and costs nothing.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -119,12 +120,15 @@ class Adams(Exponential):
     start: the pieces of the first interval. EULER is what the published methods do, and it keeps the global order
         at 2 (3 with a corrector); MIDPOINT costs one evaluation more and supports order 3, THIRDS two for order 4.
     lower_final: on grids of fewer intervals than this, none uses more slopes than there are intervals left.
+    most: use fewer slopes where the weights, taken without sign, add up to more than so many times their sum: where the
+        steps grow so fast that a polynomial through the past says nothing. On equal steps they do to 6.7 at order 4.
     """
 
     order: int = 1
     corrector: bool = False
     start: Pieces = EULER
     lower_final: float = 0
+    most: float = math.inf
 
     def fill(self, table: "Builder", nodes: Sequence[float], intervals: int) -> None:
         history: list[int] = []  # evaluations worth interpolating, newest first
@@ -139,7 +143,12 @@ class Adams(Exponential):
             pieces = table.split(sigma0, sigma1, self.start)
             if n:
                 left = intervals - n if intervals < self.lower_final else self.order
-                pieces = [(sigma1, [now, *history][: min(self.order, left)])]
+                nodes = [now, *history][: min(self.order, left)]
+                while sum(map(abs, (w := table.weights(now, sigma1, nodes)).values())) > self.most * abs(
+                    sum(w.values())
+                ):
+                    nodes.pop()
+                pieces = [(sigma1, nodes)]
             predicted = table.interval(now, pieces, correction)
             fresh = {e for e in pieces[-1][1] if table.at[e] != sigma1} - set(history)
             history = [*sorted(fresh, reverse=True), *history]
@@ -178,6 +187,11 @@ class Builder:
             [self.at[e] for e in nodes],
         )
         return dict(zip(nodes, found, strict=True))
+
+    def spread(self, base: int, sigma: float, nodes: Sequence[int]) -> float:
+        """The weights' absolute values, summed, in units of their sum."""
+        found = self.weights(base, sigma, nodes).values()
+        return sum(map(abs, found)) / abs(sum(found))
 
     def interval(
         self, base: int, pieces: Sequence[tuple[float, Sequence[int]]], correction: Mapping[int, float] | None = None
