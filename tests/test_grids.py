@@ -40,6 +40,9 @@ FORMULAS = {
     "karras": lambda n: [r**7 for r in between(HIGH ** (1 / 7), LOW ** (1 / 7), n)],
     "log_snr": lambda n: [math.exp(r) for r in between(math.log(HIGH), math.log(LOW), n)],
     "angle": lambda n: [math.tan(r) for r in between(math.atan(HIGH), math.atan(LOW), n)],
+    "trailing_angle": lambda n: [
+        math.tan(r**1.2) for r in between(math.atan(HIGH) ** (1 / 1.2), math.atan(LOW) ** (1 / 1.2), n + 1)[:-1]
+    ],
 }
 
 
@@ -57,7 +60,7 @@ def test_named_grid_is_its_formula_then_zero(name, n):
 
 
 @pytest.mark.parametrize("n", COUNTS)
-@pytest.mark.parametrize("name", [name for name in FORMULAS if name not in ("leading", "trailing")])
+@pytest.mark.parametrize("name", [name for name in FORMULAS if name not in ("leading", "trailing", "trailing_angle")])
 def test_named_grid_is_its_formula_down_to_sigma_min(name, n):
     sigmas = make_grid(name, VP, n, "sigma_min").tolist()
     assert sigmas == pytest.approx(FORMULAS[name](n + 1), rel=1e-10)
@@ -74,10 +77,15 @@ def test_leading_to_sigma_min_is_the_offset_of_one_then_zero(n):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 10, 50, 300, 500])
-def test_trailing_to_sigma_min_ends_at_the_first_timestep(n):
-    assert make_grid("trailing", VP, n, "sigma_min").tolist() == pytest.approx(
-        [*FORMULAS["trailing"](n), LOW], rel=1e-10
-    )
+@pytest.mark.parametrize("name", ["trailing", "trailing_angle"])
+def test_trailing_to_sigma_min_ends_there(name, n):
+    assert make_grid(name, VP, n, "sigma_min").tolist() == pytest.approx([*FORMULAS[name](n), LOW], rel=1e-10)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50])
+def test_trailing_on_a_continuous_path_is_even_in_its_time(n):
+    times = EDM.u(make_grid("trailing", EDM, n, "sigma_min"))
+    assert times.tolist() == pytest.approx(between(EDM.sigma_max, EDM.sigma_min, n + 1), rel=1e-10)
 
 
 PLACES = {
@@ -100,7 +108,7 @@ FULL = {("leading", 1000), ("trailing", 999), ("trailing", 1000)}
         for place in PLACES
         for n in COUNTS
         for final in ("denoise", "sigma_min")
-        if PLACES[place].num_timesteps or name not in ("leading", "trailing", "quadratic")
+        if PLACES[place].num_timesteps or name not in ("leading", "quadratic")
         if final == "denoise" or (name, n) not in FULL
     ],
 )
@@ -113,7 +121,7 @@ def test_a_grid_has_n_intervals_and_decreases(name, place, n, final):
     assert sigmas[0] <= path.sigma_max * (1 + 1e-12)
     last = float(sigmas[-1])
     assert last == 0 if final == "denoise" else last == pytest.approx(path.sigma_min, rel=1e-12)
-    if name in ("uniform", "trailing", "karras", "log_snr", "angle"):
+    if name not in ("leading", "quadratic"):
         assert float(sigmas[0]) == pytest.approx(path.sigma_max, rel=1e-12)
 
 
@@ -155,10 +163,12 @@ def test_a_grid_fits_a_short_schedule(name):
         expected = path.sigma(torch.tensor(timesteps[name], dtype=torch.float64)).tolist()
         assert sigmas[:-1] == pytest.approx(expected, rel=1e-10)
     else:
-        assert (sigmas[0], sigmas[2]) == pytest.approx((path.sigma_max, path.sigma_min), rel=1e-12)
+        first, last = sigmas[0], sigmas[3 if name == "trailing_angle" else 2]
+        assert first == pytest.approx(path.sigma_max, rel=1e-12)
+        assert last == pytest.approx(0 if name == "trailing_angle" else path.sigma_min, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["uniform", "karras", "log_snr", "angle"])
+@pytest.mark.parametrize("name", ["uniform", "karras", "log_snr", "angle", "trailing_angle"])
 def test_a_grid_without_rounding_may_be_finer_than_the_schedule(name):
     assert len(make_grid(name, VP, 1500, "sigma_min")) == 1501
 
@@ -175,14 +185,14 @@ def test_no_timestep_is_left_for_the_end(name, n):
         make_grid(name, VP, n, "sigma_min")
 
 
-@pytest.mark.parametrize("name", ["leading", "trailing", "quadratic"])
+@pytest.mark.parametrize("name", ["leading", "quadratic"])
 @pytest.mark.parametrize("path", [EDM, paths.flow, paths.angle])
 def test_a_continuous_path_has_no_timesteps(name, path):
     with pytest.raises(GridError, match=f"grid='{name}' needs a schedule of discrete timesteps; use 'uniform'"):
         make_grid(name, path, 10, "denoise")
 
 
-@pytest.mark.parametrize("name", ["uniform", "karras", "log_snr", "angle"])
+@pytest.mark.parametrize("name", ["uniform", "trailing", "karras", "log_snr", "angle", "trailing_angle"])
 @pytest.mark.parametrize("path", [paths.noise, paths.Noise(0.0, 80.0), paths.Noise(0.002, math.inf)])
 def test_a_path_without_a_range_has_no_named_grid(name, path):
     with pytest.raises(GridError, match=rf"grid='{name}' needs a finite range.*\[.*\]; give its path sigma_min"):
@@ -199,7 +209,8 @@ def test_an_unknown_grid_suggests_the_closest(name, closest):
 
 def test_a_name_like_no_other_lists_them_all():
     message = unknown("grid", "xyz", GRIDS)
-    assert message == "unknown grid 'xyz'; choose one of uniform, leading, trailing, quadratic, karras, log_snr, angle"
+    known = "uniform, leading, trailing, quadratic, karras, log_snr, angle, trailing_angle"
+    assert message == f"unknown grid 'xyz'; choose one of {known}"
 
 
 @pytest.mark.parametrize("kind", [list, tuple, torch.tensor, lambda s: torch.tensor(s, dtype=torch.float64).numpy()])
