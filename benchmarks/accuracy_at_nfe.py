@@ -3,10 +3,10 @@
 python benchmarks/accuracy_at_nfe.py [MODEL] [--count N] [--nfe N ...] [--methods M ...] [--grids G ...]
     [--reference-steps N] [--json FILE] [--plot PNG]
 
-The error of a sample is the RMS over its pixels against a reference solution of the same ODE from the same noise. Cells
-read "median / RMS" over samples, then the measured NFE in brackets where it stays below the budget, and "!" with the
-share of samples off by more than 0.1. Seeds 0..N-1, classes in turn, float32 state, the last evaluation denoises.
-Every method runs on its default grid and on --grids; what is one solver under several names runs once.
+The error of a sample is the RMS over its pixels against a reference solution of the same ODE from the same noise.
+Seeds 0..N-1, classes in turn, float32 state, the last evaluation denoises. Every method runs on its default grid and on
+--grids; what is one solver under several names runs once. accuracy_report.py prints the result and says how to read it;
+--json is written after every method, so that a run that is stopped leaves what it has measured.
 
 Reference: Runge-Kutta 4 on the angle path in 300 steps of log sigma, 1201 evaluations, float64. It is checked against
 exponential Adams-Bashforth 4 on the data path, 900 evaluations equidistant in the angle: another family, path and grid.
@@ -20,13 +20,10 @@ are not here.
 """
 
 import argparse
-import json
-import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a spinning 
 import diffusers
 import numpy as np
 import torch
+from accuracy_report import FAR, Entry, Run, tell
 from torch import Tensor
 
 import ddim_ode
@@ -48,41 +46,14 @@ from ddim_ode.solvers import METHODS, DivergedError, Method, adams
 NFES = (5, 8, 10, 15, 20, 50)
 # Not "quadratic", which begins at 0.8 T: on a cosine schedule that is sigma = 3, and costs any method an error of 0.7.
 GRIDS = ("uniform", "trailing", "trailing_angle", "log_snr", "karras")
-JUDGED = (10, 20)  # the budgets of the verdict
-FAR = 0.1
-BETTER = 1.05  # another grid is worth a mark from this ratio on
 PREDICTION_TYPES = {"velocity": "v_prediction", "noise": "epsilon", "data": "sample"}
 NAMES = "DDIM PNDM DPMSolverMultistep DPMSolverSinglestep UniPCMultistep DEISMultistep EulerDiscrete HeunDiscrete"
 SCHEDULERS: Mapping[str, Mapping[str, Any]] = {
     **{f"{name}Scheduler": {} for name in f"{NAMES} LMSDiscrete KDPM2Discrete".split()},
     "DDIMScheduler*, no clipping": {"clip_sample": False},
 }
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One method on one grid at one budget; `nfe` is measured. Without numbers, `note` says why."""
-
-    source: str
-    names: tuple[str, ...]
-    grid: str
-    default: bool  # the method's own grid; of a scheduler, its own options
-    budget: int
-    nfe: int | None = None
-    median: float = math.inf
-    rms: float = math.inf
-    far: float = 1.0  # share of samples with error > FAR
-    note: str = ""
-
-    @property
-    def cell(self) -> str:
-        if self.note:
-            return "diverged" if self.note == "diverged" else "-"
-        spent = "" if self.nfe == self.budget else f" ({self.nfe})"
-        return f"{self.median:#.3g} / {self.rms:#.3g}{spent}" + (f" !{self.far:.0%}" if self.far else "")
-
-
-Groups = Mapping[tuple[str, ...], Sequence[Entry]]  # by the names of a method
+Line = tuple[str, tuple[str, ...], str, bool]  # an Entry's source, names, grid and default
+Job = Callable[[int], tuple[Tensor, int]]  # from a budget, samples and their NFE
 
 
 class Bench:
@@ -124,23 +95,21 @@ class Bench:
             x = scheduler.step(out, t, x).prev_sample
         return x, calls
 
-    def measure(
-        self, fixed: tuple[str, tuple[str, ...], str, bool], truth: Tensor, run: Callable[[int], tuple[Tensor, int]]
-    ) -> list[Entry]:
-        """One entry a budget; `run` takes it and returns samples and their NFE."""
+    def measure(self, line: Line, truth: Tensor, job: Job) -> list[Entry]:
+        """One entry a budget."""
         entries = []
         for budget in self.nfes:
             try:
-                x, nfe = run(budget)
+                x, nfe = job(budget)
                 e = errors(x, truth)
                 numbers = {"median": median(e), "rms": rms(e), "far": float((e > FAR).double().mean())}
                 note = "" if e.isfinite().all() else "diverged"
-                entries.append(Entry(*fixed, budget, nfe, **({"note": note} if note else numbers)))
+                entries.append(Entry(*line, budget, nfe, **({"note": note} if note else numbers)))
             except (DivergedError, NonFiniteError):
-                entries.append(Entry(*fixed, budget, note="diverged"))
+                entries.append(Entry(*line, budget, note="diverged"))
             except DDIMError as error:
-                entries.append(Entry(*fixed, budget, note=str(error)))
-        self.report(f"{fixed[1][0]}, {fixed[2]}", sum(self.nfes))
+                entries.append(Entry(*line, budget, note=str(error)))
+        self.report(f"{line[1][0]}, {line[2]}", sum(self.nfes))
         return entries
 
 
@@ -186,85 +155,6 @@ def solvers(chosen: Iterable[str]) -> list[tuple[str, ...]]:
     return [tuple(names) for names in groups.values()]
 
 
-def better_grid(entries: Sequence[Entry]) -> str:
-    """The grid with the smallest median, averaged in log over `JUDGED`, if it beats the default by more than 5 %."""
-    judged = [e for e in entries if e.budget in JUDGED]
-    scores = {
-        grid: math.exp(np.mean([math.log(e.median) for e in judged if e.grid == grid]))
-        for grid in dict.fromkeys(e.grid for e in judged)
-    }
-    best = min(scores, key=scores.__getitem__, default="")
-    gain = next((scores[e.grid] / scores[best] for e in judged if e.default and scores[best] < math.inf), 1.0)
-    return f"{best}, {gain:.2f} times" if gain > BETTER else ""
-
-
-def own(entries: Sequence[Entry]) -> list[Entry]:
-    """A method on its default grid, a scheduler as it is."""
-    return [e for e in entries if e.default or e.source == "diffusers"]
-
-
-def text(groups: Groups, nfes: Sequence[int]) -> None:
-    """The cells of every method on its default grid, and below them the best grid of each budget with its own."""
-    print(f"{'':<18}", *(f"{f'NFE {nfe}':<26}" for nfe in nfes))
-    for names, entries in groups.items():
-        best = [min((e for e in entries if e.budget == nfe), key=lambda e: e.median) for nfe in nfes]
-        print(" = ".join(names))
-        print(f"  {own(entries)[0].grid:<16}", *(f"{e.cell:<26}" for e in own(entries)))
-        if len({e.grid for e in entries}) > 1:
-            print(f"  {'best grid':<16}", *(f"{'-' if e.note else e.grid:<26}" for e in best))
-            print(f"{'':<18}", *(f"{e.cell:<26}" for e in best))
-
-
-def markdown(groups: Groups, nfes: Sequence[int]) -> None:
-    print("\n| method | grid |", *(f"NFE {nfe} |" for nfe in nfes), "a better grid |")
-    print("|---" * (len(nfes) + 3) + "|")
-    for names, entries in groups.items():
-        shown = ", ".join(f"`{name}`" for name in names)
-        print(
-            f"| {shown} | {own(entries)[0].grid} |", *(f"{e.cell} |" for e in own(entries)), better_grid(entries), "|"
-        )
-
-
-def verdict(entries: Sequence[Entry], difference: Tensor) -> None:
-    finished = [e for e in entries if not e.note]
-    print()
-    for nfe in JUDGED:
-        of = [e for e in finished if e.budget == nfe and e.default]
-        sides = [[e for e in of if e.source == source] for source in ("ddim_ode", "diffusers")]
-        if all(sides):
-            us, them = (min(side, key=lambda e: e.median) for side in sides)
-            ratio = us.median / them.median
-            rating = "aim of 1/2 met" if ratio <= 1 / 2 else "target of 2/3 met" if ratio <= 2 / 3 else "2/3 missed"
-            print(f"NFE {nfe}: {us.names[0]} {us.median:.4f}, diffusers' {them.names[0]} {them.median:.4f}", end="")
-            print(f"; ratio of medians {ratio:.3f}, {rating}")
-    if finished:
-        least = min(finished, key=lambda e: e.median)
-        ratio = median(difference) / least.median
-        where = f"{least.median:.6f}, {least.names[0]} on {least.grid} at NFE {least.budget}"
-        print(f"reference: median difference / smallest median error ({where}) = {ratio:.4f}", end="")
-        print(f", {'under' if ratio < 0.1 else 'NOT UNDER'} a tenth")
-
-
-def plot(file: Path, groups: Groups) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(13, 9), layout="constrained")
-    for n, (names, entries) in enumerate(groups.items()):
-        shown = [e for e in own(entries) if not e.note]
-        style = {"ls": "--", "marker": "x"} if entries[0].source == "diffusers" else {"marker": "osv^D*"[n // 4 % 6]}
-        x, y = [e.nfe for e in shown], [e.median for e in shown]
-        axes.loglog(x, y, **style, color=plt.colormaps["tab20"](n % 20), label=names[0])
-    ticks = sorted({e.budget for entries in groups.values() for e in entries})
-    axes.set_xticks(ticks, [str(nfe) for nfe in ticks])
-    axes.tick_params(axis="x", which="minor", labelbottom=False)
-    medians = [e.median for entries in groups.values() for e in own(entries) if not e.note]
-    axes.set_ylim(min(medians) / 1.3, min(2.0, max(medians) * 1.3))  # what is above has left the range of images
-    axes.set(xlabel="measured NFE", ylabel="median trajectory error", title="default grids; diffusers dashed")
-    axes.grid(which="both", alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize="small")
-    figure.savefig(file, dpi=110)
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="fashion", help="what ddim_ode.load takes (fashion)")
@@ -300,31 +190,19 @@ def main() -> None:
     truth = bench.reference("reference", "rk4", finest[0], "log_snr")
     difference = errors(bench.reference("second reference", adams(4, "data", "log_snr"), finest[1], "angle"), truth)
     print(f"between the two references: median {median(difference):.6f}, RMS {rms(difference):.6f}\n", flush=True)
-    groups: dict[tuple[str, ...], list[Entry]] = {}
 
-    def save() -> None:
-        """After every method, so that a run that is stopped leaves what it has measured."""
-        if args.json:
-            found = [asdict(e) for of in groups.values() for e in of]
-            rows = [{k: v if v != math.inf else None for k, v in row.items()} for row in found]
-            settings = {"model": args.model, "count": args.count, "reference_difference": difference.tolist()}
-            args.json.write_text(json.dumps({**settings, "rows": rows}, indent=2) + "\n")
-
-    for name in schedulers:
-        theirs = ("diffusers", (name,), "its own", "*" not in name)
-        groups[(name,)] = bench.measure(theirs, truth, partial(bench.drive, name))
-        save()
+    jobs: list[tuple[Line, Job]] = [
+        (("diffusers", (name,), "its own", "*" not in name), partial(bench.drive, name)) for name in schedulers
+    ]
     for names, grid in runs:
         ours = ("ddim_ode", names, grid, grid == METHODS[names[0]].grid)
-        run = partial(bench.sample, names[0], grid=grid, dtype=torch.float32)
-        groups.setdefault(names, []).extend(bench.measure(ours, truth, run))
-        save()
-    entries = [e for of in groups.values() for e in of]
-    text(groups, bench.nfes)
-    markdown(groups, bench.nfes)
-    verdict(entries, difference)
-    if args.plot:
-        plot(args.plot, groups)
+        jobs.append((ours, partial(bench.sample, names[0], grid=grid, dtype=torch.float32)))
+    found = Run(args.model, args.count, difference.tolist(), [])
+    for line, job in jobs:
+        found.rows.extend(bench.measure(line, truth, job))
+        if args.json:
+            found.write(args.json)
+    tell(found, args.plot)
 
 
 if __name__ == "__main__":
