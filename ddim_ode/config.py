@@ -101,7 +101,8 @@ def read_yaml(kind: type[Config], file: Path) -> Config:
 def _fault(kind: type[BaseModel], fault: Any) -> str:
     where = ".".join(map(str, fault["loc"])) or "the top level"
     if fault["type"] == "extra_forbidden":
+        inner: Any = kind  # an annotation can be of any form; where a key can be unknown it is a model
         for key in fault["loc"][:-1]:
-            kind = kind.model_fields[key].annotation  # type: ignore[assignment]
-        return f"unknown key {where!r}; valid keys are {', '.join(kind.model_fields)}"
+            inner = inner.model_fields[key].annotation
+        return f"unknown key {where!r}; valid keys are {', '.join(inner.model_fields)}"
     return f"{where}: {fault['msg']}"

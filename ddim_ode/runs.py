@@ -254,10 +254,11 @@ def describe(model: Denoiser) -> dict[str, Any]:
     """What `ddim-ode info` shows."""
     config, file = model.info["config"], Path(model.info["file"])
     network = config.network
+    assert isinstance(model.net, torch.nn.Module)  # `load` gives no other
     return {
         "shape": list(model.shape),
         "classes": model.num_classes,
-        "parameters": sum(p.numel() for p in model.net.parameters()),  # type: ignore[attr-defined]
+        "parameters": sum(p.numel() for p in model.net.parameters()),
         "description": f"UNet of {', '.join(map(str, network.channels))} channels, {config.schedule.name} schedule",
         "predicts": model.predicts,
         "schedule": config.schedule.name,

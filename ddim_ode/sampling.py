@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -223,7 +223,9 @@ def _whole(name: str, value: int) -> int:
 
 def _index(value: object) -> int | None:
     """A Python, NumPy or torch integer as an int; anything else (1.5, True, "ten", nan) as None."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        return None
     try:
-        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
+        return operator.index(value)
+    except TypeError:  # every tensor has __index__, and it fails unless the tensor is one integer
         return None

@@ -1,14 +1,24 @@
-"""What several test files share: tables and networks made without the library's schedules and loaders."""
+"""What several test files share: tables and networks made without the library's schedules and loaders, small runs of
+training, and a command line to call.
+"""
 
+import csv
 import math
+import os
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import pytest
 import torch
+import yaml
 from torch import Tensor
 
-from ddim_ode import paths
+from ddim_ode import checkpoints, paths
 from ddim_ode.analytic import GaussianMixture
 from ddim_ode.checkpoints import bundled, load
+from ddim_ode.config import ModelConfig, TrainConfig, parse
 from ddim_ode.denoiser import Denoiser
 from ddim_ode.unet import UNet, UNetConfig
 
@@ -114,3 +124,124 @@ class Recording:
     def __call__(self, *inputs):
         self.calls.append(inputs)
         return torch.zeros_like(inputs[0])
+
+
+def one_line(error: type[Exception], call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """The message that a call must fail with, on one line."""
+    with pytest.raises(error) as caught:
+        call(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class RunsCode:
+    """A pickle of it creates a file when it is loaded."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.file,)
+
+
+# --- training
+
+NETWORK: dict[str, Any] = {"shape": [1, 8, 8], "channels": [32], "blocks": 1}
+STEPS = 12
+
+
+def settings(**changes: Any) -> TrainConfig:
+    """A run of seconds: 24 images of 8 x 8 or, with data="fashion-mnist", 28 x 28 in 10 classes."""
+    values: dict[str, Any] = {
+        "model": {"network": NETWORK, "schedule": {"name": "cosine", "timesteps": 10}},
+        "data": "set by data_folder",
+        "steps": STEPS,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "warmup": 2,
+        "compile": False,
+        "precision": "float32",
+        "save_every": 4,
+        "sample_every": 1000,
+        "log_every": 2,
+    }
+    return parse(TrainConfig, {**values, **changes}, "settings")
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "bf16": {"precision": "bf16", "cooldown": 5},
+    "labels and dropout": {
+        "model": {
+            "network": {"shape": [1, 28, 28], "channels": [32], "blocks": 1, "patch": 4, "num_classes": 10}
+            | {"dropout": 0.2},
+            "predicts": "velocity",
+        },
+        "data": "fashion-mnist",
+        "label_dropout": 0.3,
+    },
+}
+
+
+def folder_of(config: TrainConfig, folders: dict[str, Path]) -> Path:
+    return folders.get(config.data, folders["images"])
+
+
+def write_settings(file: Path, config: TrainConfig) -> Path:
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return file
+
+
+def environment() -> dict[str, str]:
+    """As many threads as here: sums are in another order with another number."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONWARNINGS": "default"}
+
+
+def state(out: Path) -> dict[str, Any]:
+    return torch.load(out / "checkpoint.pt", weights_only=True)
+
+
+def logged(out: Path) -> list[list[str]]:
+    """The rows of log.csv without the speed."""
+    with (out / "log.csv").open(newline="") as file:
+        return [row[:-1] for row in csv.reader(file)]
+
+
+def temporary_files(out: Path) -> list[Path]:
+    return [file for file in out.rglob("*") if ".tmp" in file.name]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal to the last bit, whatever they are made of."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+# --- the command line
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ran]
+
+
+def make_model(folder: Path, seed: int = 0, num_classes: int = 10) -> Path:
+    """Save a network of random weights, of 8 x 8 pixels, in a folder."""
+    network = {"shape": [1, 8, 8], "channels": [32], "blocks": 1, "num_classes": num_classes}
+    config = ModelConfig.model_validate({"network": network, "schedule": {"name": "cosine", "timesteps": 50}})
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = UNet(config.network)
+        for weight in net.parameters():  # the last layers start at zero, and would hide the rest
+            torch.nn.init.normal_(weight, std=0.05)
+    checkpoints.save(folder, config, net.state_dict())
+    return folder

@@ -79,6 +79,7 @@ def test_an_unknown_key_lists_the_valid_ones(key, kind):
         ({"steps": 10.5}, "steps: .*integer"),
         ({"steps": 0}, "steps: .*greater than or equal to 1"),
         ({"steps": None}, "steps: .*integer"),
+        ({"seed": 0.5}, "seed: .*integer"),
         ({"learning_rate": 0}, "learning_rate: .*greater than 0"),
         ({"learning_rate": float("nan")}, "learning_rate: .*"),
         ({"learning_rate": float("inf")}, "learning_rate: .*"),
@@ -157,8 +158,9 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_config_is_frozen():
     config = parse(TrainConfig, settings(), "")
-    with pytest.raises(ValueError, match="frozen"):
-        config.steps = 3  # type: ignore[misc]
+    for key in TrainConfig.model_fields:
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(config, key, 3)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])
@@ -178,12 +180,8 @@ def test_an_accepted_network_can_be_built_and_run(shape, patch):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**22 - 1, 20241121, -1, 2**31 - 1, 2**40])
-def test_a_seed_is_refused_or_works(seed):
-    try:
-        config = parse(TrainConfig, settings(seed=seed, batch_size=2), "settings.yaml")
-    except ConfigError as error:
-        assert "seed: " in str(error)  # noqa: PT017
-        return
+def test_every_whole_number_is_a_seed(seed):
+    config = parse(TrainConfig, settings(seed=seed, batch_size=2), "settings.yaml")
     batches = Batches(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), config)
     assert len(batches(config.steps)[0]) == 2
 
