@@ -35,7 +35,7 @@ class Prediction(NamedTuple):
 
     data: Tensor
     noise: Tensor
-    evaluations: int  # network passes spent on each sample
+    evaluations: int | Tensor  # network passes spent on each sample; (B,) int64 where they differ
 
 
 class NonFiniteError(DDIMError):

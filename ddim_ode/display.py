@@ -23,9 +23,10 @@ def progress(total: int) -> Iterator[Callable[["SamplingProgress"], None]]:
         task = bar.add_task("", total=None, status="")
 
         def update(now: "SamplingProgress") -> None:
-            done = now.samples.start * now.steps + len(now.samples) * now.step
-            status = f"samples {now.samples.start + 1}-{now.samples.stop} of {total}, step {now.step}/{now.steps}"
-            bar.update(task, total=total * now.steps, completed=done, status=status)
+            done = now.samples.start + len(now.samples) * now.share
+            step = f"{now.step}/{now.steps}" if now.steps else f"{now.step}"
+            status = f"samples {now.samples.start + 1}-{now.samples.stop} of {total}, step {step}"
+            bar.update(task, total=total, completed=done, status=status)
 
         yield update
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddim_ode.denoiser import Model, NonFiniteError, Prediction
 from ddim_ode.errors import DDIMError
-from ddim_ode.paths import Path
+from ddim_ode.paths import Path, f64
 
 #: the largest batch whose two passes run as one of twice the size; beyond it a CPU is busy with one
 TOGETHER = 16
@@ -82,17 +82,23 @@ class Guided:
         return self.model.evaluations(sigma) * (2 if self.acts(sigma) else 1)
 
     def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
-        """As `Denoiser.__call__`. Raises GuidanceError without labels, or for a sigma that is not a scalar."""
-        if torch.as_tensor(sigma).ndim:
-            raise GuidanceError("guidance acts at one sigma for the whole batch; call it once a sigma")
+        """As `Denoiser.__call__`. Raises GuidanceError without labels."""
         if labels is None:
             raise GuidanceError(f"guidance={self.scale:g} has no labels to guide to; give labels, or use guidance=1")
-        if not self.acts(float(sigma)):
+        sigma = f64(sigma)
+        guided = torch.tensor([self.acts(s) for s in sigma.reshape(-1).tolist()])
+        if guided.all():
+            return self._both(xbar, sigma, labels)
+        if not guided.any():
             return self.model(xbar, sigma, labels)
+        return self._split(xbar, sigma, labels, guided)
+
+    def _both(self, xbar: Tensor, sigma: Tensor, labels: Tensor) -> Prediction:
         null = torch.full_like(labels, self.num_classes)
         if len(xbar) <= TOGETHER:
+            twice = torch.cat([sigma, sigma]) if sigma.ndim else sigma
             try:
-                both = self.model(torch.cat([xbar, xbar]), sigma, torch.cat([labels, null]))
+                both = self.model(torch.cat([xbar, xbar]), twice, torch.cat([labels, null]))
             except NonFiniteError as error:
                 error.sample %= len(xbar)
                 raise
@@ -107,3 +113,18 @@ class Guided:
             noise=torch.lerp(noise_null, noise, self.scale),
             evaluations=evaluations,
         )
+
+    def _split(self, xbar: Tensor, sigma: Tensor, labels: Tensor, guided: Tensor) -> Prediction:
+        """Sigma is (B,), and some of the samples are in the range: those cost two evaluations, the others one."""
+        data, noise = torch.empty_like(xbar), torch.empty_like(xbar)
+        evaluations = torch.empty(len(xbar), dtype=torch.int64)
+        for predict, chosen in ((self._both, guided), (self.model, ~guided)):
+            rows = chosen.nonzero().flatten()
+            on_device = rows.to(xbar.device)
+            try:
+                found = predict(xbar[on_device], sigma[rows], labels[on_device])
+            except NonFiniteError as error:
+                error.sample = int(rows[error.sample])
+                raise
+            data[on_device], noise[on_device], evaluations[rows] = found
+        return Prediction(data, noise, evaluations)

@@ -22,7 +22,8 @@ from ddim_ode.files import replacing
 from ddim_ode.grids import GRIDS, Final, GridError
 from ddim_ode.guidance import GuidanceError, Guided
 from ddim_ode.images import save_grid, save_images
-from ddim_ode.sampling import Progress, SampleError, sample
+from ddim_ode.planning import SampleError
+from ddim_ode.sampling import Progress, sample
 from ddim_ode.solvers import Solution, get_method
 
 DEFAULT_COUNT = 16

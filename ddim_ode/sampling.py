@@ -1,26 +1,23 @@
 """Sampling: from a seed, or a state, to an image."""
 
 import math
-import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, SupportsIndex
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from ddim_ode.denoiser import Model, NonFiniteError, Prediction
-from ddim_ode.errors import DDIMError
-from ddim_ode.grids import Final, Grid, check_grid, make_grid, most_intervals
+from ddim_ode.denoiser import Model, NonFiniteError
+from ddim_ode.grids import Final, Grid
 from ddim_ode.guidance import Guided
 from ddim_ode.ode import ProbabilityFlow
-from ddim_ode.solvers import Method, Solution, Watch, get_method, integrate
+from ddim_ode.planning import SampleError, control, index, plan, refuse_adaptive, span, whole
+from ddim_ode.solvers import Adaptive, Control, Method, Outcome, Solution, Watch, get_method, integrate
 
-DEFAULT_NFE = 20
 DEFAULT_BATCH = 128
-
-
-class SampleError(DDIMError):
-    """Arguments that no sample can be drawn with; the message gives the value, the rule and the remedy."""
+CALIBRATION = 16  # samples that a tolerance is looked for with
+LEAST_EXPONENT = -5  # of the tolerances looked at
 
 
 class Progress(NamedTuple):
@@ -28,8 +25,9 @@ class Progress(NamedTuple):
 
     samples: range  # which samples the batch holds
     step: int  # steps done, 1..steps
-    steps: int
-    sigma: float  # reached
+    steps: int | None  # None with an adaptive method
+    share: float  # of the way, 0 to 1
+    sigma: float  # reached; by the slowest, with an adaptive method
     xbar: Tensor  # (batch, *shape), the state x0 + sigma eps there
 
 
@@ -47,19 +45,23 @@ def sample(
     dtype: torch.dtype = torch.float32,
     batch_size: int | None = None,
     callback: Callable[[Progress], None] | None = None,
+    tol: float | None = None,
+    max_nfe: int | None = None,
+    first_step: float | None = None,
 ) -> Solution:
-    """Draw samples. Sample i depends on its seed alone, not on its companions.
+    """Draw samples. Sample i depends on its seed alone, not on its companions (unless `METHODS` says so).
 
     Args:
         model: a `Denoiser`, or something around one.
         method: a name in `METHODS`, or a `Method` such as `adams(3, path="data", basis="log_snr")` makes.
         nfe: the most network evaluations a sample may cost; the number of steps follows from it (default 20).
-            With an explicit grid leave it out: the grid decides.
+            With an explicit grid leave it out: the grid decides. An adaptive method first looks for the tolerance
+            whose mean NFE is at most this, on 16 samples that are not counted, and reports it.
         seeds: one int a sample (default: 0); its noise is drawn on the CPU from its own generator.
         labels: (B,) or one int for all, in 0..num_classes-1; None is the null class.
         guidance: scale of classifier-free guidance; any but 1 costs two evaluations a prediction.
         grid: a name in `GRIDS` (default: the method's), or an explicit decreasing sequence of sigmas
-            whose last may be 0.
+            whose last may be 0. For an adaptive method leave it out, or give the first and the last sigma.
         final: "denoise" ends with one evaluation that returns the predicted image; "sigma_min" stops at
             the model's smallest sigma. An explicit grid says so itself.
         noise: (B, *shape) standard normal latents, instead of seeds.
@@ -67,6 +69,10 @@ def sample(
         dtype: of the state, float32 or float64. A network with parameters computes in its own precision.
         batch_size: samples integrated at once (default: up to 128).
         callback: called with a `Progress` after every step.
+        tol: the error to accept with an adaptive method: RMS over a sample in data units (default 0.01).
+        max_nfe: where an adaptive method gives up on a sample (default 1000): `converged` is False there, and one
+            DDIM step takes it from where it is to the end.
+        first_step: of an adaptive method, in the time sigma / (1 + sigma) (default: follows from tol).
 
     Returns:
         A `Solution`; its x is on the model's device.
@@ -77,84 +83,113 @@ def sample(
         DivergedError: the solver diverged.
     """
     row = get_method(method)
+    name = method if isinstance(method, str) else "this method"
     if guidance != 1:
         if isinstance(model, Guided):
             raise SampleError(f"the model is guided already, at scale {model.scale:g}; leave guidance={guidance:g} out")
         model = Guided(model, guidance)
     if dtype not in (torch.float32, torch.float64):
         raise SampleError(f"dtype={dtype} is no dtype for a state; use torch.float32 or torch.float64")
-    sigmas = plan(model, row, nfe, grid, final)
     latents = _latents(model, seeds, noise, start).to(dtype)
-    total = len(latents)
-    classes = _labels(model, labels, total)
-    size = _whole("batch_size", DEFAULT_BATCH if batch_size is None else batch_size)
+    classes = _labels(model, labels, len(latents))
+    size = whole("batch_size", DEFAULT_BATCH if batch_size is None else batch_size)
+    steering: Control | None = None
+    if row.adaptive:
+        sigmas = span(model, name, grid, final)
+        steering = control(name, tol, max_nfe, first_step, dtype)
+        if nfe is not None:
+            if tol is not None:
+                raise SampleError(f"nfe={nfe} and tol={tol} contradict each other; give one")
+            steering = calibrate(model, row, sigmas, whole("nfe", nfe), steering, classes is not None, dtype)
+    else:
+        refuse_adaptive(name, {"tol": tol, "max_nfe": max_nfe, "first_step": first_step})
+        sigmas = plan(model, row, nfe, grid, final)
     scale = 1.0 if start is not None else float(model.path.prior_std(sigmas[0]))
 
-    done: list[Tensor] = []
-    spent: list[int] = []
-    for first in range(0, total, size):
-        rows = range(first, min(first + size, total))
+    done = []
+    for first in range(0, len(latents), size):
+        rows = range(first, min(first + size, len(latents)))
         batch = slice(rows.start, rows.stop)
-        ode = ProbabilityFlow(
-            model,
-            row.path,
-            domain=(float(sigmas[sigmas > 0][-1]), float(sigmas[0])),
-            labels=None if classes is None else classes[batch].to(model.device),
-        )
         begin = scale * latents[batch].to(model.device)
+        watch = _watch(callback, rows, None if steering else len(sigmas) - 1)
         try:
-            done.append(integrate(ode, row.solver, sigmas, begin, _watch(callback, rows, len(sigmas) - 1)))
+            done.append(carry(model, row, sigmas, begin, None if classes is None else classes[batch], steering, watch))
         except NonFiniteError as error:
             error.sample += first
             raise
-        spent += [ode.nfe] * len(rows)
+    widest = max(part.sigmas.shape[1] for part in done)
     return Solution(
-        x=torch.cat(done),
-        nfe=torch.tensor(spent),
-        steps=torch.full((total,), len(sigmas) - 1),
-        rejected=torch.zeros(total, dtype=torch.int64),
-        sigmas=sigmas,
+        x=torch.cat([part.x for part in done]),
+        nfe=torch.cat([part.nfe for part in done]),
+        steps=torch.cat([part.steps for part in done]),
+        rejected=torch.cat([part.rejected for part in done]),
+        sigmas=torch.cat([pad(part.sigmas, (0, widest - part.sigmas.shape[1]), value=math.nan) for part in done])
+        if steering
+        else sigmas,
+        converged=torch.cat([part.converged for part in done]),
+        tol=steering.tol if steering else None,
     )
 
 
-def plan(model: Model, method: Method, nfe: int | None, grid: Grid | None, final: Final) -> Tensor:
-    """The grid, (N + 1,) float64 sigmas, that spends as much of the budget `nfe` as the method can."""
-    if final not in ("denoise", "sigma_min"):
-        raise SampleError(f"final={final!r} is unknown; choose 'denoise' or 'sigma_min'")
-    if grid is not None and not isinstance(grid, str):
-        sigmas = check_grid(grid, model.path)
-        if nfe is not None and nfe != (cost := _cost(model, method, sigmas)):
-            raise SampleError(f"nfe={nfe} contradicts an explicit grid that costs {cost}; leave nfe out")
-        return sigmas
-    name = method.grid if grid is None else grid
-    budget = _whole("nfe", DEFAULT_NFE if nfe is None else nfe)
-    for intervals in range(int(min(budget, most_intervals(name, model.path, final))), 0, -1):
-        if method.evaluations * (intervals - 1) < budget:
-            sigmas = make_grid(name, model.path, intervals, final)
-            if _least_cost(model, method, sigmas) <= budget and _cost(model, method, sigmas) <= budget:
-                return sigmas
-    cost = _cost(model, method, make_grid(name, model.path, 1, final))
-    raise SampleError(f"nfe={budget} is too small: one step costs {cost} evaluations; use nfe >= {cost}")
+def carry(
+    model: Model,
+    method: Method,
+    sigmas: Tensor,
+    xbar: Tensor,
+    labels: Tensor | None,
+    steering: Control | None,
+    watch: Watch | None = None,
+) -> Outcome:
+    """One batch xbar (B, *shape) from sigmas[0] to the last of them, by a method on that grid or, steered, between."""
+    domain = sorted((float(sigmas[0]), float(sigmas[sigmas > 0][-1])))
+    ode = ProbabilityFlow(
+        model, method.path, (domain[0], domain[1]), labels=None if labels is None else labels.to(model.device)
+    )
+    if isinstance(method.solver, Adaptive):
+        assert steering is not None
+        return method.solver.solve(ode, sigmas, xbar, steering, watch)
+    x = integrate(ode, method.solver, sigmas, xbar, watch)
+    count = len(x)
+    return Outcome(
+        x=x,
+        nfe=torch.full((count,), int(ode.nfe)),
+        steps=torch.full((count,), len(sigmas) - 1),
+        rejected=torch.zeros(count, dtype=torch.int64),
+        sigmas=sigmas.expand(count, -1),
+        converged=torch.ones(count, dtype=torch.bool),
+    )
 
 
-def _least_cost(model: Model, method: Method, sigmas: Tensor) -> int:
-    """A bound that is quick to find: an evaluation where each interval begins, and single passes for the others."""
-    steps = int((sigmas > 0).sum()) - 1
-    return sum(model.evaluations(sigma) for sigma in sigmas[:-1].tolist()) + steps * (method.evaluations - 1)
+def calibrate(
+    model: Model, method: Method, sigmas: Tensor, nfe: int, steering: Control, labelled: bool, dtype: torch.dtype
+) -> Control:
+    """The tolerance, to a tenth of a decade, whose mean NFE over seeds 0..15 is at most nfe.
 
+    A function of the model and the budget alone, so that samples keep depending on their seeds only.
 
-def _cost(model: Model, method: Method, sigmas: Tensor) -> int:
-    """Evaluations that the method will spend on a grid: what it does spend, on one pixel and without the network."""
-    ode = _Dry(model, method.path, domain=(0.0, math.inf))
-    integrate(ode, method.solver, sigmas, torch.zeros(1, *(1 for _ in model.shape)))
-    return ode.nfe
+    Raises:
+        SampleError: the coarsest tolerance costs more already.
+    """
+    labels = torch.arange(CALIBRATION) % model.num_classes if labelled else None
+    begin = float(model.path.prior_std(sigmas[0])) * seeded_noise(range(CALIBRATION), model.shape).to(
+        model.device, dtype
+    )
 
+    def cost(exponent: float) -> float:
+        tried = steering._replace(tol=10**exponent, max_nfe=min(steering.max_nfe, 3 * nfe + 10))
+        return float(carry(model, method, sigmas, begin, labels, tried).nfe.double().mean())
 
-class _Dry(ProbabilityFlow):
-    def predict(self, xbar: Tensor, sigma: Tensor) -> Prediction:
-        spent = self.model.evaluations(float(sigma))
-        self.nfe += spent
-        return Prediction(xbar, xbar, spent)
+    high, low = 0.0, -1.0  # log10 of a tolerance that is cheap enough, and of one to try
+    if (least := cost(high)) > nfe:
+        raise SampleError(
+            f"nfe={nfe} is too small: even at tol=1 a sample costs {least:.1f}; use nfe >= {math.ceil(least)}"
+        )
+    while low >= LEAST_EXPONENT and cost(low) <= nfe:
+        high, low = low, low - 1
+    for _ in range(4):
+        middle = (low + high) / 2
+        low, high = (low, middle) if cost(middle) <= nfe else (middle, high)
+    return steering._replace(tol=10**high)
 
 
 def seeded_noise(seeds: Iterable[int], shape: tuple[int, ...]) -> Tensor:
@@ -163,7 +198,7 @@ def seeded_noise(seeds: Iterable[int], shape: tuple[int, ...]) -> Tensor:
         raise SampleError(f"seeds={seeds!r} is not a sequence; give one int a sample, such as range(64) or [{seeds}]")
     rows = []
     for seed in seeds:
-        value = _index(seed)
+        value = index(seed)
         if value is None or not 0 <= value < 2**32:  # torch's CPU generator ignores the higher bits of a seed
             raise SampleError(f"seed {seed!r} is not a whole number in 0..2^32-1")
         rows.append(torch.randn(shape, generator=torch.Generator().manual_seed(value)))
@@ -172,10 +207,10 @@ def seeded_noise(seeds: Iterable[int], shape: tuple[int, ...]) -> Tensor:
     return torch.stack(rows)
 
 
-def _watch(callback: Callable[[Progress], None] | None, rows: range, steps: int) -> Watch | None:
+def _watch(callback: Callable[[Progress], None] | None, rows: range, steps: int | None) -> Watch | None:
     if callback is None:
         return None
-    return lambda step, sigma, xbar: callback(Progress(rows, step, steps, sigma, xbar))
+    return lambda step, share, sigma, xbar: callback(Progress(rows, step, steps, share, sigma, xbar))
 
 
 def _latents(model: Model, seeds: Iterable[int] | None, noise: Tensor | None, start: Tensor | None) -> Tensor:
@@ -212,20 +247,3 @@ def _labels(model: Model, labels: Tensor | Sequence[int] | int | None, total: in
     if len(wrong):
         raise SampleError(f"label {int(wrong[0])} does not exist; this model has labels 0..{model.num_classes - 1}")
     return values
-
-
-def _whole(name: str, value: int) -> int:
-    whole = _index(value)
-    if whole is None or whole < 1:
-        raise SampleError(f"{name}={value!r} must be a whole number >= 1")
-    return whole
-
-
-def _index(value: object) -> int | None:
-    """A Python, NumPy or torch integer as an int; anything else (1.5, True, "ten", nan) as None."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:  # every tensor has __index__, and it fails unless the tensor is one integer
-        return None

@@ -8,9 +8,10 @@ import torch
 from helpers import PATHS, Counting, labelled, tiny_unet
 
 from ddim_ode import guidance, paths
-from ddim_ode.denoiser import Denoiser
+from ddim_ode.denoiser import Denoiser, NonFiniteError
 from ddim_ode.guidance import GuidanceError, Guided
-from ddim_ode.sampling import SampleError, sample
+from ddim_ode.planning import SampleError
+from ddim_ode.sampling import sample
 
 CHART = paths.Noise(0.01, 100.0)
 MIXTURE = labelled()
@@ -87,9 +88,34 @@ def test_passes_run_together_up_to_the_limit(size, monkeypatch):
     assert batches == ([one + null] if size <= 4 else [one, null])
 
 
-def test_a_sigma_a_sample_is_refused():
-    with pytest.raises(GuidanceError, match="one sigma for the whole batch"):
-        Guided(MIXTURE.denoiser(CHART), 2.0)(MIXTURE.sample(5, seed=0), torch.ones(5), LABELS)
+@pytest.mark.parametrize("together", [4, 16])
+@pytest.mark.parametrize("sigmas", [[0.1, 0.5, 1.0, 3.0, 9.0], [0.5, 0.6, 0.7, 0.8, 0.9], [0.1, 0.2, 3.0, 4.0, 5.0]])
+def test_every_sample_may_have_a_sigma_of_its_own(sigmas, together, monkeypatch):
+    monkeypatch.setattr(guidance, "TOGETHER", together)
+    counting = Counting(MIXTURE.denoiser(CHART).net)
+    model = Guided(Denoiser(counting, CHART, "noise", MIXTURE.shape, 3), 2.0, sigma_range=(0.4, 2.0))
+    xbar = MIXTURE.sample(5, seed=0, sigma=1.0)
+    whole = model(xbar, torch.tensor(sigmas), LABELS)
+    passes = counting.rows
+    alone = [model(xbar[i : i + 1], sigmas[i], LABELS[i : i + 1]) for i in range(5)]
+    torch.testing.assert_close(whole.data, torch.cat([p.data for p in alone]), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(whole.noise, torch.cat([p.noise for p in alone]), rtol=1e-12, atol=1e-12)
+    spent = torch.as_tensor(whole.evaluations).expand(5)
+    assert spent.tolist() == [p.evaluations for p in alone]
+    assert passes == spent.sum()
+
+
+def test_a_broken_network_names_the_sample_with_a_sigma_of_its_own():
+    def net(x, t, labels):
+        return torch.where(labels.reshape(-1, 1) == 2, math.nan, x)
+
+    model = Guided(Denoiser(net, paths.noise, "noise", (2,), 3), 2.0, sigma_range=(0.4, 2.0))
+    labels = torch.tensor([0, 0, 1, 2, 0])
+    for sigmas in ([0.1, 0.5, 0.1, 0.5, 0.1], [0.5, 0.1, 0.5, 0.1, 0.5]):
+        with pytest.raises(NonFiniteError) as caught:
+            model(torch.zeros(5, 2), torch.tensor(sigmas), labels)
+        assert caught.value.sample == 3
+        assert caught.value.sigma == pytest.approx(sigmas[3])
 
 
 def test_guidance_of_a_guided_model_is_refused():

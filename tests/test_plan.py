@@ -11,7 +11,8 @@ from ddim_ode import paths
 from ddim_ode.denoiser import Denoiser
 from ddim_ode.grids import GridError, make_grid
 from ddim_ode.guidance import GuidanceError, Guided
-from ddim_ode.sampling import SampleError, sample
+from ddim_ode.planning import SampleError
+from ddim_ode.sampling import sample
 from ddim_ode.solvers import MethodError
 
 VP = PATHS["linear"]

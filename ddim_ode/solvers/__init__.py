@@ -7,16 +7,32 @@ from dataclasses import replace
 from ddim_ode import paths
 from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.paths import angle, data, flow, noise
-from ddim_ode.solvers.base import DivergedError, Method, Solution, Solver, Step, Watch, integrate
+from ddim_ode.solvers.adaptive import TorchDiffEq
+from ddim_ode.solvers.adaptive_adams import AdaptiveAdams
+from ddim_ode.solvers.base import (
+    Adaptive,
+    Control,
+    DivergedError,
+    Method,
+    Outcome,
+    Solution,
+    Solver,
+    Step,
+    Watch,
+    integrate,
+)
 from ddim_ode.solvers.exponential import EULER, HEUN, MIDPOINT, THIRDS, Adams, SingleStep
 from ddim_ode.solvers.runge_kutta import RungeKutta
 from ddim_ode.solvers.weights import bh1, equal_steps, half, half_quadratic
 
 __all__ = [
     "METHODS",
+    "Adaptive",
+    "Control",
     "DivergedError",
     "Method",
     "MethodError",
+    "Outcome",
     "Solution",
     "Solver",
     "Step",
@@ -126,11 +142,23 @@ ROWS: Mapping[str, tuple[Solver, paths.Path, str, int, int, str]] = {
     "unipc_3_bh1": (UNIPC_3_BH1, data, "log_snr", 2, 1, "UniPC-3, B(h) = h (Zhao et al. 2023)"),
 }
 
+# (solver, order, evaluations a step, summary): on the flow path, without a grid.
+ADAPTIVE: Mapping[str, tuple[Adaptive, int, int, str]] = {
+    "adaptive": (AdaptiveAdams(), 6, 1, "Adams predictor-corrector, order 1 to 6 and steps of each sample's own"),
+    "dopri5": (TorchDiffEq("dopri5"), 5, 6, "Runge-Kutta 5(4) (Dormand & Prince 1980)"),
+    "dopri8": (TorchDiffEq("dopri8"), 8, 13, "Runge-Kutta 8(7) (Prince & Dormand 1981)"),
+    "bosh3": (TorchDiffEq("bosh3"), 3, 3, "Runge-Kutta 3(2) (Bogacki & Shampine 1989)"),
+    "adaptive_heun": (TorchDiffEq("adaptive_heun"), 2, 2, "Heun 2(1) (Heun 1900)"),
+    "fehlberg2": (TorchDiffEq("fehlberg2"), 2, 2, "Runge-Kutta 2(1) (Fehlberg 1969)"),
+    "scipy_solver": (TorchDiffEq("scipy_solver", "RK45"), 5, 6, "scipy's RK45, as score-SDE code uses it"),
+}
+
 METHODS: Mapping[str, Method] = {
     **{name: Method(*row) for name, row in ROWS.items()},
     "adams2": adams(2, grid="trailing"),
     "adams3": adams(3, corrector=True),
     "adams4": adams(4),
+    **{name: Method(row[0], flow, "", *row[1:]) for name, row in ADAPTIVE.items()},
 }
 
 

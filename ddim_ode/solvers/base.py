@@ -1,5 +1,6 @@
 """What a solver is, what a run returns, and the one loop that drives them all."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -42,19 +43,63 @@ class Solver(Protocol):
         ...
 
 
+class Control(NamedTuple):
+    """What an adaptive solver is told: the error to accept and the evaluations a sample may cost at most."""
+
+    tol: float  # RMS over a sample, in data units (images in [-1, 1])
+    max_nfe: int
+    first_step: float | None = None  # in the time of the method's path
+
+
+class Outcome(NamedTuple):
+    """A batch that an adaptive solver has carried from one sigma to another; counts are (B,) int64."""
+
+    x: Tensor  # (B, *shape) xbar at the last sigma, or the predicted image
+    nfe: Tensor
+    steps: Tensor
+    rejected: Tensor
+    sigmas: Tensor  # (B, M) float64, where each sample has been; NaN after its last
+    converged: Tensor  # (B,) bool, False where max_nfe, or the smallest step, ended it: the rest is one DDIM step
+
+
+class Adaptive(ABC):
+    """A solver that chooses its steps, and therefore has a loop of its own."""
+
+    per_sample = True  # whether every sample has its own steps, or a batch shares them
+
+    @abstractmethod
+    def solve(
+        self, ode: ProbabilityFlow, sigmas: Tensor, xbar: Tensor, control: Control, watch: "Watch | None" = None
+    ) -> Outcome:
+        """Carry xbar (B, *shape) from sigmas[0] to sigmas[1], down or up, and if a third, 0, follows, to the image.
+
+        Raises:
+            NonFiniteError: the network returned NaN or infinity, with the step.
+        """
+
+
 @dataclass(frozen=True)
 class Method:
     """A row of `METHODS`: a solver, the path it integrates on and the grid it uses unless told otherwise."""
 
-    solver: Solver
+    solver: Solver | Adaptive
     path: Path
     grid: str
     order: int
     evaluations: int  # a step
     summary: str
     deterministic: bool = True
-    adaptive: bool = False
     invertible: bool = False
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it takes a tolerance and chooses its steps, instead of a budget and a grid."""
+        return isinstance(self.solver, Adaptive)
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether a sample's steps are its own; otherwise what it becomes depends on the others in its batch."""
+        return not isinstance(self.solver, Adaptive) or self.solver.per_sample
 
 
 @dataclass(frozen=True)
@@ -62,8 +107,11 @@ class Solution:
     """Samples and what they cost.
 
     x: (B, *shape) in the state's dtype, data range [-1, 1], not clipped; xbar at the last sigma.
-    nfe: (B,) int64, network passes spent on each sample. sigmas: (N + 1,) float64, the grid.
+    nfe: (B,) int64, network passes spent on each sample.
     steps, rejected: (B,) int64, accepted and rejected steps of each sample.
+    sigmas: (N + 1,) float64, the grid; of an adaptive method (B, M), where each sample was, NaN after its last.
+    converged: (B,) bool, False where an adaptive method met max_nfe and took the rest in one DDIM step.
+    tol: the tolerance of an adaptive method, whether given or found for a budget.
     """
 
     x: Tensor
@@ -71,10 +119,12 @@ class Solution:
     steps: Tensor
     rejected: Tensor
     sigmas: Tensor
+    converged: Tensor
+    tol: float | None = None
 
 
-#: called after every step with (steps done, sigma reached, xbar of the batch)
-Watch = Callable[[int, float, Tensor], None]
+#: called after every step with (steps done, share of the way, sigma reached, xbar of the batch)
+Watch = Callable[[int, float, float, Tensor], None]
 
 
 def nodes_of(solver: Solver, sigmas: Tensor) -> Tensor:
@@ -95,18 +145,18 @@ def integrate(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, xbar: Tensor
     u = ode.path.u(nodes)
     y = ode.enter(xbar, nodes[0])
     state = solver.init(ode, sigmas, y)
-    n = 0
+    n, steps = 0, len(sigmas) - 1
     try:
         for n in range(len(nodes) - 1):
             y, state, _ = solver.step(ode, u[n], u[n + 1], y, state)
             if watch:
-                watch(n + 1, float(nodes[n + 1]), ode.leave(y, nodes[n + 1]))
+                watch(n + 1, (n + 1) / steps, float(nodes[n + 1]), ode.leave(y, nodes[n + 1]))
         xbar = ode.leave(y, nodes[-1])
         if len(nodes) < len(sigmas):
             n = len(nodes) - 1
             xbar = ode.predict(xbar, nodes[-1]).data
             if watch:
-                watch(n + 1, 0.0, xbar)
+                watch(n + 1, 1.0, 0.0, xbar)
     except NonFiniteError as error:
         error.step = n + 1
         raise

@@ -143,12 +143,10 @@ class Adams(Exponential):
             pieces = table.split(sigma0, sigma1, self.start)
             if n:
                 left = intervals - n if intervals < self.lower_final else self.order
-                nodes = [now, *history][: min(self.order, left)]
-                while sum(map(abs, (w := table.weights(now, sigma1, nodes)).values())) > self.most * abs(
-                    sum(w.values())
-                ):
-                    nodes.pop()
-                pieces = [(sigma1, nodes)]
+                used = [now, *history][: min(self.order, left)]
+                while table.spread(now, sigma1, used) > self.most:
+                    used.pop()
+                pieces = [(sigma1, used)]
             predicted = table.interval(now, pieces, correction)
             fresh = {e for e in pieces[-1][1] if table.at[e] != sigma1} - set(history)
             history = [*sorted(fresh, reverse=True), *history]

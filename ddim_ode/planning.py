@@ -1,0 +1,127 @@
+"""From what was asked for to what a solver needs: a grid that spends the budget, or a tolerance and where to go."""
+
+import math
+import operator
+from typing import SupportsIndex
+
+import torch
+from torch import Tensor
+
+from ddim_ode.denoiser import Model, Prediction
+from ddim_ode.errors import DDIMError
+from ddim_ode.grids import Final, Grid, check_grid, make_grid, most_intervals
+from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.paths import f64
+from ddim_ode.solvers import METHODS, Adaptive, Control, Method, integrate
+
+DEFAULT_NFE = 20
+DEFAULT_TOL = 0.01
+DEFAULT_MOST = 1000  # evaluations of an adaptive method
+
+
+class SampleError(DDIMError):
+    """Arguments that no sample can be drawn with; the message gives the value, the rule and the remedy."""
+
+
+def plan(model: Model, method: Method, nfe: int | None, grid: Grid | None, final: Final) -> Tensor:
+    """The grid, (N + 1,) float64 sigmas, that spends as much of the budget `nfe` as the method can."""
+    _check_final(final)
+    if grid is not None and not isinstance(grid, str):
+        sigmas = check_grid(grid, model.path)
+        if nfe is not None and nfe != (cost := _cost(model, method, sigmas)):
+            raise SampleError(f"nfe={nfe} contradicts an explicit grid that costs {cost}; leave nfe out")
+        return sigmas
+    name = method.grid if grid is None else grid
+    budget = whole("nfe", DEFAULT_NFE if nfe is None else nfe)
+    for intervals in range(int(min(budget, most_intervals(name, model.path, final))), 0, -1):
+        if method.evaluations * (intervals - 1) < budget:
+            sigmas = make_grid(name, model.path, intervals, final)
+            if _least_cost(model, method, sigmas) <= budget and _cost(model, method, sigmas) <= budget:
+                return sigmas
+    cost = _cost(model, method, make_grid(name, model.path, 1, final))
+    raise SampleError(f"nfe={budget} is too small: one step costs {cost} evaluations; use nfe >= {cost}")
+
+
+def span(model: Model, method: str, grid: Grid | None, final: Final) -> Tensor:
+    """Where an adaptive method begins and ends, float64: (first, last), with a 0 after them to denoise at the last."""
+    if isinstance(grid, str):
+        raise SampleError(f"{method} chooses its steps; leave grid={grid!r} out, or give the first and the last sigma")
+    if grid is None:
+        _check_final(final)
+        if not 0 < model.sigma_min < model.sigma_max < math.inf:
+            raise SampleError(
+                f"{method} needs a finite range of sigma, this model's is [{model.sigma_min:g}, {model.sigma_max:g}]"
+                "; give its path sigma_min and sigma_max, or the first and the last sigma as grid"
+            )
+        return f64([model.sigma_max, model.sigma_min, *([0.0] if final == "denoise" else [])])
+    sigmas = check_grid(grid, model.path)
+    if len(sigmas) == 2 and sigmas[1] == 0:
+        sigmas = check_grid([float(sigmas[0]), model.sigma_min, 0.0], model.path)
+    if len(sigmas) > 3 or (len(sigmas) == 3 and sigmas[2] > 0):
+        raise SampleError(f"{method} chooses its steps; give the first and the last sigma, not a grid of {len(sigmas)}")
+    return sigmas
+
+
+def control(
+    method: str, tol: float | None, max_nfe: int | None, first_step: float | None, dtype: torch.dtype
+) -> Control:
+    """What an adaptive method is told, checked."""
+    tol = DEFAULT_TOL if tol is None else tol
+    least = 1e-6 if dtype == torch.float32 else 1e-12
+    if not (isinstance(tol, (int, float)) and least <= tol < math.inf):
+        kind = str(dtype).removeprefix("torch.")
+        raise SampleError(f"tol={tol!r} must be a number of at least {least:g} with a {kind} state; use tol=0.01")
+    if first_step is not None and not 0 < first_step < math.inf:
+        raise SampleError(f"first_step={first_step!r} must be a number > 0, in the time sigma / (1 + sigma)")
+    return Control(float(tol), DEFAULT_MOST if max_nfe is None else whole("max_nfe", max_nfe), first_step)
+
+
+def refuse_adaptive(method: str, given: dict[str, object]) -> None:
+    """Raises SampleError for an argument that a method on a grid has no use for."""
+    for name, value in given.items():
+        if value is not None:
+            others = ", ".join(name for name, row in METHODS.items() if row.adaptive)
+            raise SampleError(f"{name}={value!r} is for adaptive methods ({others}); {method} takes nfe")
+
+
+def _check_final(final: Final) -> None:
+    if final not in ("denoise", "sigma_min"):
+        raise SampleError(f"final={final!r} is unknown; choose 'denoise' or 'sigma_min'")
+
+
+def _least_cost(model: Model, method: Method, sigmas: Tensor) -> int:
+    """A bound that is quick to find: an evaluation where each interval begins, and single passes for the others."""
+    steps = int((sigmas > 0).sum()) - 1
+    return sum(model.evaluations(sigma) for sigma in sigmas[:-1].tolist()) + steps * (method.evaluations - 1)
+
+
+def _cost(model: Model, method: Method, sigmas: Tensor) -> int:
+    """Evaluations that the method will spend on a grid: what it does spend, on one pixel and without the network."""
+    assert not isinstance(method.solver, Adaptive)
+    ode = _Dry(model, method.path, domain=(0.0, math.inf))
+    integrate(ode, method.solver, sigmas, torch.zeros(1, *(1 for _ in model.shape)))
+    return int(ode.nfe)
+
+
+class _Dry(ProbabilityFlow):
+    def predict(self, xbar: Tensor, sigma: Tensor) -> Prediction:
+        spent = self.model.evaluations(float(sigma))
+        self.nfe += spent
+        return Prediction(xbar, xbar, spent)
+
+
+def whole(name: str, value: int) -> int:
+    found = index(value)
+    if found is None or found < 1:
+        raise SampleError(f"{name}={value!r} must be a whole number >= 1")
+    return found
+
+
+def index(value: object) -> int | None:
+    """A Python, NumPy or torch integer as an int; anything else (1.5, True, "ten", nan) as None."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:  # every tensor has __index__, and it fails unless the tensor is one integer
+        return None

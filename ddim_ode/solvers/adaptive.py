@@ -1,0 +1,129 @@
+"""The adaptive solvers of torchdiffeq (Chen et al. 2018), guarded.
+
+They integrate from 0 to 1 in s = (u - u0) / (u1 - u0), the share of the way in the path's time. Their first step is
+given and none goes beyond 1, because left alone they probe outside of the interval. Their error is taken of each
+sample, RMS in data units, and the worst one decides: a batch shares its steps.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchdiffeq import odeint
+
+from ddim_ode.denoiser import NonFiniteError
+from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.paths import f64
+from ddim_ode.solvers.base import Adaptive, Control, DivergedError, Outcome, Watch
+
+FIRST = 0.3  # of sqrt(tol): the first step, in the path's time
+
+
+@dataclass(frozen=True)
+class TorchDiffEq(Adaptive):
+    """torchdiffeq's `name` ("dopri5", "bosh3", ...); of "scipy_solver" the method of scipy.integrate.solve_ivp."""
+
+    name: str
+    scipy: str = ""
+
+    per_sample = False
+
+    def solve(
+        self, ode: ProbabilityFlow, sigmas: Tensor, xbar: Tensor, control: Control, watch: Watch | None = None
+    ) -> Outcome:
+        ride = Ride(ode, sigmas, control.max_nfe, watch)
+        y = ode.enter(xbar, sigmas[0])
+        first = control.first_step or FIRST * math.sqrt(control.tol)
+        guards = {"first_step": min(1.0, first / abs(float(ride.length))), "step_t": torch.ones(1), "norm": worst}
+        # scipy's have no callbacks, no first step to give and a norm over the batch; they keep to the interval.
+        slope, options = (ride.__call__, {"solver": self.scipy}) if self.scipy else (ride, guards)
+        converged = True
+        try:
+            with warnings.catch_warnings():
+                # torchdiffeq passes a `min_step` on that scipy's explicit solvers do not have.
+                warnings.filterwarnings("ignore", message=".*min_step.*", category=UserWarning)
+                unit = torch.linspace(0, 1, 2, dtype=y.dtype, device=y.device)
+                y = odeint(slope, y, unit, rtol=1e-12, atol=control.tol, method=self.name, options=options)[-1]
+            ride.share = 1.0
+        except SpentError:
+            converged, y = False, ride.y
+        except NonFiniteError as error:
+            error.step = len(ride.visited)
+            raise
+        except AssertionError as error:  # how torchdiffeq says that a step is too small for its precision
+            raise DivergedError(
+                f"{self.name} cannot go on at sigma={ride.sigma():.6g}: {error}; use a larger tol"
+            ) from None
+        at = ride.sigma()
+        xbar = ode.leave(y, at)
+        if len(sigmas) > 2 or not converged:
+            prediction = ode.predict(xbar, f64(at))
+            xbar = prediction.data + sigmas[-1] * prediction.noise
+        if not torch.isfinite(xbar).all():
+            raise DivergedError(f"{self.name} diverged: the state is not finite; use a smaller tol or another method")
+        return ride.outcome(xbar, float(sigmas[-1]), converged)
+
+
+class SpentError(Exception):
+    """The next evaluation would be one too many."""
+
+
+class Ride:
+    """The slope that torchdiffeq sees, and what its callbacks say of the steps."""
+
+    def __init__(self, ode: ProbabilityFlow, sigmas: Tensor, max_nfe: int, watch: Watch | None):
+        self.ode, self.max_nfe, self.watch = ode, max_nfe, watch
+        self.begin, end = ode.path.u(sigmas[:2])
+        self.length = end - self.begin
+        self.share = 0.0
+        self.y = torch.empty(0)
+        self.visited = [float(sigmas[0])]
+        self.rejected = 0
+
+    def sigma(self) -> float:
+        """Where the last accepted step has led."""
+        return float(self.ode.path.sigma(self.begin + self.share * self.length))
+
+    def __call__(self, s: Tensor, y: Tensor) -> Tensor:
+        u = self.begin + float(s) * self.length
+        cost = self.ode.model.evaluations(float(self.ode.path.sigma(u)))
+        self.y = y if not self.y.numel() else self.y
+        if int(self.ode.nfe) + 2 * cost > self.max_nfe:  # one is kept for the prediction that ends the run
+            raise SpentError
+        return self.length * self.ode(u, y)
+
+    def callback_step(self, s: Tensor, y: Tensor, step: Tensor) -> None:
+        """A trial begins at s with y, so the step to there was accepted."""
+        if float(s) > self.share:
+            self.share, self.y = float(s), y
+            self.visited.append(self.sigma())
+            if self.watch:
+                self.watch(len(self.visited) - 1, self.share, self.sigma(), self.ode.leave(y, self.sigma()))
+
+    def callback_reject_step(self, s: Tensor, y: Tensor, step: Tensor) -> None:
+        self.rejected += 1
+
+    def outcome(self, x: Tensor, last: float, converged: bool) -> Outcome:
+        for sigma in (self.sigma(), last):
+            if sigma != self.visited[-1]:
+                self.visited.append(sigma)
+        count = len(x)
+
+        def each(value: int) -> Tensor:
+            return torch.full((count,), value, dtype=torch.int64)
+
+        return Outcome(
+            x=x,
+            nfe=each(int(self.ode.nfe)),
+            steps=each(len(self.visited) - 1),
+            rejected=each(self.rejected),
+            sigmas=f64(self.visited).expand(count, -1),
+            converged=torch.full((count,), converged),
+        )
+
+
+def worst(y: Tensor) -> Tensor:
+    """The largest RMS of a sample."""
+    return y.flatten(1).square().mean(1).sqrt().max()

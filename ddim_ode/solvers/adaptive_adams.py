@@ -1,0 +1,257 @@
+"""An adaptive Adams method of variable step and order, each sample on its own: one evaluation a step.
+
+With the slope f of the ODE on a path, P_q the polynomial in the time u through the last q slopes, and Q_q through
+those and the one at the end of the step,
+
+    predict   y_p = y0 + int P_q du        evaluate  f(u1, y_p)        correct  y1 = y0 + int Q_q du
+
+y1 - y_p estimates the error of y_p, whose local order is q + 1; y1, one order better, is kept. So the error of a run
+falls in proportion to the tolerance. The orders next to q are estimated from the same slopes, and the one that
+promises the longest step is used (Shampine & Gordon 1975, "Computer Solution of Ordinary Differential Equations").
+
+On the path `flow` the state is bounded, and an error of it is an error of the image: data units. No other path measured
+as well (docs/adaptive.md).
+
+The last step has no evaluation of its own. It is taken as soon as two orders agree on where it ends.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from ddim_ode.denoiser import NonFiniteError
+from ddim_ode.ode import ProbabilityFlow, along
+from ddim_ode.paths import f64
+from ddim_ode.solvers.base import Adaptive, Control, Outcome, Watch
+
+POINTS, MASSES = (f64(a) for a in np.polynomial.legendre.leggauss(4))  # exact to degree 7
+SMALLEST = 1e-12  # step, in units of the interval
+
+
+class State(NamedTuple):
+    """The samples under way, first axis. Second axis of nodes and slopes: the newest first."""
+
+    rows: Tensor  # (B,) which samples of the batch these are
+    y: Tensor  # (B, *shape)
+    nodes: Tensor  # (B, K) times of the slopes; y is at the first
+    slopes: Tensor  # (B, K, *shape)
+    known: Tensor  # (B,) how many of them there are
+    order: Tensor  # (B,) how many the predictor uses
+    step: Tensor  # (B,) > 0
+
+
+def take(state: State, chosen: Tensor) -> State:
+    """The samples that are chosen, (B,) bool."""
+    return state if chosen.all() else State(*(x[chosen.to(x.device)] for x in state))
+
+
+@dataclass(frozen=True)
+class AdaptiveAdams(Adaptive):
+    """most: the largest order of the predictor.
+
+    aim: the error that the next step is made for, in tolerances. Errors of a run add up to the tolerance, and a larger
+    one is only rejected beyond it. safety: on that step. finish: how well two orders must agree about the end, in
+    tolerances. The values are the ones that measured best: docs/adaptive.md.
+    """
+
+    most: int = 6
+    aim: float = 0.3
+    safety: float = 0.8
+    finish: float = 0.03
+    growth: tuple[float, float] = (0.2, 2.5)
+
+    def solve(
+        self, ode: ProbabilityFlow, sigmas: Tensor, xbar: Tensor, control: Control, watch: Watch | None = None
+    ) -> Outcome:
+        journey = Journey(ode, xbar, sigmas)
+        state = self._first(journey, ode.enter(xbar, sigmas[0]), control)
+        while len(state.rows):
+            u0 = state.nodes[:, 0]
+            way = journey.end - u0
+            u1 = u0 + torch.minimum(state.step, way.abs()) * way.sign()
+            able = journey.affordable(state.rows, u1, control.max_nfe)
+            able &= state.step > SMALLEST * (journey.end - journey.begin).abs()
+            journey.abandon(take(state, ~able))
+            state, u1 = take(state, able), u1[able]
+            if len(state.rows):
+                state = self._step(journey, state, u1, control.tol)
+                journey.tell(state, watch)
+                state = self._finish(journey, state, control.tol)
+        return journey.outcome()
+
+    def _first(self, journey: "Journey", y: Tensor, control: Control) -> State:
+        count = len(y)
+        rows, ones = torch.arange(count), torch.ones(count, dtype=torch.int64)
+        step = math.sqrt(self.aim * control.tol) if control.first_step is None else control.first_step
+        nodes = torch.zeros(count, self.most, dtype=torch.float64)
+        nodes[:, 0] = journey.begin
+        slopes = y.new_zeros(count, self.most, *y.shape[1:])
+        slopes[:, 0] = journey.evaluate(rows, nodes[:, 0], y)
+        return State(rows, y, nodes, slopes, ones, ones, step * ones.double())
+
+    def _step(self, journey: "Journey", state: State, u1: Tensor, tol: float) -> State:
+        """Try to get to u1. What is accepted is there; what is not is where it was, with a shorter step."""
+        u0, q = state.nodes[:, 0], state.order
+        predicted = state.y + combine(integrals(state.nodes, q, u0, u1), state.slopes)
+        slope = journey.evaluate(state.rows, u1, predicted)
+        nodes = torch.cat([u1[:, None], state.nodes], 1)
+        slopes = torch.cat([slope[:, None], state.slopes], 1)
+
+        def correction(order: Tensor) -> Tensor:
+            weights = integrals(nodes, torch.where(order > 0, order + 1, 0), u0, u1)
+            weights[:, 1:] -= integrals(state.nodes, order, u0, u1)
+            return combine(weights, slopes)
+
+        def factor(order: Tensor, error: Tensor) -> Tensor:
+            """How much longer than this step one of that order may be; -1 where there is no such order."""
+            longer = self.safety * (self.aim * tol / error.clamp(min=1e-300)) ** (1 / (order + 1))
+            return torch.where(order > 0, longer.nan_to_num(nan=0.0), -1.0)
+
+        corrected = correction(q)
+        error = rms(corrected)
+        accepted = error <= tol
+        above = torch.where(q < state.known.clamp(max=self.most), q + 1, 0)
+        below, same, above = (
+            factor(q - 1, rms(correction(q - 1))),
+            factor(q, error) * 1.05,  # another order must be worth the change
+            torch.where(accepted, factor(above, rms(correction(above))), -1.0),
+        )
+        factors = torch.stack([below, same, above])
+        longer, best = factors.max(0)
+        order = q + best - 1
+        # At the first step nothing is known of order 2, but that it allows a longer one.
+        first = accepted & (state.known == 1)
+        order, longer = torch.where(first, 2, order), torch.where(first, 1.5 * longer, longer)
+        longer = torch.where(accepted, longer, longer.clamp(max=0.9)).clamp(*self.growth)
+
+        journey.record(state.rows, u1, accepted)
+        return State(
+            rows=state.rows,
+            y=torch.where(along(accepted, state.y) > 0, predicted + corrected, state.y),
+            nodes=torch.where(accepted[:, None], nodes[:, :-1], state.nodes),
+            slopes=torch.where(along(accepted, slopes) > 0, slopes[:, :-1], state.slopes),
+            known=(state.known + accepted).clamp(max=self.most),
+            order=order.clamp(max=self.most),
+            step=longer * (u1 - u0).abs(),
+        )
+
+    def _finish(self, journey: "Journey", state: State, tol: float) -> State:
+        """Take the last step of those for which two orders agree about its end; the others are left."""
+        u0, end = state.nodes[:, 0], journey.end.expand(len(state.rows))
+        of_state, of_slope = journey.ddim(journey.end)
+        least = torch.full((len(state.rows),), math.inf, dtype=torch.float64)
+        x = before = torch.empty_like(state.y)
+        for order in range(1, self.most + 1):
+            q = torch.where(order <= state.known, order, 0)
+            weights = of_state * integrals(state.nodes, q, u0, end)
+            weights += of_slope * lagrange(state.nodes, q, end[:, None])[..., 0]
+            now = of_state * state.y + combine(weights, state.slopes)
+            if order > 1:
+                gap = torch.where(q > 0, journey.scale * rms(now - before), math.inf)
+                x = torch.where(along(gap < least, x) > 0, now, x)
+                least = torch.minimum(gap, least)
+            before = now
+        there = least <= self.finish * tol
+        journey.arrive(state.rows[there], x[there.to(x.device)])
+        return take(state, ~there)
+
+
+class Journey:
+    """A batch under way: where its samples have been, what they have cost and where they have arrived."""
+
+    def __init__(self, ode: ProbabilityFlow, xbar: Tensor, sigmas: Tensor):
+        self.ode, self.sigma = ode, sigmas[-1]
+        self.begin, self.end = ode.path.u(sigmas[:2])
+        self.scale = ode.path.scale(sigmas[1])
+        self.x = xbar.clone()
+        self.nfe, self.rejected = torch.zeros(2, len(xbar), dtype=torch.int64)
+        self.converged = torch.ones(len(xbar), dtype=torch.bool)
+        self.visited = [[float(sigmas[0])] for _ in xbar]
+        self.rounds = 0
+
+    def evaluate(self, rows: Tensor, u: Tensor, y: Tensor) -> Tensor:
+        """The slopes of those samples, counted."""
+        part = self.ode.part(rows)
+        try:
+            slope = part(u, y)
+        except NonFiniteError as error:
+            error.step, error.sample = self.rounds + 1, int(rows[error.sample])
+            raise
+        self.nfe[rows] += part.nfe
+        return slope
+
+    def affordable(self, rows: Tensor, u: Tensor, most: int) -> Tensor:
+        """Whether each of them can still pay an evaluation at its time u."""
+        costs = [self.ode.model.evaluations(sigma) for sigma in self.ode.path.sigma(u).tolist()]
+        return self.nfe[rows] + torch.tensor(costs, dtype=torch.int64) <= most
+
+    def record(self, rows: Tensor, u: Tensor, accepted: Tensor) -> None:
+        self.rounds += 1
+        self.rejected[rows] += ~accepted
+        for row, sigma in zip(rows[accepted].tolist(), self.ode.path.sigma(u[accepted]).tolist(), strict=True):
+            self.visited[row].append(sigma)
+
+    def tell(self, state: State, watch: Watch | None) -> None:
+        if watch:
+            u = state.nodes[:, 0]
+            sigma = self.ode.path.sigma(u)
+            self.x[state.rows.to(self.x.device)] = self.ode.leave(state.y, sigma)
+            left = float(((self.end - u) / (self.end - self.begin)).sum()) / len(self.x)
+            watch(self.rounds, 1 - left, float(sigma.max()), self.x)
+
+    def ddim(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """What y and dy/du at time u count in one DDIM step to the last sigma: from u = end that is the destination."""
+        (a, b), (da, db) = self.ode.path.coefficients(u), self.ode.path.slopes(u)
+        return (db - self.sigma * da) / (a * db - da * b), (self.sigma * a - b) / (a * db - da * b)
+
+    def arrive(self, rows: Tensor, x: Tensor, converged: bool = True) -> None:
+        for row in rows.tolist():
+            if self.visited[row][-1] != float(self.sigma):
+                self.visited[row].append(float(self.sigma))
+        self.x[rows.to(x.device)] = x
+        self.converged[rows] = converged
+
+    def abandon(self, state: State) -> None:
+        """The rest in one DDIM step, for which the slope is there already."""
+        weights = self.ddim(state.nodes[:, 0])
+        of_state, of_slope = (along(w, state.y) for w in weights)
+        self.arrive(state.rows, of_state * state.y + of_slope * state.slopes[:, 0], converged=False)
+
+    def outcome(self) -> Outcome:
+        steps = torch.tensor([len(sigmas) - 1 for sigmas in self.visited])
+        sigmas = pad_sequence([f64(s) for s in self.visited], batch_first=True, padding_value=math.nan)
+        return Outcome(self.x, self.nfe, steps, self.rejected, sigmas, self.converged)
+
+
+def lagrange(nodes: Tensor, order: Tensor, u: Tensor) -> Tensor:
+    """Values (B, K, P) at times u (B, P) of the Lagrange polynomials of each sample's first nodes, 0 for the others.
+
+    nodes (B, K); order (B,) says how many of them count.
+    """
+    used = torch.arange(nodes.shape[1]) < order[:, None]
+    pairs = used[:, :, None] & used[:, None, :] & ~torch.eye(nodes.shape[1], dtype=torch.bool)
+    apart = torch.where(pairs, nodes[:, :, None] - nodes[:, None, :], 1.0)
+    factors = (u[:, None, None, :] - nodes[:, None, :, None]) / apart[..., None]
+    return used[..., None] * torch.where(pairs[..., None], factors, 1.0).prod(2)
+
+
+def integrals(nodes: Tensor, order: Tensor, u0: Tensor, u1: Tensor) -> Tensor:
+    """(B, K): of those polynomials from u0 to u1, (B,) each."""
+    half = (u1 - u0) / 2
+    u = u0[:, None] + half[:, None] * (1 + POINTS)
+    return half[:, None] * (lagrange(nodes, order, u) * MASSES).sum(2)
+
+
+def combine(weights: Tensor, slopes: Tensor) -> Tensor:
+    """Weighted sums of slopes: (B, K) and (B, K, *shape) give (B, *shape)."""
+    return torch.einsum("bk,bk...->b...", weights.to(slopes), slopes)
+
+
+def rms(y: Tensor) -> Tensor:
+    """Of each sample, (B,) float64 on the CPU, where steps are decided."""
+    return y.flatten(1).square().mean(1).sqrt().to("cpu", torch.float64)
