@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from helpers import PATHS, Counting, labelled, tiny_unet
+from helpers import PATHS, Counting, f64, labelled, tiny_unet
 
 from ddim_ode import guidance, paths
 from ddim_ode.denoiser import Denoiser, NonFiniteError
@@ -95,7 +95,7 @@ def test_every_sample_may_have_a_sigma_of_its_own(sigmas, together, monkeypatch)
     counting = Counting(MIXTURE.denoiser(CHART).net)
     model = Guided(Denoiser(counting, CHART, "noise", MIXTURE.shape, 3), 2.0, sigma_range=(0.4, 2.0))
     xbar = MIXTURE.sample(5, seed=0, sigma=1.0)
-    whole = model(xbar, torch.tensor(sigmas), LABELS)
+    whole = model(xbar, f64(sigmas), LABELS)
     passes = counting.rows
     alone = [model(xbar[i : i + 1], sigmas[i], LABELS[i : i + 1]) for i in range(5)]
     torch.testing.assert_close(whole.data, torch.cat([p.data for p in alone]), rtol=1e-12, atol=1e-12)
@@ -113,7 +113,7 @@ def test_a_broken_network_names_the_sample_with_a_sigma_of_its_own():
     labels = torch.tensor([0, 0, 1, 2, 0])
     for sigmas in ([0.1, 0.5, 0.1, 0.5, 0.1], [0.5, 0.1, 0.5, 0.1, 0.5]):
         with pytest.raises(NonFiniteError) as caught:
-            model(torch.zeros(5, 2), torch.tensor(sigmas), labels)
+            model(torch.zeros(5, 2), f64(sigmas), labels)
         assert caught.value.sample == 3
         assert caught.value.sigma == pytest.approx(sigmas[3])
 
