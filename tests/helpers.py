@@ -72,8 +72,20 @@ def labelled(shape: tuple[int, ...] = (2, 3), components: int = 5, classes: int 
     return GaussianMixture(means, 0.1 + 0.05 * k, 1 + k, torch.arange(components) % classes)
 
 
+def rms(x: Tensor) -> Tensor:
+    """Of each sample, (B,)."""
+    return x.double().flatten(1).square().mean(1).sqrt()
+
+
 def f64(x: object) -> Tensor:
     return torch.as_tensor(x, dtype=torch.float64)
+
+
+MIXTURES = {
+    "labelled": labelled(),
+    "two modes": two_modes(),
+    "tight": GaussianMixture(normal(20, 1, 4, 4, seed=3), 0.1),
+}
 
 
 def randomise(net: UNet, seed: int) -> UNet:

@@ -65,6 +65,11 @@ class AdaptiveAdams(Adaptive):
     finish: float = 0.03
     growth: tuple[float, float] = (0.2, 2.5)
 
+    @property
+    def depth(self) -> int:
+        """Slopes to remember: two at least, for the last step."""
+        return max(2, self.most)
+
     def solve(
         self, ode: ProbabilityFlow, sigmas: Tensor, xbar: Tensor, control: Control, watch: Watch | None = None
     ) -> Outcome:
@@ -88,9 +93,9 @@ class AdaptiveAdams(Adaptive):
         count = len(y)
         rows, ones = torch.arange(count), torch.ones(count, dtype=torch.int64)
         step = math.sqrt(self.aim * control.tol) if control.first_step is None else control.first_step
-        nodes = torch.zeros(count, self.most, dtype=torch.float64)
+        nodes = torch.zeros(count, self.depth, dtype=torch.float64)
         nodes[:, 0] = journey.begin
-        slopes = y.new_zeros(count, self.most, *y.shape[1:])
+        slopes = y.new_zeros(count, self.depth, *y.shape[1:])
         slopes[:, 0] = journey.evaluate(rows, nodes[:, 0], y)
         return State(rows, y, nodes, slopes, ones, ones, step * ones.double())
 
@@ -135,7 +140,7 @@ class AdaptiveAdams(Adaptive):
             y=torch.where(along(accepted, state.y) > 0, predicted + corrected, state.y),
             nodes=torch.where(accepted[:, None], nodes[:, :-1], state.nodes),
             slopes=torch.where(along(accepted, slopes) > 0, slopes[:, :-1], state.slopes),
-            known=(state.known + accepted).clamp(max=self.most),
+            known=(state.known + accepted).clamp(max=self.depth),
             order=order.clamp(max=self.most),
             step=longer * (u1 - u0).abs(),
         )
@@ -146,7 +151,7 @@ class AdaptiveAdams(Adaptive):
         of_state, of_slope = journey.ddim(journey.end)
         least = torch.full((len(state.rows),), math.inf, dtype=torch.float64)
         x = before = torch.empty_like(state.y)
-        for order in range(1, self.most + 1):
+        for order in range(1, self.depth + 1):
             q = torch.where(order <= state.known, order, 0)
             weights = of_state * integrals(state.nodes, q, u0, end)
             weights += of_slope * lagrange(state.nodes, q, end[:, None])[..., 0]

@@ -1,0 +1,100 @@
+"""The adaptive Adams method: the tolerance is the error, at any order, on mixtures and on the network that ships."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from helpers import MIXTURES, PATHS, f64, network, rms
+
+from ddim_ode import METHODS, paths
+from ddim_ode.denoiser import Denoiser
+from ddim_ode.sampling import carry, sample
+from ddim_ode.solvers import Control, Method
+from ddim_ode.solvers.adaptive_adams import AdaptiveAdams, integrals, lagrange
+
+TOLS = [1e-1, 3e-2, 1e-2, 3e-3, 1e-3]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_the_tolerance_is_the_error(mixture, schedule):
+    model = MIXTURES[mixture].denoiser(PATHS[schedule])
+    exact = sample(model, "rk4", nfe=2001, grid="log_snr", seeds=range(64), dtype=torch.float64).x
+    for tol in TOLS:
+        error = rms(sample(model, "adaptive", tol=tol, seeds=range(64), dtype=torch.float64).x - exact)
+        assert error.median() <= tol
+        assert error.quantile(0.9) <= 3 * tol
+
+
+def test_the_tolerance_is_the_error_of_the_network():
+    model, arguments = network(), {"seeds": range(8), "labels": torch.arange(8) % 10}
+    exact = sample(model, "rk4", nfe=241, grid="log_snr", dtype=torch.float64, **arguments).x
+    for tol in (1e-1, 3e-2, 1e-2):
+        error = rms(sample(model, "adaptive", tol=tol, **arguments).x - exact)
+        assert error.median() <= tol
+        assert error.quantile(0.9) <= 3 * tol
+
+
+@cache
+def smooth() -> tuple[Denoiser, torch.Tensor]:
+    """A mixture and where seeds 0..7 end."""
+    model = MIXTURES["labelled"].denoiser(PATHS["linear"])
+    return model, sample(model, "rk4", nfe=4001, grid="log_snr", seeds=range(8), dtype=torch.float64).x
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+def test_the_error_falls_with_the_tolerance_at_any_order(most):
+    model, exact = smooth()
+    method = Method(AdaptiveAdams(most=most), paths.flow, "", most, 1, "")
+    tols = np.geomspace(1e-2, 1e-4 if most == 1 else 1e-6, 5)
+    runs = [sample(model, method, tol=tol, seeds=range(8), max_nfe=20_000, dtype=torch.float64) for tol in tols]
+    errors = [rms(run.x - exact).median().item() for run in runs]
+    assert np.polyfit(np.log(tols), np.log(errors), 1)[0] > most / (most + 1) - 0.2
+
+
+def test_a_higher_order_is_worth_it():
+    """Where the solution is smooth and the tolerance small."""
+    model, _ = smooth()
+    spent = []
+    for most in range(2, 7):
+        method = Method(AdaptiveAdams(most=most), paths.flow, "", most, 1, "")
+        spent.append(sample(model, method, tol=1e-6, seeds=range(8), max_nfe=20_000, dtype=torch.float64).nfe.sum())
+    assert spent == sorted(spent, reverse=True)
+    assert spent[-1] < spent[0] / 3
+
+
+def test_there_and_back():
+    model = MIXTURES["labelled"].denoiser(PATHS["linear"])
+    x = MIXTURES["labelled"].sample(32, seed=0, sigma=0.02)
+    for tol in (1e-2, 1e-4):
+        steering = Control(tol, 1000)
+        up = carry(model, METHODS["adaptive"], f64([0.02, 100.0]), x, None, steering)
+        down = carry(model, METHODS["adaptive"], f64([100.0, 0.02]), up.x, None, steering)
+        assert up.converged.all()
+        assert rms(up.x).median() == pytest.approx(100, rel=0.2)
+        assert rms(down.x - x).quantile(0.9) <= 3 * tol
+
+
+# --- weights
+
+
+def test_the_polynomials_are_those_of_lagrange():
+    nodes = f64([[0.9, 1.0, 1.3, 1.7], [0.2, 0.1, 0.0, 0.0]])
+    order = torch.tensor([4, 2])
+    at = f64([[0.5, 0.8], [0.3, 0.4]])
+    values = lagrange(nodes, order, at)
+    for row, count in ((0, 4), (1, 2)):
+        for k in range(count):
+            power = nodes[row, :count] ** k
+            torch.testing.assert_close(power @ values[row, :count], at[row] ** k, rtol=1e-12, atol=1e-12)
+    assert (values[1, 2:] == 0).all()
+
+
+def test_the_integrals_are_exact_up_to_order_7():
+    nodes = f64([[0.9, 1.0, 1.1, 1.3, 1.4, 1.6, 1.7]])
+    for count in range(1, 8):
+        weights = integrals(nodes, torch.tensor([count]), f64([0.9]), f64([0.7]))[0]
+        for k in range(count):
+            power = (nodes[0] ** k) @ weights
+            assert power == pytest.approx((0.7 ** (k + 1) - 0.9 ** (k + 1)) / (k + 1), rel=1e-9)
