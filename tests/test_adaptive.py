@@ -1,4 +1,4 @@
-"""Adaptive methods: samples of their own, budgets and ends, and how they fail. The tolerance: test_adaptive_adams.py."""
+"""Adaptive methods: samples of their own, budgets, ends and failures. For the tolerance see test_adaptive_adams.py."""
 
 import dataclasses
 import math

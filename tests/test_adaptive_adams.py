@@ -81,20 +81,23 @@ def test_there_and_back():
 
 def test_the_polynomials_are_those_of_lagrange():
     nodes = f64([[0.9, 1.0, 1.3, 1.7], [0.2, 0.1, 0.0, 0.0]])
-    order = torch.tensor([4, 2])
+    orders = torch.tensor([[4, 1], [2, 0]])
     at = f64([[0.5, 0.8], [0.3, 0.4]])
-    values = lagrange(nodes, order, at)
+    values = lagrange(nodes, orders, at)
     for row, count in ((0, 4), (1, 2)):
         for k in range(count):
             power = nodes[row, :count] ** k
-            torch.testing.assert_close(power @ values[row, :count], at[row] ** k, rtol=1e-12, atol=1e-12)
-    assert (values[1, 2:] == 0).all()
+            torch.testing.assert_close(power @ values[row, 0, :count], at[row] ** k, rtol=1e-12, atol=1e-12)
+    assert (values[1, 0, 2:] == 0).all()
+    assert (values[0, 1, 0] == 1).all()
+    assert (values[0, 1, 1:] == 0).all()
+    assert (values[1, 1] == 0).all()
 
 
 def test_the_integrals_are_exact_up_to_order_7():
     nodes = f64([[0.9, 1.0, 1.1, 1.3, 1.4, 1.6, 1.7]])
     for count in range(1, 8):
-        weights = integrals(nodes, torch.tensor([count]), f64([0.9]), f64([0.7]))[0]
+        weights = integrals(nodes, torch.tensor([[count]]), f64([0.9]), f64([0.7]))[0, 0]
         for k in range(count):
             power = (nodes[0] ** k) @ weights
             assert power == pytest.approx((0.7 ** (k + 1) - 0.9 ** (k + 1)) / (k + 1), rel=1e-9)

@@ -102,67 +102,57 @@ class AdaptiveAdams(Adaptive):
     def _step(self, journey: "Journey", state: State, u1: Tensor, tol: float) -> State:
         """Try to get to u1. What is accepted is there; what is not is where it was, with a shorter step."""
         u0, q = state.nodes[:, 0], state.order
-        predicted = state.y + combine(integrals(state.nodes, q, u0, u1), state.slopes)
+        predicted = state.y + combine(integrals(state.nodes, q[:, None], u0, u1), state.slopes)[:, 0]
         slope = journey.evaluate(state.rows, u1, predicted)
         nodes = torch.cat([u1[:, None], state.nodes], 1)
         slopes = torch.cat([slope[:, None], state.slopes], 1)
 
-        def correction(order: Tensor) -> Tensor:
-            weights = integrals(nodes, torch.where(order > 0, order + 1, 0), u0, u1)
-            weights[:, 1:] -= integrals(state.nodes, order, u0, u1)
-            return combine(weights, slopes)
+        # What the new slope corrects at order q and at those next to it; 0 stands for one that cannot be.
+        orders = torch.stack([q - 1, q, torch.where(q < state.known.clamp(max=self.most), q + 1, 0)], 1)
+        weights = integrals(nodes, torch.where(orders > 0, orders + 1, 0), u0, u1)
+        weights[..., 1:] -= integrals(state.nodes, orders, u0, u1)
+        corrections = combine(weights, slopes)
+        errors = rms(corrections)
+        accepted = errors[:, 1] <= tol
 
-        def factor(order: Tensor, error: Tensor) -> Tensor:
-            """How much longer than this step one of that order may be; -1 where there is no such order."""
-            longer = self.safety * (self.aim * tol / error.clamp(min=1e-300)) ** (1 / (order + 1))
-            return torch.where(order > 0, longer.nan_to_num(nan=0.0), -1.0)
-
-        corrected = correction(q)
-        error = rms(corrected)
-        accepted = error <= tol
-        above = torch.where(q < state.known.clamp(max=self.most), q + 1, 0)
-        below, same, above = (
-            factor(q - 1, rms(correction(q - 1))),
-            factor(q, error) * 1.05,  # another order must be worth the change
-            torch.where(accepted, factor(above, rms(correction(above))), -1.0),
-        )
-        factors = torch.stack([below, same, above])
-        longer, best = factors.max(0)
+        # How much longer than this step the next may be with each of them.
+        longer = (self.safety * (self.aim * tol / errors.clamp(min=1e-300)) ** (1 / (orders + 1))).nan_to_num(nan=0.0)
+        longer[:, 1] *= 1.05  # another order must be worth the change
+        longer[orders == 0] = -1.0
+        longer[~accepted, 2] = -1.0
+        growth, best = longer.max(1)
         order = q + best - 1
-        # At the first step nothing is known of order 2, but that it allows a longer one.
-        first = accepted & (state.known == 1)
-        order, longer = torch.where(first, 2, order), torch.where(first, 1.5 * longer, longer)
-        longer = torch.where(accepted, longer, longer.clamp(max=0.9)).clamp(*self.growth)
+        # After the first step nothing is known of order 2, but that it allows a longer one.
+        first = accepted & (state.known == 1) & (self.most > 1)
+        order, growth = torch.where(first, 2, order), torch.where(first, 1.5 * growth, growth)
+        growth = torch.where(accepted, growth, growth.clamp(max=0.9)).clamp(*self.growth)
 
         journey.record(state.rows, u1, accepted)
         return State(
             rows=state.rows,
-            y=torch.where(along(accepted, state.y) > 0, predicted + corrected, state.y),
+            y=torch.where(along(accepted, state.y).bool(), predicted + corrections[:, 1], state.y),
             nodes=torch.where(accepted[:, None], nodes[:, :-1], state.nodes),
-            slopes=torch.where(along(accepted, slopes) > 0, slopes[:, :-1], state.slopes),
+            slopes=torch.where(along(accepted, slopes).bool(), slopes[:, :-1], state.slopes),
             known=(state.known + accepted).clamp(max=self.depth),
-            order=order.clamp(max=self.most),
-            step=longer * (u1 - u0).abs(),
+            order=order,
+            step=growth * (u1 - u0).abs(),
         )
 
     def _finish(self, journey: "Journey", state: State, tol: float) -> State:
         """Take the last step of those for which two orders agree about its end; the others are left."""
-        u0, end = state.nodes[:, 0], journey.end.expand(len(state.rows))
         of_state, of_slope = journey.ddim(journey.end)
-        least = torch.full((len(state.rows),), math.inf, dtype=torch.float64)
-        x = before = torch.empty_like(state.y)
-        for order in range(1, self.depth + 1):
-            q = torch.where(order <= state.known, order, 0)
-            weights = of_state * integrals(state.nodes, q, u0, end)
-            weights += of_slope * lagrange(state.nodes, q, end[:, None])[..., 0]
-            now = of_state * state.y + combine(weights, state.slopes)
-            if order > 1:
-                gap = torch.where(q > 0, journey.scale * rms(now - before), math.inf)
-                x = torch.where(along(gap < least, x) > 0, now, x)
-                least = torch.minimum(gap, least)
-            before = now
+        u0, end = state.nodes[:, 0], journey.end.expand(len(state.rows))
+        orders = torch.arange(1, self.depth + 1).expand(len(state.rows), -1)
+        possible = orders <= state.known[:, None]
+        orders = torch.where(possible, orders, 0)
+        weights = of_state * integrals(state.nodes, orders, u0, end)
+        weights += of_slope * lagrange(state.nodes, orders, end[:, None])[..., 0]
+        x = of_state * state.y[:, None] + combine(weights, state.slopes)
+        gaps = torch.where(possible[:, 1:], journey.scale * rms(x.diff(dim=1)), math.inf)
+        least, best = gaps.min(1)
         there = least <= self.finish * tol
-        journey.arrive(state.rows[there], x[there.to(x.device)])
+        rows = there.nonzero().flatten()
+        journey.arrive(state.rows[rows], x[rows.to(x.device), best[rows].to(x.device) + 1])
         return take(state, ~there)
 
 
@@ -233,30 +223,30 @@ class Journey:
         return Outcome(self.x, self.nfe, steps, self.rejected, sigmas, self.converged)
 
 
-def lagrange(nodes: Tensor, order: Tensor, u: Tensor) -> Tensor:
-    """Values (B, K, P) at times u (B, P) of the Lagrange polynomials of each sample's first nodes, 0 for the others.
+def lagrange(nodes: Tensor, orders: Tensor, u: Tensor) -> Tensor:
+    """Values (B, Q, K, P) at times u (B, P) of the Lagrange polynomials of each sample's first nodes.
 
-    nodes (B, K); order (B,) says how many of them count.
+    nodes (B, K); orders (B, Q) say how many of them count, in Q ways; the others get 0.
     """
-    used = torch.arange(nodes.shape[1]) < order[:, None]
-    pairs = used[:, :, None] & used[:, None, :] & ~torch.eye(nodes.shape[1], dtype=torch.bool)
-    apart = torch.where(pairs, nodes[:, :, None] - nodes[:, None, :], 1.0)
-    factors = (u[:, None, None, :] - nodes[:, None, :, None]) / apart[..., None]
-    return used[..., None] * torch.where(pairs[..., None], factors, 1.0).prod(2)
+    used = torch.arange(nodes.shape[1]) < orders[..., None]
+    pairs = used[..., :, None] & used[..., None, :] & ~torch.eye(nodes.shape[1], dtype=torch.bool)
+    apart = nodes[:, :, None] - nodes[:, None, :]
+    factors = (u[:, None, None, :] - nodes[:, None, :, None]) / torch.where(apart == 0, 1.0, apart)[..., None]
+    return used[..., None] * torch.where(pairs[..., None], factors[:, None], 1.0).prod(3)
 
 
-def integrals(nodes: Tensor, order: Tensor, u0: Tensor, u1: Tensor) -> Tensor:
-    """(B, K): of those polynomials from u0 to u1, (B,) each."""
+def integrals(nodes: Tensor, orders: Tensor, u0: Tensor, u1: Tensor) -> Tensor:
+    """(B, Q, K): of those polynomials from u0 to u1, (B,) each."""
     half = (u1 - u0) / 2
     u = u0[:, None] + half[:, None] * (1 + POINTS)
-    return half[:, None] * (lagrange(nodes, order, u) * MASSES).sum(2)
+    return half[:, None, None] * (lagrange(nodes, orders, u) * MASSES).sum(3)
 
 
 def combine(weights: Tensor, slopes: Tensor) -> Tensor:
-    """Weighted sums of slopes: (B, K) and (B, K, *shape) give (B, *shape)."""
-    return torch.einsum("bk,bk...->b...", weights.to(slopes), slopes)
+    """Weighted sums of slopes: (B, Q, K) and (B, K, *shape) give (B, Q, *shape)."""
+    return torch.einsum("bqk,bk...->bq...", weights.to(slopes), slopes)
 
 
 def rms(y: Tensor) -> Tensor:
-    """Of each sample, (B,) float64 on the CPU, where steps are decided."""
-    return y.flatten(1).square().mean(1).sqrt().to("cpu", torch.float64)
+    """Of y (B, Q, *shape), (B, Q) float64 on the CPU, where steps are decided."""
+    return y.flatten(2).square().mean(2).sqrt().to("cpu", torch.float64)

@@ -19,11 +19,10 @@ class DivergedError(DDIMError):
 
 
 class Step(NamedTuple):
-    """The state after a step, what the solver wants back at the next one, and its error estimate if it has one."""
+    """The state after a step, and what the solver wants back at the next one."""
 
     y: Tensor
     state: Any
-    error: Tensor | None = None
 
 
 class Solver(Protocol):
@@ -148,7 +147,7 @@ def integrate(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, xbar: Tensor
     n, steps = 0, len(sigmas) - 1
     try:
         for n in range(len(nodes) - 1):
-            y, state, _ = solver.step(ode, u[n], u[n + 1], y, state)
+            y, state = solver.step(ode, u[n], u[n + 1], y, state)
             if watch:
                 watch(n + 1, (n + 1) / steps, float(nodes[n + 1]), ode.leave(y, nodes[n + 1]))
         xbar = ode.leave(y, nodes[-1])
