@@ -11,16 +11,13 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ddim_ode import __version__
-from ddim_ode.display import explain, print_json, print_table, progress, text
+from ddim_ode.display import explain, kind_of, print_json, print_table, progress, report, text
 from ddim_ode.outputs import new_folder
-
-if TYPE_CHECKING:
-    from ddim_ode import runs
 
 app = typer.Typer(
     help="Sample diffusion models by solving an ODE in the noise-to-signal ratio sigma, at a measured cost (NFE).",
@@ -125,20 +122,20 @@ def methods(as_json: Json = False) -> None:
     """List the sampling methods and the grids of sigma they run on.
 
     The order is that of the error, start and end included: a first or last step of Euler limits many methods to 2.
+
+    An adaptive method takes --tol and chooses its steps, for each sample its own. Where they are coupled a batch shares
+    them, and a sample depends on its companions.
     """
     from ddim_ode.grids import GRIDS
     from ddim_ode.solvers import METHODS
 
-    columns = ("order", "evaluations", "deterministic", "adaptive", "invertible", "grid", "summary")
+    columns = ("order", "evaluations", "deterministic", "adaptive", "per_sample", "invertible", "grid", "summary")
     rows = [{"name": name, **{column: getattr(m, column) for column in columns}} for name, m in METHODS.items()]
     grids = [{"grid": name, "summary": (rule.__doc__ or "").partition("\n")[0]} for name, rule in GRIDS.items()]
     if as_json:
         print_json({"methods": rows, "grids": grids})
     else:
-        kinds = [
-            {**row, "nfe/step": row["evaluations"], "kind": " ".join(kind for kind in columns[2:5] if row[kind])}
-            for row in rows
-        ]
+        kinds = [{**row, "nfe/step": row["evaluations"], "kind": kind_of(row)} for row in rows]
         print_table(("name", "order", "nfe/step", "kind", "grid", "summary"), kinds)
         print_table(("grid", "summary"), grids)
 
@@ -150,7 +147,16 @@ def sample(
     model: Annotated[str | None, MODEL] = None,
     method: Annotated[str, typer.Option(help="Solver; `ddim-ode methods` lists them.")] = "ddim",
     nfe: Annotated[
-        int | None, typer.Option(help="Most network evaluations a sample may cost.", show_default="20")
+        int | None,
+        typer.Option(help="Most evaluations a sample may cost (adaptive methods: on average).", show_default="20"),
+    ] = None,
+    tol: Annotated[
+        float | None,
+        typer.Option(help="Adaptive methods: error to accept, RMS over an image in [-1, 1].", show_default="0.01"),
+    ] = None,
+    max_nfe: Annotated[
+        int | None,
+        typer.Option(help="Adaptive methods: evaluations after which one DDIM step must do.", show_default="1000"),
     ] = None,
     count: Annotated[
         int | None, typer.Option("-n", metavar="N", help="How many samples: seeds 0..N-1.", show_default="16")
@@ -177,6 +183,9 @@ def sample(
     batch_size: Annotated[int | None, typer.Option(help="Samples integrated at once.", show_default="128")] = None,
     device: Annotated[Device, typer.Option(help="Where the network runs; auto is a GPU if there is one.")] = Device.cpu,
     images: Annotated[bool, typer.Option("--images", help="Write every sample as a PNG too.")] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Adaptive methods: write trace.png too, the steps of each sample.")
+    ] = False,
     manifest: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Recreate the samples of a manifest.json, bit for bit; no MODEL then."),
@@ -189,43 +198,50 @@ def sample(
     if manifest is None and model is None:
         context.fail("give a MODEL, or --manifest FILE to recreate samples")
     if manifest is not None:
-        free = {"manifest", "out", "images", "overwrite", "as_json"}
+        free = {"manifest", "out", "images", "trace", "overwrite", "as_json"}
         extra = [written for name, written in given.items() if name not in free]
         if extra:
             context.fail(f"--manifest says it all; leave out {', '.join(extra)}")
-    from ddim_ode import runs
+    from ddim_ode import options, runs
     from ddim_ode.checkpoints import bundled, load
     from ddim_ode.sampling import DEFAULT_BATCH
     from ddim_ode.solvers import get_method
 
-    sigmas = None
+    record = None
     if manifest is not None:
-        network, settings, sigmas = runs.recall(manifest)
+        network, record = runs.recall(manifest)
+        settings = record.arguments
     else:
         get_method(method)
         settings = runs.Settings(
             model=str(model) if model in bundled() else str(Path(str(model)).resolve()),
             method=method,
             nfe=nfe,
-            seeds=runs.parse_seeds(seeds, count),
-            label=runs.parse_label(label),
+            tol=tol,
+            max_nfe=max_nfe,
+            seeds=options.parse_seeds(seeds, count),
+            label=options.parse_label(label),
             guidance=guidance,
-            guidance_range=runs.parse_guidance_range(guidance_range),
-            grid=runs.parse_grid(grid),
+            guidance_range=options.parse_guidance_range(guidance_range),
+            grid=options.parse_grid(grid),
             final=final.value,
             dtype=dtype.value,
             batch_size=DEFAULT_BATCH if batch_size is None else batch_size,
-            device=runs.pick_device(device.value),
+            device=options.pick_device(device.value),
         )
         if isinstance(settings.grid, tuple) and "final" in given:
             context.fail("an explicit --grid ends where it says; leave --final out")
         network = load(str(model))
     if images and not runs.has_pictures(network):
         context.fail(f"samples of shape {network.shape} are no pictures; leave --images out")
-    with new_folder(out, overwrite) as folder, progress(len(settings.seeds)) as update:
-        drawn = runs.draw(network, settings, sigmas, update)
-        record = runs.write(folder, network, settings, drawn, images)
-    _report(out, record, runs.has_pictures(network), as_json)
+    if trace and not runs.has_trace(settings.method):
+        method = settings.method
+        context.fail(f"{method} does not choose its steps, or not visibly; leave --trace out, or use --method adaptive")
+    search = "looking for the tolerance" if record is None and settings.nfe and get_method(method).adaptive else ""
+    with new_folder(out, overwrite) as folder, progress(len(settings.seeds), search) as update:
+        drawn = runs.draw(network, settings, record, update)
+        record = runs.write(folder, network, settings, drawn, images, trace)
+    report(out, record, drawn.solution, as_json)
 
 
 def _given(context: typer.Context) -> dict[str, str]:
@@ -238,20 +254,6 @@ def _given(context: typer.Context) -> dict[str, str]:
             option = parameter.opts[0]
             written[name] = option if option.startswith("-") else name.upper()
     return written
-
-
-def _report(out: Path, record: "runs.Manifest", pictures: bool, as_json: bool) -> None:
-    count, nfe = len(record.arguments.seeds), record.nfe
-    speed = count / record.seconds
-    if as_json:
-        files = {"samples": out / "samples.safetensors", "manifest": out / "manifest.json"}
-        files |= {"grid": out / "grid.png"} if pictures else {}
-        cost = {"nfe": nfe.model_dump(), "seconds": record.seconds, "images_per_second": speed}
-        print_json({"out": str(out), **{k: str(v) for k, v in files.items()}, "count": count, **cost})
-    else:
-        spent = f"{nfe.min}" if nfe.min == nfe.max else f"{nfe.min} to {nfe.max}"
-        print(out / "grid.png" if pictures else out)
-        print(f"{count} samples, measured NFE {spent}, {record.seconds:.2f} s, {speed:.1f} images/s")
 
 
 @app.command()

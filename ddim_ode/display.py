@@ -1,26 +1,35 @@
 """What the command line shows: JSON for machines, tables, a progress bar and one-line errors for people."""
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddim_ode.errors import DDIMError
 
 if TYPE_CHECKING:
+    from ddim_ode.runs import Manifest
     from ddim_ode.sampling import Progress as SamplingProgress
+    from ddim_ode.solvers import Solution
+
+FILES = {"samples": "samples.safetensors", "manifest": "manifest.json", "grid": "grid.png", "trace": "trace.png"}
+ROWS = 12  # of a histogram
+WIDTH = 50
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Callable[["SamplingProgress"], None]]:
-    """A bar on stderr, where that is a terminal; the callback moves it."""
+def progress(total: int, status: str = "") -> Iterator[Callable[["SamplingProgress"], None]]:
+    """A bar on stderr, where that is a terminal; the callback moves it, and until then it shows the status."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("sampling"), BarColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, status="")
+        task = bar.add_task("", total=None, status=status)
 
         def update(now: "SamplingProgress") -> None:
             done = now.samples.start + len(now.samples) * now.share
@@ -29,6 +38,67 @@ def progress(total: int) -> Iterator[Callable[["SamplingProgress"], None]]:
             bar.update(task, total=total, completed=done, status=status)
 
         yield update
+
+
+def report(out: Path, record: "Manifest", solution: "Solution", as_json: bool = False) -> None:
+    """What a run of `ddim-ode sample` has written, and what it cost."""
+    from ddim_ode.runs import spread
+
+    nfe, count = record.nfe, len(solution.nfe)
+    steps, rejected = spread(solution.steps), spread(solution.rejected)
+    short = count - int(solution.converged.sum())
+    files = {name: str(out / file) for name, file in FILES.items() if (out / file).is_file()}
+    speed = count / record.seconds
+    if as_json:
+        spent: dict[str, Any] = {
+            "nfe": nfe.model_dump(),
+            "steps": steps.model_dump(),
+            "rejected": rejected.model_dump(),
+        }
+        spent |= {"tol": record.tol, "not_converged": short, "seconds": record.seconds, "images_per_second": speed}
+        print_json({"out": str(out), **files, "count": count, **spent})
+    else:
+        pictures = [files[name] for name in ("grid", "trace") if name in files]
+        print(*(pictures or [str(out)]), sep="\n")
+        cost = f"{nfe.min}"
+        if nfe.min < nfe.max:
+            cost += f" to {nfe.max} (median {nfe.median:g}, mean {nfe.mean:.1f})"
+        total = "1 sample" if count == 1 else f"{count} samples"
+        print(f"{total}, measured NFE {cost}, {record.seconds:.2f} s, {speed:.1f} images/s")
+        if record.tol is not None:
+            tol, budget = f"{record.tol:.4g}", record.arguments.nfe
+            found = "" if budget is None else f", found for --nfe {budget} (--tol {tol} spares the search)"
+            print(f"tol {tol}{found}: {steps.mean:.1f} steps accepted and {rejected.mean:.1f} rejected a sample")
+        if nfe.min < nfe.max:
+            print(histogram(solution.nfe.tolist()))
+    if short:
+        print(_warning(short, count, record), file=sys.stderr)
+
+
+def _warning(short: int, count: int, record: "Manifest") -> str:
+    from ddim_ode.planning import DEFAULT_MOST
+
+    settings = record.arguments
+    return (
+        f"warning: {short} of {count} samples did not reach tol={record.tol:.4g} within"
+        f" {settings.max_nfe or DEFAULT_MOST} evaluations: one DDIM step took them the rest of the way;"
+        f" use a larger --max-nfe, or {'a larger --tol' if settings.nfe is None else 'a smaller --nfe'}"
+    )
+
+
+def histogram(counts: Sequence[int], rows: int = ROWS, width: int = WIDTH) -> str:
+    """How often each number occurs, a line each; neighbours share a line where there would be more than `rows`."""
+    low, high = min(counts), max(counts)
+    size = -(-(high - low + 1) // rows)
+    found = Counter((n - low) // size for n in counts)
+    names, most = [], max(found.values())
+    for first in range(low, high + 1, size):
+        names.append(f"{first}" if size == 1 else f"{first}-{first + size - 1}")
+    lines = []
+    for row, name in enumerate(names):
+        bar = "#" * -(-found[row] * min(width, most) // most)
+        lines.append(f"  NFE {name:>{len(names[-1])}} {found[row]:>{len(str(most))}} {bar}".rstrip())
+    return "\n".join(lines)
 
 
 def print_json(record: Mapping[str, Any]) -> None:
@@ -48,6 +118,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> No
     if not console.is_terminal:  # for grep and the like: a row a line
         console = Console(width=1000)
     console.print(table)
+
+
+def kind_of(method: Mapping[str, Any]) -> str:
+    """What is out of the ordinary about a method, in words."""
+    words = {
+        "adaptive": method["adaptive"],
+        "coupled": not method["per_sample"],
+        "stochastic": not method["deterministic"],
+        "invertible": method["invertible"],
+    }
+    return ", ".join(word for word, holds in words.items() if holds)
 
 
 def text(value: Any) -> str:

@@ -10,24 +10,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save
+from torch import Tensor
 
 from ddim_ode.checkpoints import CheckpointError, load
 from ddim_ode.config import ConfigError, ModelConfig, parse
 from ddim_ode.denoiser import Denoiser
-from ddim_ode.errors import unknown
 from ddim_ode.files import replacing
-from ddim_ode.grids import GRIDS, Final, GridError
+from ddim_ode.grids import Final
 from ddim_ode.guidance import GuidanceError, Guided
 from ddim_ode.images import save_grid, save_images
-from ddim_ode.planning import SampleError
+from ddim_ode.options import pick_device
+from ddim_ode.planning import SampleError, span
 from ddim_ode.sampling import Progress, sample
-from ddim_ode.solvers import Solution, get_method
-
-DEFAULT_COUNT = 16
-MOST = 10_000_000
+from ddim_ode.solvers import Adaptive, Solution, get_method
+from ddim_ode.solvers.adaptive import TorchDiffEq
 
 
 class Record(BaseModel):
@@ -40,6 +40,8 @@ class Settings(Record):
     model: str
     method: str
     nfe: int | None
+    tol: float | None = None
+    max_nfe: int | None = None
     seeds: tuple[int, ...]
     label: int | Literal["each"] | None
     guidance: float
@@ -56,9 +58,18 @@ class Weights(Record):
     config: ModelConfig
 
 
-class Spent(Record):
+class Spread(Record):
+    """Of a count, over the samples. The first manifests had no median and mean."""
+
     min: int
+    median: float | None = None
     max: int
+    mean: float | None = None
+
+
+def spread(counts: Tensor) -> Spread:
+    n = counts.numpy()
+    return Spread(min=int(n.min()), median=float(np.median(n)), max=int(n.max()), mean=float(n.mean()))
 
 
 class Manifest(Record):
@@ -67,8 +78,9 @@ class Manifest(Record):
     arguments: Settings
     model: Weights
     labels: tuple[int, ...] | None
-    sigmas: tuple[float, ...]
-    nfe: Spent  # measured, over the samples
+    sigmas: tuple[float, ...]  # the grid; of an adaptive method its ends
+    tol: float | None = None  # of an adaptive method, whether given or found for a budget
+    nfe: Spread  # measured
     seconds: float
     threads: int = Field(ge=1)
     versions: dict[str, str]
@@ -80,106 +92,46 @@ class Drawn:
     """Samples, and how they came to be."""
 
     solution: Solution
+    sigmas: tuple[float, ...]  # as in Manifest
     labels: list[int] | None
     seconds: float
-
-
-def parse_seeds(text: str | None, count: int | None) -> tuple[int, ...]:
-    """The seeds of "0-63", "0,5,9", "3" or a mixture; a count alone means 0..count-1. Raises SampleError."""
-    if count is not None and count < 1:
-        raise SampleError(f"n={count} must be a whole number >= 1")
-    if text is None:
-        text = f"0-{(count or DEFAULT_COUNT) - 1}"
-    ranges = []
-    for part in text.split(","):
-        low, dash, high = (piece.strip() for piece in part.partition("-"))
-        if not (low.isdecimal() and (high.isdecimal() or not dash)) or len(part) > 50:
-            raise SampleError(f"seeds={text!r}: {part!r} is no seed; give whole numbers, as in 0-63 or 0,5,9 or 3")
-        ranges.append(range(int(low), int(high or low) + 1))
-        if not ranges[-1]:
-            raise SampleError(f"seeds={text!r}: the range {part} is empty; write it as {high}-{low}")
-    total = sum(r.stop - r.start for r in ranges)
-    if total > MOST:
-        raise SampleError(f"{total} samples are too many for one run; ask for at most {MOST} at a time")
-    if count not in (None, total):
-        raise SampleError(f"n={count} contradicts seeds={text!r}, which are {total}; leave one of them out")
-    return tuple(seed for r in ranges for seed in r)
-
-
-def parse_label(text: str | None) -> int | Literal["each"] | None:
-    """A class, or "each" for 0, 1, 2, ... in turn. Raises SampleError."""
-    if text is None:
-        return None
-    if text == "each":
-        return "each"
-    try:
-        if len(text) > 9:
-            raise ValueError
-        return int(text)
-    except ValueError:
-        raise SampleError(f"label={text!r} is no class; give a whole number, or 'each' for all in turn") from None
-
-
-def parse_grid(text: str | None) -> str | tuple[float, ...] | None:
-    """A grid's name, or sigmas between commas. Raises GridError."""
-    if text is None or text in GRIDS:
-        return text
-    if "," not in text:
-        raise GridError(unknown("grid", text, GRIDS) + "; or give decreasing sigmas, as in 80,10,1,0")
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise GridError(f"grid={text!r} is not a list of numbers; write decreasing sigmas, as in 80,10,1,0") from None
-
-
-def parse_guidance_range(text: str | None) -> tuple[float, float | None] | None:
-    """LOW:HIGH in sigma; an end left out is open. Raises GuidanceError."""
-    if text is None:
-        return None
-    low, colon, high = text.partition(":")
-    try:
-        if not colon:
-            raise ValueError
-        return float(low or 0), float(high) if high else None
-    except ValueError:
-        raise GuidanceError(f"the guidance range {text!r} is not LOW:HIGH; write it as in 0.1:10") from None
-
-
-def pick_device(name: str) -> Literal["cpu", "cuda"]:
-    """ "auto" is the GPU where there is one. Raises SampleError when a GPU is asked for and there is none."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise SampleError("device='cuda': torch finds no GPU here; use device='cpu'")
-    return "cuda"
 
 
 def draw(
     model: Denoiser,
     settings: Settings,
-    sigmas: tuple[float, ...] | None = None,
+    record: Manifest | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> Drawn:
-    """The samples that the settings ask for, on an explicit grid if `sigmas` are given. Raises as `sample` does."""
+    """The samples that the settings ask for, with the grid or the tolerance of an earlier run if its record is given.
+
+    Raises as `sample` does.
+    """
     if settings.guidance_range and settings.guidance == 1:
         raise GuidanceError("a guidance range does nothing with guidance=1; give another --guidance")
     labels = _labels(settings, model.num_classes)
     dtype = {"float32": torch.float32, "float64": torch.float64}[settings.dtype]
     moved = model.to(settings.device, dtype)
+    grid = record.sigmas if record else settings.grid
     started = time.perf_counter()
     solution = sample(
         moved if settings.guidance == 1 else _guided(moved, settings),
         method=settings.method,
-        nfe=settings.nfe if sigmas is None else None,
+        nfe=None if record else settings.nfe,
         seeds=settings.seeds,
         labels=labels,
-        grid=settings.grid if sigmas is None else sigmas,
+        grid=grid,
         final=settings.final,
         dtype=dtype,
         batch_size=settings.batch_size,
         callback=callback,
+        tol=record.tol if record else settings.tol,
+        max_nfe=settings.max_nfe,
     )
-    return Drawn(solution, labels, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    adaptive = get_method(settings.method).adaptive
+    sigmas = span(moved, settings.method, grid, settings.final) if adaptive else solution.sigmas
+    return Drawn(solution, tuple(sigmas.tolist()), labels, seconds)
 
 
 def _guided(model: Denoiser, settings: Settings) -> Guided:
@@ -201,13 +153,13 @@ def _labels(settings: Settings, num_classes: int) -> list[int] | None:
 def manifest(model: Denoiser, settings: Settings, drawn: Drawn) -> Manifest:
     """All that it takes to draw these samples again."""
     names = ("ddim_ode", "torch", "torchdiffeq", "numpy")
-    nfe = drawn.solution.nfe
     return Manifest(
         arguments=settings,
         model=Weights(sha256=model.info["sha256"], config=model.info["config"]),
         labels=None if drawn.labels is None else tuple(drawn.labels),
-        sigmas=tuple(drawn.solution.sigmas.tolist()),
-        nfe=Spent(min=int(nfe.min()), max=int(nfe.max())),
+        sigmas=drawn.sigmas,
+        tol=drawn.solution.tol,
+        nfe=spread(drawn.solution.nfe),
         seconds=drawn.seconds,
         threads=torch.get_num_threads(),
         versions={name: version(name) for name in names} | {"python": platform.python_version()},
@@ -226,11 +178,11 @@ def read_manifest(file: Path) -> Manifest:
     return parse(Manifest, values, str(file))
 
 
-def recall(file: Path) -> tuple[Denoiser, Settings, tuple[float, ...] | None]:
+def recall(file: Path) -> tuple[Denoiser, Manifest]:
     """What to `draw` to get a manifest's samples again, bit for bit on the same machine.
 
-    The sigmas come with it, so that the grid is the same even if a later version places it differently. Torch is
-    set to as many threads as then: sums are split over them, and rounded accordingly.
+    The grid and the tolerance are those of the record, so that they are the same even if a later version places or
+    finds them differently. Torch is set to as many threads as then: sums are split over them, and rounded accordingly.
 
     Raises:
         ConfigError: the manifest is missing or not valid.
@@ -239,6 +191,9 @@ def recall(file: Path) -> tuple[Denoiser, Settings, tuple[float, ...] | None]:
     wanted = read_manifest(file)
     settings = wanted.arguments
     pick_device(settings.device)
+    if get_method(settings.method).adaptive != (wanted.tol is not None):
+        rule = "needs the tolerance that was used" if wanted.tol is None else "has no tolerance"
+        raise ConfigError(f"{file}: tol: {settings.method} {rule}; give the manifest.json of a run as it was written")
     model = load(settings.model)
     if model.info["sha256"] != wanted.model.sha256:
         raise CheckpointError(
@@ -248,7 +203,7 @@ def recall(file: Path) -> tuple[Denoiser, Settings, tuple[float, ...] | None]:
     if model.info["config"] != wanted.model.config:
         raise CheckpointError(f"{settings.model}/config.yaml is not what {file} was made with; put that one back")
     torch.set_num_threads(wanted.threads)
-    return model, settings, None if get_method(settings.method).adaptive else wanted.sigmas
+    return model, wanted
 
 
 def describe(model: Denoiser) -> dict[str, Any]:
@@ -276,18 +231,32 @@ def has_pictures(model: Denoiser) -> bool:
     return len(model.shape) == 3 and model.shape[0] in (1, 3)
 
 
-def write(folder: Path, model: Denoiser, settings: Settings, drawn: Drawn, images: bool = False) -> Manifest:
-    """Fill a run's folder: grid.png, samples.safetensors, manifest.json and, if asked for, images/00000.png, ..."""
+def has_trace(method: str) -> bool:
+    """Whether there are steps to draw: those that an adaptive method has chosen, and has told of."""
+    solver = get_method(method).solver
+    return isinstance(solver, Adaptive) and not (isinstance(solver, TorchDiffEq) and solver.scipy)
+
+
+def write(
+    folder: Path, model: Denoiser, settings: Settings, drawn: Drawn, images: bool = False, trace: bool = False
+) -> Manifest:
+    """Fill a run's folder: grid.png, samples.safetensors, manifest.json and, if asked for, images/ and trace.png."""
     solution = drawn.solution
     x = solution.x.cpu()
     tensors = {"x": x, "seeds": torch.tensor(settings.seeds), "sigmas": solution.sigmas}
     if drawn.labels is not None:
         tensors["labels"] = torch.tensor(drawn.labels)
+    if get_method(settings.method).adaptive:
+        tensors |= {"nfe": solution.nfe, "converged": solution.converged}
     columns = model.num_classes if settings.label == "each" else 8
     if has_pictures(model):
         save_grid(x, folder / "grid.png", columns=min(columns, len(x)))
     if images:
         save_images(x, folder / "images")
+    if trace:
+        from ddim_ode.plots import save_trace  # matplotlib takes a second to import
+
+        save_trace(solution, settings.method, folder / "trace.png")
     with replacing(folder / "samples.safetensors") as tmp:
         tmp.write_bytes(save(tensors))
     record = manifest(model, settings, drawn)

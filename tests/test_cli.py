@@ -1,6 +1,7 @@
 """The command line: how it is used, what it says about models and methods, and training with it."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from PIL import Image
 
 import ddim_ode
 from ddim_ode import checkpoints
+from ddim_ode.planning import DEFAULT_MOST, DEFAULT_NFE, DEFAULT_TOL
 
 CONFIGS = Path(ddim_ode.__file__).parent / "configs"
 
@@ -42,6 +44,9 @@ def test_every_option_has_a_line_of_help(run: Command) -> None:
     help_text = run("sample", "--help").out
     for option in ("--nfe", "-n", "--seeds", "--label", "--guidance-range", "--final", "--manifest", "--overwrite"):
         assert option in help_text
+    for option, default in [("--tol", DEFAULT_TOL), ("--max-nfe", DEFAULT_MOST), ("--nfe", DEFAULT_NFE)]:
+        described = help_text.partition(f" {option} ")[2]
+        assert re.search(r"\[default: \((.*?)\)\]", described)[1] == str(default), option
 
 
 def test_usage(fails: Callable[..., str], model: Path, tmp_path: Path) -> None:
@@ -86,6 +91,22 @@ def test_methods_and_grids(run: Command) -> None:
     assert [row["grid"] for row in table["grids"]] == list(ddim_ode.GRIDS)
     assert all(row["summary"] for row in [*table["methods"], *table["grids"]])
     assert "karras" in run("methods").out
+
+
+def test_the_table_says_what_is_out_of_the_ordinary(run: Command) -> None:
+    rows = json.loads(run("methods", "--json").out)["methods"]
+    for row in rows:
+        method = ddim_ode.METHODS[row["name"]]
+        assert (row["adaptive"], row["per_sample"], row["grid"]) == (method.adaptive, method.per_sample, method.grid)
+        assert bool(row["grid"]) != row["adaptive"]
+    lines = {line.split()[0]: line for line in run("methods").out.splitlines() if line.strip()}
+    words = {
+        name: [word for word in ("adaptive,", "adaptive", "coupled") if word in line.split()[3:5]]
+        for name, line in lines.items()
+    }
+    assert words["ddim"] == []
+    assert words["adaptive"] == ["adaptive"]
+    assert words["dopri5"] == ["adaptive,", "coupled"]
 
 
 # --- training ---------------------------------------------------------------------------------------------------

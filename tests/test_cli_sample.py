@@ -38,7 +38,8 @@ def test_sample_writes_what_the_library_draws(run: Command, model: Path, tmp_pat
         assert np.array_equal(np.asarray(image), to_uint8(expected.x[2, 0]).numpy())
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["sigmas"] == expected.sigmas.tolist()
-    assert manifest["nfe"] == {"min": 6, "max": 6}
+    assert manifest["nfe"] == {"min": 6, "median": 6, "max": 6, "mean": 6}
+    assert manifest["tol"] is None
     assert manifest["arguments"]["seeds"] == [3, 0, 1, 9]
     assert manifest["model"]["sha256"] == checkpoints.sha256(model / "model.safetensors")
     assert {"ddim_ode", "torch", "torchdiffeq", "numpy", "python"} == set(manifest["versions"])
@@ -47,7 +48,10 @@ def test_sample_writes_what_the_library_draws(run: Command, model: Path, tmp_pat
 def test_sample_for_machines(run: Command, model: Path, tmp_path: Path) -> None:
     record = json.loads(run("sample", model, "--nfe", 3, "-n", 5, "--json", "--out", tmp_path / "out").out)
     assert record["count"] == 5
-    assert record["nfe"] == {"min": 3, "max": 3}
+    for counts, value in [("nfe", 3), ("steps", 3), ("rejected", 0)]:
+        assert record[counts] == {"min": value, "median": value, "max": value, "mean": value}
+    assert (record["tol"], record["not_converged"]) == (None, 0)
+    assert record["images_per_second"] == pytest.approx(5 / record["seconds"])
     assert Path(record["grid"]).is_file()
     assert "labels" not in load_file(record["samples"])  # the null class
     assert load_file(record["samples"])["seeds"].tolist() == [0, 1, 2, 3, 4]
@@ -98,6 +102,23 @@ def test_a_manifest_recreates_the_same_bytes(run: Command, model: Path, tmp_path
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     one, two = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("one", "two"))
     assert {**one, "seconds": 0} == {**two, "seconds": 0}
+
+
+def test_a_manifest_of_before_there_were_adaptive_methods(run: Command, model: Path, tmp_path: Path) -> None:
+    run("sample", model, "--nfe", 3, "-n", 2, "--out", tmp_path / "one")
+    file = tmp_path / "one" / "manifest.json"
+    values = json.loads(file.read_text())
+    for record, keys in [
+        (values, ["tol"]),
+        (values["arguments"], ["tol", "max_nfe"]),
+        (values["nfe"], ["median", "mean"]),
+    ]:
+        for key in keys:
+            del record[key]
+    file.write_text(json.dumps(values))
+    assert run("sample", "--manifest", file, "--out", tmp_path / "two").code == 0
+    one, two = (tmp_path / name / "samples.safetensors" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
 
 
 def test_a_manifest_holds_for_its_own_model_only(

@@ -1,0 +1,83 @@
+"""What the options of `ddim-ode sample` say, from text: seeds, labels, grids, ranges of sigma and the device."""
+
+from typing import Literal
+
+import torch
+
+from ddim_ode.errors import unknown
+from ddim_ode.grids import GRIDS, GridError
+from ddim_ode.guidance import GuidanceError
+from ddim_ode.planning import SampleError
+
+DEFAULT_COUNT = 16
+MOST = 10_000_000
+
+
+def parse_seeds(text: str | None, count: int | None) -> tuple[int, ...]:
+    """The seeds of "0-63", "0,5,9", "3" or a mixture; a count alone means 0..count-1. Raises SampleError."""
+    if count is not None and count < 1:
+        raise SampleError(f"n={count} must be a whole number >= 1")
+    if text is None:
+        text = f"0-{(count or DEFAULT_COUNT) - 1}"
+    ranges = []
+    for part in text.split(","):
+        low, dash, high = (piece.strip() for piece in part.partition("-"))
+        if not (low.isdecimal() and (high.isdecimal() or not dash)) or len(part) > 50:
+            raise SampleError(f"seeds={text!r}: {part!r} is no seed; give whole numbers, as in 0-63 or 0,5,9 or 3")
+        ranges.append(range(int(low), int(high or low) + 1))
+        if not ranges[-1]:
+            raise SampleError(f"seeds={text!r}: the range {part} is empty; write it as {high}-{low}")
+    total = sum(r.stop - r.start for r in ranges)
+    if total > MOST:
+        raise SampleError(f"{total} samples are too many for one run; ask for at most {MOST} at a time")
+    if count not in (None, total):
+        raise SampleError(f"n={count} contradicts seeds={text!r}, which are {total}; leave one of them out")
+    return tuple(seed for r in ranges for seed in r)
+
+
+def parse_label(text: str | None) -> int | Literal["each"] | None:
+    """A class, or "each" for 0, 1, 2, ... in turn. Raises SampleError."""
+    if text is None:
+        return None
+    if text == "each":
+        return "each"
+    try:
+        if len(text) > 9:
+            raise ValueError
+        return int(text)
+    except ValueError:
+        raise SampleError(f"label={text!r} is no class; give a whole number, or 'each' for all in turn") from None
+
+
+def parse_grid(text: str | None) -> str | tuple[float, ...] | None:
+    """A grid's name, or sigmas between commas. Raises GridError."""
+    if text is None or text in GRIDS:
+        return text
+    if "," not in text:
+        raise GridError(unknown("grid", text, GRIDS) + "; or give decreasing sigmas, as in 80,10,1,0")
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise GridError(f"grid={text!r} is not a list of numbers; write decreasing sigmas, as in 80,10,1,0") from None
+
+
+def parse_guidance_range(text: str | None) -> tuple[float, float | None] | None:
+    """LOW:HIGH in sigma; an end left out is open. Raises GuidanceError."""
+    if text is None:
+        return None
+    low, colon, high = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        return float(low or 0), float(high) if high else None
+    except ValueError:
+        raise GuidanceError(f"the guidance range {text!r} is not LOW:HIGH; write it as in 0.1:10") from None
+
+
+def pick_device(name: str) -> Literal["cpu", "cuda"]:
+    """ "auto" is the GPU where there is one. Raises SampleError when a GPU is asked for and there is none."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise SampleError("device='cuda': torch finds no GPU here; use device='cpu'")
+    return "cuda"
