@@ -131,7 +131,7 @@ def test_a_budget_is_a_tolerance(run: Command, model: Path, tmp_path: Path) -> N
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["tol"] == sol.tol
     assert (manifest["arguments"]["nfe"], manifest["arguments"]["tol"]) == (9, None)
-    short = ["--method", "adaptive", "--nfe", 12, "--max-nfe", 12, "-n", 6, "--out", tmp_path / "short"]
+    short = ["--method", "adaptive", "--nfe", 12, "--max-nfe", 6, "-n", 2, "--out", tmp_path / "short"]
     assert "use a larger --max-nfe, or a smaller --nfe" in run("sample", model, *short).err
 
 
