@@ -72,17 +72,22 @@ def report(out: Path, record: "Manifest", solution: "Solution", as_json: bool = 
         if nfe.min < nfe.max:
             print(histogram(solution.nfe.tolist()))
     if short:
-        print(_warning(short, count, record), file=sys.stderr)
+        print(_warning(int(solution.nfe[~solution.converged].max()), short, count, record), file=sys.stderr)
 
 
-def _warning(short: int, count: int, record: "Manifest") -> str:
+def _warning(spent: int, short: int, count: int, record: "Manifest") -> str:
     from ddim_ode.planning import DEFAULT_MOST
 
     settings = record.arguments
+    most = settings.max_nfe or DEFAULT_MOST
+    looser = "a larger --tol" if settings.nfe is None else "a smaller --nfe"
+    if spent + 2 > most:  # not one more guided evaluation
+        why, remedy = f"within {most} evaluations", f"a larger --max-nfe, or {looser}"
+    else:
+        why, remedy = "before their steps became too small to go on", f"--dtype float64, or {looser}"
     return (
-        f"warning: {short} of {count} samples did not reach tol={record.tol:.4g} within"
-        f" {settings.max_nfe or DEFAULT_MOST} evaluations: one DDIM step took them the rest of the way;"
-        f" use a larger --max-nfe, or {'a larger --tol' if settings.nfe is None else 'a smaller --nfe'}"
+        f"warning: {short} of {count} samples did not reach tol={record.tol:.4g} {why}"
+        f": one DDIM step took them the rest of the way; use {remedy}"
     )
 
 

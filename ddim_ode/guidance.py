@@ -103,7 +103,8 @@ class Guided:
                 error.sample %= len(xbar)
                 raise
             (data, data_null), (noise, noise_null) = both.data.chunk(2), both.noise.chunk(2)
-            evaluations = 2 * both.evaluations
+            spent = torch.as_tensor(both.evaluations).expand(2 * len(xbar)).reshape(2, -1).sum(0)
+            evaluations: int | Tensor = spent if isinstance(both.evaluations, Tensor) else 2 * both.evaluations
         else:
             one, other = self.model(xbar, sigma, labels), self.model(xbar, sigma, null)
             data, data_null, noise, noise_null = one.data, other.data, one.noise, other.noise

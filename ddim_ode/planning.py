@@ -17,6 +17,7 @@ from ddim_ode.solvers import METHODS, Adaptive, Control, Method, integrate
 DEFAULT_NFE = 20
 DEFAULT_TOL = 0.01
 DEFAULT_MOST = 1000  # evaluations of an adaptive method
+LEAST_TOL = {torch.float32: 1e-6, torch.float64: 1e-12}  # what the state can hold
 
 
 class SampleError(DDIMError):
@@ -44,10 +45,10 @@ def plan(model: Model, method: Method, nfe: int | None, grid: Grid | None, final
 
 def span(model: Model, method: str, grid: Grid | None, final: Final) -> Tensor:
     """Where an adaptive method begins and ends, float64: (first, last), with a 0 after them to denoise at the last."""
+    _check_final(final)
     if isinstance(grid, str):
         raise SampleError(f"{method} chooses its steps; leave grid={grid!r} out, or give the first and the last sigma")
     if grid is None:
-        _check_final(final)
         if not 0 < model.sigma_min < model.sigma_max < math.inf:
             raise SampleError(
                 f"{method} needs a finite range of sigma, this model's is [{model.sigma_min:g}, {model.sigma_max:g}]"
@@ -56,6 +57,12 @@ def span(model: Model, method: str, grid: Grid | None, final: Final) -> Tensor:
         return f64([model.sigma_max, model.sigma_min, *([0.0] if final == "denoise" else [])])
     sigmas = check_grid(grid, model.path)
     if len(sigmas) == 2 and sigmas[1] == 0:
+        if not 0 < model.sigma_min < sigmas[0]:
+            begin, least = float(sigmas[0]), model.sigma_min
+            raise SampleError(
+                f"{method} cannot tell where between sigma={begin:g} and 0 to denoise, with a sigma_min of {least:g}"
+                f"; give three sigmas, as in {begin:g}, {begin / 100:g}, 0"
+            )
         sigmas = check_grid([float(sigmas[0]), model.sigma_min, 0.0], model.path)
     if len(sigmas) > 3 or (len(sigmas) == 3 and sigmas[2] > 0):
         raise SampleError(f"{method} chooses its steps; give the first and the last sigma, not a grid of {len(sigmas)}")
@@ -67,11 +74,13 @@ def control(
 ) -> Control:
     """What an adaptive method is told, checked."""
     tol = DEFAULT_TOL if tol is None else tol
-    least = 1e-6 if dtype == torch.float32 else 1e-12
-    if not (isinstance(tol, (int, float)) and least <= tol < math.inf):
+    least = LEAST_TOL[dtype]
+    if not least <= number(tol) < math.inf:
         kind = str(dtype).removeprefix("torch.")
-        raise SampleError(f"tol={tol!r} must be a number of at least {least:g} with a {kind} state; use tol=0.01")
-    if first_step is not None and not 0 < first_step < math.inf:
+        raise SampleError(
+            f"tol={tol!r} must be a finite number of at least {least:g} with a {kind} state; use tol=0.01"
+        )
+    if first_step is not None and not 0 < number(first_step) < math.inf:
         raise SampleError(f"first_step={first_step!r} must be a number > 0, in the time sigma / (1 + sigma)")
     return Control(float(tol), DEFAULT_MOST if max_nfe is None else whole("max_nfe", max_nfe), first_step)
 
@@ -108,6 +117,14 @@ class _Dry(ProbabilityFlow):
         spent = self.model.evaluations(float(sigma))
         self.nfe += spent
         return Prediction(xbar, xbar, spent)
+
+
+def number(value: object) -> float:
+    """A real number as a float; anything else (True, "ten", None) as NaN, which no range holds."""
+    try:
+        return math.nan if isinstance(value, (bool, str)) else float(value)  # type: ignore[arg-type]  # that is the test
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return math.nan
 
 
 def whole(name: str, value: int) -> int:

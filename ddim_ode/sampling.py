@@ -12,12 +12,11 @@ from ddim_ode.denoiser import Model, NonFiniteError
 from ddim_ode.grids import Final, Grid
 from ddim_ode.guidance import Guided
 from ddim_ode.ode import ProbabilityFlow
-from ddim_ode.planning import SampleError, control, index, plan, refuse_adaptive, span, whole
+from ddim_ode.planning import LEAST_TOL, SampleError, control, index, plan, refuse_adaptive, span, whole
 from ddim_ode.solvers import Adaptive, Control, Method, Outcome, Solution, Watch, get_method, integrate
 
 DEFAULT_BATCH = 128
 CALIBRATION = 8  # samples that a tolerance is looked for with
-LEAST_EXPONENT = -5  # of the tolerances looked at
 
 
 class Progress(NamedTuple):
@@ -49,7 +48,8 @@ def sample(
     max_nfe: int | None = None,
     first_step: float | None = None,
 ) -> Solution:
-    """Draw samples. Sample i depends on its seed alone, not on its companions (unless `METHODS` says so).
+    """Draw samples. Sample i depends on its seed alone, not on its companions, unless `METHODS[method].per_sample` is
+    False. (An adaptive step that is decided within rounding may go the other way in a batch of another size.)
 
     Args:
         model: a `Denoiser`, or something around one.
@@ -70,8 +70,8 @@ def sample(
         batch_size: samples integrated at once (default: up to 128).
         callback: called with a `Progress` after every step.
         tol: the error to accept with an adaptive method: RMS over a sample in data units (default 0.01).
-        max_nfe: where an adaptive method gives up on a sample (default 1000): `converged` is False there, and one
-            DDIM step takes it from where it is to the end.
+        max_nfe: where an adaptive method gives up on a sample (default 1000), as it does where its steps become too
+            small to go on: `converged` is False there, and one DDIM step takes it from where it is to the end.
         first_step: of an adaptive method, in the time sigma / (1 + sigma) (default: follows from tol).
 
     Returns:
@@ -100,7 +100,14 @@ def sample(
         if nfe is not None:
             if tol is not None:
                 raise SampleError(f"nfe={nfe} and tol={tol} contradict each other; give one")
-            steering = calibrate(model, row, sigmas, whole("nfe", nfe), steering, classes is not None, dtype)
+            count = (
+                CALIBRATION if row.per_sample else min(size, len(latents))
+            )  # what a batch shares depends on its size
+            steering = calibrate(model, row, sigmas, whole("nfe", nfe), steering, classes is not None, count, dtype)
+        elif (least := model.evaluations(float(sigmas[0]))) > steering.max_nfe:
+            raise SampleError(
+                f"max_nfe={max_nfe} is too small: one step costs {least} evaluations; use max_nfe >= {least}"
+            )
     else:
         refuse_adaptive(name, {"tol": tol, "max_nfe": max_nfe, "first_step": first_step})
         sigmas = plan(model, row, nfe, grid, final)
@@ -161,33 +168,42 @@ def carry(
 
 
 def calibrate(
-    model: Model, method: Method, sigmas: Tensor, nfe: int, steering: Control, labelled: bool, dtype: torch.dtype
+    model: Model,
+    method: Method,
+    sigmas: Tensor,
+    nfe: int,
+    steering: Control,
+    labelled: bool,
+    count: int,
+    dtype: torch.dtype,
 ) -> Control:
-    """The tolerance, to an eighth of a decade, whose mean NFE over seeds 0..7 is at most nfe.
+    """The tolerance, to an eighth of a decade, whose mean NFE over seeds 0..count-1 is at most nfe.
 
     A function of the model and the budget alone, so that samples keep depending on their seeds only.
 
     Raises:
         SampleError: the coarsest tolerance costs more already.
     """
-    labels = torch.arange(CALIBRATION) % model.num_classes if labelled else None
-    begin = float(model.path.prior_std(sigmas[0])) * seeded_noise(range(CALIBRATION), model.shape).to(
-        model.device, dtype
-    )
+    labels = torch.arange(count) % model.num_classes if labelled else None
+    latents = seeded_noise(range(count), model.shape).to(model.device, dtype)
+    begin = float(model.path.prior_std(sigmas[0])) * latents
 
     def cost(exponent: float) -> float:
-        tried = steering._replace(tol=10**exponent, max_nfe=3 * nfe + 10)  # more is too much anyway
-        return float(carry(model, method, sigmas, begin, labels, tried).nfe.double().mean())
+        tried = steering._replace(tol=10**exponent, max_nfe=3 * nfe + 100)  # more is too much anyway
+        found = carry(model, method, sigmas, begin, labels, tried)
+        return float(found.nfe.double().mean()) if found.converged.all() else math.inf
 
+    least = math.log10(LEAST_TOL[dtype])
     high, low = 0.0, -1.0  # log10 of a tolerance that is cheap enough, and of one to try
-    if (least := cost(high)) > nfe:
+    if (spent := cost(high)) > nfe:
+        remedy = f"; use nfe >= {math.ceil(spent)}" if spent < math.inf else ", and more; give tol instead"
         raise SampleError(
-            f"nfe={nfe} is too small: even at tol=1 a sample costs {least:.1f}; use nfe >= {math.ceil(least)}"
+            f"nfe={nfe} is too small: even at tol=1 a sample costs {min(spent, 3 * nfe + 100):.1f}{remedy}"
         )
-    while low >= LEAST_EXPONENT and cost(low) <= nfe:
+    while low >= least and cost(low) <= nfe:
         high, low = low, low - 1
     for _ in range(3):
-        middle = (low + high) / 2
+        middle = max(least, (low + high) / 2)
         low, high = (low, middle) if cost(middle) <= nfe else (middle, high)
     return steering._replace(tol=10**high)
 

@@ -150,6 +150,12 @@ def test_it_stands_in_for_its_model():
         guided.scale = 1.0
 
 
+def test_guidance_of_guidance_at_sigmas_of_their_own():
+    guided = Guided(Guided(MIXTURE.denoiser(CHART), 2.0, sigma_range=(0.3, 6.0)), 1.5)
+    found = guided(MIXTURE.sample(3, seed=0, sigma=1.0), f64([0.1, 1.0, 9.0]), torch.tensor([0, 1, 2]))
+    assert torch.as_tensor(found.evaluations).tolist() == [2, 4, 2]
+
+
 def test_guidance_of_guidance_costs_the_product():
     guided = Guided(Guided(MIXTURE.denoiser(CHART), 2.0), 1.5, sigma_range=(0.0, 1.0))
     assert [guided.evaluations(sigma) for sigma in (0.5, 2.0)] == [4, 2]

@@ -150,7 +150,12 @@ ADAPTIVE: Mapping[str, tuple[Adaptive, int, int, str]] = {
     "bosh3": (TorchDiffEq("bosh3"), 3, 3, "Runge-Kutta 3(2) (Bogacki & Shampine 1989)"),
     "adaptive_heun": (TorchDiffEq("adaptive_heun"), 2, 2, "Heun 2(1) (Heun 1900)"),
     "fehlberg2": (TorchDiffEq("fehlberg2"), 2, 2, "Runge-Kutta 2(1) (Fehlberg 1969)"),
-    "scipy_solver": (TorchDiffEq("scipy_solver", "RK45"), 5, 6, "scipy's RK45, as score-SDE code uses it"),
+    "scipy_solver": (
+        TorchDiffEq("scipy_solver", "RK45"),
+        5,
+        6,
+        "scipy's RK45, as score-SDE code uses it; does not tell its steps",
+    ),
 }
 
 METHODS: Mapping[str, Method] = {

@@ -23,7 +23,10 @@ FIRST = 0.3  # of sqrt(tol): the first step, in the path's time
 
 @dataclass(frozen=True)
 class TorchDiffEq(Adaptive):
-    """torchdiffeq's `name` ("dopri5", "bosh3", ...); of "scipy_solver" the method of scipy.integrate.solve_ivp."""
+    """torchdiffeq's `name` ("dopri5", "bosh3", ...); of "scipy_solver" the method of scipy.integrate.solve_ivp.
+
+    scipy's take no first step, tell nothing of their steps, and begin anew with one DDIM step where max_nfe stops them.
+    """
 
     name: str
     scipy: str = ""
@@ -45,16 +48,19 @@ class TorchDiffEq(Adaptive):
                 # torchdiffeq passes a `min_step` on that scipy's explicit solvers do not have.
                 warnings.filterwarnings("ignore", message=".*min_step.*", category=UserWarning)
                 unit = torch.linspace(0, 1, 2, dtype=y.dtype, device=y.device)
-                y = odeint(slope, y, unit, rtol=1e-12, atol=control.tol, method=self.name, options=options)[-1]
-            ride.share = 1.0
+                found = odeint(slope, y, unit, rtol=1e-12, atol=control.tol, method=self.name, options=options)
+            if len(found) < 2:  # how scipy says so
+                raise DivergedError(f"{self.name} cannot go on: the step is too small; use a larger tol")
+            y, ride.share = found[-1], 1.0
         except SpentError:
             converged, y = False, ride.y
         except NonFiniteError as error:
             error.step = len(ride.visited)
             raise
         except AssertionError as error:  # how torchdiffeq says that a step is too small for its precision
+            why = str(error).partition(":")[0]
             raise DivergedError(
-                f"{self.name} cannot go on at sigma={ride.sigma():.6g}: {error}; use a larger tol"
+                f"{self.name} cannot go on at sigma={ride.sigma():.6g}: {why}; use a larger tol"
             ) from None
         at = ride.sigma()
         xbar = ode.leave(y, at)
@@ -77,20 +83,22 @@ class Ride:
         self.ode, self.max_nfe, self.watch = ode, max_nfe, watch
         self.begin, end = ode.path.u(sigmas[:2])
         self.length = end - self.begin
-        self.share = 0.0
+        self.last, self.share = float(sigmas[1]), 0.0
+        self.dearest = 0  # an accepted sigma was evaluated, so the prediction that ends the run costs no more
         self.y = torch.empty(0)
         self.visited = [float(sigmas[0])]
         self.rejected = 0
 
     def sigma(self) -> float:
         """Where the last accepted step has led."""
-        return float(self.ode.path.sigma(self.begin + self.share * self.length))
+        return self.last if self.share == 1 else float(self.ode.path.sigma(self.begin + self.share * self.length))
 
     def __call__(self, s: Tensor, y: Tensor) -> Tensor:
         u = self.begin + float(s) * self.length
         cost = self.ode.model.evaluations(float(self.ode.path.sigma(u)))
         self.y = y if not self.y.numel() else self.y
-        if int(self.ode.nfe) + 2 * cost > self.max_nfe:  # one is kept for the prediction that ends the run
+        self.dearest = max(self.dearest, cost)
+        if int(self.ode.nfe) + cost + self.dearest > self.max_nfe:
             raise SpentError
         return self.length * self.ode(u, y)
 

@@ -12,7 +12,7 @@ promises the longest step is used (Shampine & Gordon 1975, "Computer Solution of
 On the path `flow` the state is bounded, and an error of it is an error of the image: data units. No other path measured
 as well (docs/adaptive.md).
 
-The last step has no evaluation of its own. It is taken as soon as two orders agree on where it ends.
+The last step has no evaluation of its own. It is taken as soon as three successive orders agree on where it ends.
 """
 
 import math
@@ -52,11 +52,15 @@ def take(state: State, chosen: Tensor) -> State:
 
 @dataclass(frozen=True)
 class AdaptiveAdams(Adaptive):
-    """most: the largest order of the predictor.
+    """Holds the last `most` slopes of each sample; a step needs memory of some 25 states for a while.
+
+    It has a loop of its own, because every sample is at another sigma: no other solver of ours does.
+
+    most: the largest order of the predictor.
 
     aim: the error that the next step is made for, in tolerances. Errors of a run add up to the tolerance, and a larger
-    one is only rejected beyond it. safety: on that step. finish: how well two orders must agree about the end, in
-    tolerances. The values are the ones that measured best: docs/adaptive.md.
+    one is only rejected beyond it. safety: on that step. finish: how well three orders must agree about the end,
+    in tolerances. The values are the ones that measured best: docs/adaptive.md.
     """
 
     most: int = 6
@@ -67,8 +71,8 @@ class AdaptiveAdams(Adaptive):
 
     @property
     def depth(self) -> int:
-        """Slopes to remember: two at least, for the last step."""
-        return max(2, self.most)
+        """Slopes to remember: three at least, for the last step."""
+        return max(3, self.most)
 
     def solve(
         self, ode: ProbabilityFlow, sigmas: Tensor, xbar: Tensor, control: Control, watch: Watch | None = None
@@ -78,7 +82,7 @@ class AdaptiveAdams(Adaptive):
         while len(state.rows):
             u0 = state.nodes[:, 0]
             way = journey.end - u0
-            u1 = u0 + torch.minimum(state.step, way.abs()) * way.sign()
+            u1 = torch.where(state.step < way.abs(), u0 + state.step * way.sign(), journey.end)
             able = journey.affordable(state.rows, u1, control.max_nfe)
             able &= state.step > SMALLEST * (journey.end - journey.begin).abs()
             journey.abandon(take(state, ~able))
@@ -130,16 +134,16 @@ class AdaptiveAdams(Adaptive):
         journey.record(state.rows, u1, accepted)
         return State(
             rows=state.rows,
-            y=torch.where(along(accepted, state.y).bool(), predicted + corrections[:, 1], state.y),
-            nodes=torch.where(accepted[:, None], nodes[:, :-1], state.nodes),
-            slopes=torch.where(along(accepted, slopes).bool(), slopes[:, :-1], state.slopes),
+            y=choose(accepted, predicted + corrections[:, 1], state.y),
+            nodes=choose(accepted, nodes[:, :-1], state.nodes),
+            slopes=choose(accepted, slopes[:, :-1], state.slopes),
             known=(state.known + accepted).clamp(max=self.depth),
             order=order,
             step=growth * (u1 - u0).abs(),
         )
 
     def _finish(self, journey: "Journey", state: State, tol: float) -> State:
-        """Take the last step of those for which two orders agree about its end; the others are left."""
+        """Take the last step of those for which three orders agree about its end; the others are left."""
         of_state, of_slope = journey.ddim(journey.end)
         u0, end = state.nodes[:, 0], journey.end.expand(len(state.rows))
         orders = torch.arange(1, self.depth + 1).expand(len(state.rows), -1)
@@ -147,12 +151,13 @@ class AdaptiveAdams(Adaptive):
         orders = torch.where(possible, orders, 0)
         weights = of_state * integrals(state.nodes, orders, u0, end)
         weights += of_slope * lagrange(state.nodes, orders, end[:, None])[..., 0]
-        x = of_state * state.y[:, None] + combine(weights, state.slopes)
-        gaps = torch.where(possible[:, 1:], journey.scale * rms(x.diff(dim=1)), math.inf)
+        # Two gaps in a row: in few dimensions one may be small by chance.
+        gaps = journey.scale * rms(combine(weights.diff(dim=1), state.slopes))
+        gaps = torch.where(possible[:, 2:], torch.maximum(gaps[:, 1:], gaps[:, :-1]), math.inf)
         least, best = gaps.min(1)
-        there = least <= self.finish * tol
-        rows = there.nonzero().flatten()
-        journey.arrive(state.rows[rows], x[rows.to(x.device), best[rows].to(x.device) + 1])
+        there = (least <= self.finish * tol) | (u0 == journey.end)
+        done, weights = take(state, there), weights[there, best[there] + 2]
+        journey.arrive(done.rows, of_state * done.y + combine(weights[:, None], done.slopes)[:, 0])
         return take(state, ~there)
 
 
@@ -160,9 +165,9 @@ class Journey:
     """A batch under way: where its samples have been, what they have cost and where they have arrived."""
 
     def __init__(self, ode: ProbabilityFlow, xbar: Tensor, sigmas: Tensor):
-        self.ode, self.sigma = ode, sigmas[-1]
+        self.ode, self.sigma, self.last = ode, sigmas[-1], sigmas[1]
         self.begin, self.end = ode.path.u(sigmas[:2])
-        self.scale = ode.path.scale(sigmas[1])
+        self.scale = ode.path.scale(self.sigma)  # makes an error at the end one in data units
         self.x = xbar.clone()
         self.nfe, self.rejected = torch.zeros(2, len(xbar), dtype=torch.int64)
         self.converged = torch.ones(len(xbar), dtype=torch.bool)
@@ -188,7 +193,8 @@ class Journey:
     def record(self, rows: Tensor, u: Tensor, accepted: Tensor) -> None:
         self.rounds += 1
         self.rejected[rows] += ~accepted
-        for row, sigma in zip(rows[accepted].tolist(), self.ode.path.sigma(u[accepted]).tolist(), strict=True):
+        sigmas = torch.where(u == self.end, self.last, self.ode.path.sigma(u))[accepted]
+        for row, sigma in zip(rows[accepted].tolist(), sigmas.tolist(), strict=True):
             self.visited[row].append(sigma)
 
     def tell(self, state: State, watch: Watch | None) -> None:
@@ -197,7 +203,7 @@ class Journey:
             sigma = self.ode.path.sigma(u)
             self.x[state.rows.to(self.x.device)] = self.ode.leave(state.y, sigma)
             left = float(((self.end - u) / (self.end - self.begin)).sum()) / len(self.x)
-            watch(self.rounds, 1 - left, float(sigma.max()), self.x)
+            watch(self.rounds, 1 - left, float(sigma.max()), self.x.clone())
 
     def ddim(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """What y and dy/du at time u count in one DDIM step to the last sigma: from u = end that is the destination."""
@@ -247,6 +253,12 @@ def combine(weights: Tensor, slopes: Tensor) -> Tensor:
     return torch.einsum("bqk,bk...->bq...", weights.to(slopes), slopes)
 
 
+def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """`yes` for the samples of the mask (B,), `no` for the others."""
+    return yes if mask.all() else torch.where(mask.to(yes.device).reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
+
+
 def rms(y: Tensor) -> Tensor:
     """Of y (B, Q, *shape), (B, Q) float64 on the CPU, where steps are decided."""
-    return y.flatten(2).square().mean(2).sqrt().to("cpu", torch.float64)
+    size = torch.linalg.vector_norm(y.flatten(2), dim=2).to("cpu", torch.float64)
+    return size / math.sqrt(y[0, 0].numel())

@@ -74,6 +74,7 @@ class Adaptive(ABC):
 
         Raises:
             NonFiniteError: the network returned NaN or infinity, with the step.
+            DivergedError: the solver cannot go on.
         """
 
 
@@ -109,7 +110,8 @@ class Solution:
     nfe: (B,) int64, network passes spent on each sample.
     steps, rejected: (B,) int64, accepted and rejected steps of each sample.
     sigmas: (N + 1,) float64, the grid; of an adaptive method (B, M), where each sample was, NaN after its last.
-    converged: (B,) bool, False where an adaptive method met max_nfe and took the rest in one DDIM step.
+    converged: (B,) bool, False where an adaptive method met max_nfe, or steps too small to go on, and took the rest in
+        one DDIM step.
     tol: the tolerance of an adaptive method, whether given or found for a budget.
     """
 
