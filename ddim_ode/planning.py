@@ -2,7 +2,7 @@
 
 import math
 import operator
-from typing import SupportsIndex
+from typing import SupportsFloat, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -121,9 +121,11 @@ class _Dry(ProbabilityFlow):
 
 def number(value: object) -> float:
     """A real number as a float; anything else (True, "ten", None) as NaN, which no range holds."""
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        return math.nan
     try:
-        return math.nan if isinstance(value, (bool, str)) else float(value)  # type: ignore[arg-type]  # that is the test
-    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # an array or a tensor of many, or on no device
         return math.nan
 
 

@@ -149,12 +149,12 @@ ADAPTIVE: Mapping[str, tuple[Adaptive, int, int, str]] = {
     "dopri8": (TorchDiffEq("dopri8"), 8, 13, "Runge-Kutta 8(7) (Prince & Dormand 1981)"),
     "bosh3": (TorchDiffEq("bosh3"), 3, 3, "Runge-Kutta 3(2) (Bogacki & Shampine 1989)"),
     "adaptive_heun": (TorchDiffEq("adaptive_heun"), 2, 2, "Heun 2(1) (Heun 1900)"),
-    "fehlberg2": (TorchDiffEq("fehlberg2"), 2, 2, "Runge-Kutta 2(1) (Fehlberg 1969); its error estimate is far too small here"),
+    "fehlberg2": (TorchDiffEq("fehlberg2"), 2, 2, "Runge-Kutta 2(1) (Fehlberg 1969); its errors exceed tol"),
     "scipy_solver": (
         TorchDiffEq("scipy_solver", "RK45"),
         5,
         6,
-        "scipy's RK45, as score-SDE code uses it; does not tell its steps",
+        "scipy's RK45 (score-SDE code); does not tell its steps",
     ),
 }
 
