@@ -21,7 +21,7 @@ BATCH, PEAK, DECAY, SMOOTHING = 250, 5e-3, 5e-2, 0.05
 def train(images: Tensor, labels: Tensor, epochs: int, seed: int) -> FashionFeatures:
     torch.manual_seed(seed)
     net = FashionFeatures()
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves this overload out of its types
+    net.to(memory_format=torch.channels_last)
     steps = epochs * (len(images) // BATCH)
     optimizer = torch.optim.AdamW(net.parameters(), lr=PEAK, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=steps, pct_start=0.2)

@@ -130,14 +130,17 @@ def test_a_budget_becomes_a_tolerance():
 @pytest.mark.parametrize("name", ADAPTIVE)
 @pytest.mark.parametrize("most", [1, 2, 5, 30])
 def test_it_stops_at_max_nfe_and_says_so(name, most):
-    model, counting = counted(MIXTURES["labelled"].denoiser(PATHS["linear"]))
-    sol = sample(model, name, tol=1e-5, max_nfe=most, seeds=range(3), dtype=torch.float64)
+    plain = MIXTURES["labelled"].denoiser(PATHS["linear"])
+    exact = sample(plain, "adaptive", tol=1e-6, seeds=range(16), dtype=torch.float64).x
+    ddim = sample(plain, "ddim", nfe=1, seeds=range(16), dtype=torch.float64).x
+    model, counting = counted(plain)
+    sol = sample(model, name, tol=1e-5, max_nfe=most, seeds=range(16), dtype=torch.float64)
     assert not sol.converged.any()
     assert sol.nfe.max() <= most
     assert counting.rows == sol.nfe.sum()
-    assert sol.x.isfinite().all()
-    if most == 1:  # one step of DDIM, all the way
-        ddim = sample(model, "ddim", nfe=1, seeds=range(3), dtype=torch.float64).x
+    # The way that was gone is not lost: the DDIM step from there is no worse than one all the way.
+    assert rms(sol.x - exact).median() <= rms(ddim - exact).median() + 1e-10
+    if most == 1:
         torch.testing.assert_close(sol.x, ddim, rtol=0, atol=1e-10)
 
 
@@ -222,7 +225,13 @@ def test_it_never_leaves_the_interval_and_always_ends(name, seed, std, log_tol, 
     x = begin * normal(3, 3, seed=seed + 1).to(dtype)
     found = carry(model, METHODS[name], f64([begin, end]), x, None, Control(10**log_tol, 300, first))
     assert low * (1 - 1e-9) <= net.low <= net.high <= high * (1 + 1e-9)
-    assert found.x.isfinite().all()
+    # xbar - D is a mean of (xbar - m_k) sigma^2 / (s^2 + sigma^2): |xbar| + max |m_k| grows no faster than sigma, upwards.
+    bound = (x.norm(dim=1) + net.mixture.means.norm(dim=1).max()) * max(1.0, end / begin)
+    assert (found.x.norm(dim=1) <= 1.5 * bound).all()
+    for row in found.sigmas:
+        visited = row[~row.isnan()]
+        assert (visited[0], visited[-1]) == (begin, end)
+        assert (visited.diff() * (end - begin) > 0).all()
     assert found.nfe.max() <= 300
     assert found.converged.all() or found.nfe.max() > 290
 

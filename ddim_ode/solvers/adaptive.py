@@ -36,8 +36,8 @@ class TorchDiffEq(Adaptive):
     def solve(
         self, ode: ProbabilityFlow, sigmas: Tensor, xbar: Tensor, control: Control, watch: Watch | None = None
     ) -> Outcome:
-        ride = Ride(ode, sigmas, control.max_nfe, watch)
         y = ode.enter(xbar, sigmas[0])
+        ride = Ride(ode, sigmas, y, control.max_nfe, watch)
         first = control.first_step or FIRST * math.sqrt(control.tol)
         guards = {"first_step": min(1.0, first / abs(float(ride.length))), "step_t": torch.ones(1), "norm": worst}
         # scipy's have no callbacks, no first step to give and a norm over the batch; they keep to the interval.
@@ -79,13 +79,13 @@ class SpentError(Exception):
 class Ride:
     """The slope that torchdiffeq sees, and what its callbacks say of the steps."""
 
-    def __init__(self, ode: ProbabilityFlow, sigmas: Tensor, max_nfe: int, watch: Watch | None):
+    def __init__(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor, max_nfe: int, watch: Watch | None):
         self.ode, self.max_nfe, self.watch = ode, max_nfe, watch
         self.begin, end = ode.path.u(sigmas[:2])
         self.length = end - self.begin
         self.last, self.share = float(sigmas[1]), 0.0
         self.dearest = 0  # an accepted sigma was evaluated, so the prediction that ends the run costs no more
-        self.y = torch.empty(0)
+        self.y = y
         self.visited = [float(sigmas[0])]
         self.rejected = 0
 
@@ -96,7 +96,6 @@ class Ride:
     def __call__(self, s: Tensor, y: Tensor) -> Tensor:
         u = self.begin + float(s) * self.length
         cost = self.ode.model.evaluations(float(self.ode.path.sigma(u)))
-        self.y = y if not self.y.numel() else self.y
         self.dearest = max(self.dearest, cost)
         if int(self.ode.nfe) + cost + self.dearest > self.max_nfe:
             raise SpentError
