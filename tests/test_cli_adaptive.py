@@ -126,7 +126,7 @@ def test_a_sample_that_runs_out_is_a_warning(run: Command, model: Path, tmp_path
 def test_a_budget_is_a_tolerance(run: Command, model: Path, tmp_path: Path) -> None:
     ran = run("sample", model, "--method", "adaptive", "--nfe", 9, "-n", 4, "--out", tmp_path / "out")
     sol = ddim_ode.sample(ddim_ode.load(model), method="adaptive", nfe=9, seeds=range(4))
-    assert 0.01 < sol.tol < 1
+    assert 1e-6 <= sol.tol < 1  # what the search looks at, tighter than the coarsest
     assert f"tol {sol.tol:.4g}, found for --nfe 9 (--tol {sol.tol:.4g} spares the search): " in ran.out
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["tol"] == sol.tol
