@@ -225,7 +225,7 @@ def test_it_never_leaves_the_interval_and_always_ends(name, seed, std, log_tol, 
     x = begin * normal(3, 3, seed=seed + 1).to(dtype)
     found = carry(model, METHODS[name], f64([begin, end]), x, None, Control(10**log_tol, 300, first))
     assert low * (1 - 1e-9) <= net.low <= net.high <= high * (1 + 1e-9)
-    # xbar - D is a mean of (xbar - m_k) sigma^2 / (s^2 + sigma^2): |xbar| + max |m_k| grows no faster than sigma, if up.
+    # xbar - D is a mean of (xbar - m_k) sigma^2 / (s^2 + sigma^2): |xbar| + max |m_k| grows no faster than sigma does.
     bound = (x.norm(dim=1) + net.mixture.means.norm(dim=1).max()) * max(1.0, end / begin)
     assert (found.x.norm(dim=1) <= 1.5 * bound).all()
     for row in found.sigmas:
