@@ -25,13 +25,22 @@ class ProbabilityFlow:
         path: the solver's coordinates, not necessarily the model's schedule.
         domain: (smallest, largest) sigma at which the model may be evaluated.
         labels: (B,) int64, or None for the null class.
+        differentiable: keep the graph of every prediction, for gradients; otherwise none is recorded.
 
     `nfe` counts the network passes that each sample of the batch has cost so far: an int, or (B,) int64 where they
     differ, as under guidance at sigmas of their own.
     """
 
-    def __init__(self, model: Model, path: Path, domain: tuple[float, float], labels: Tensor | None = None):
+    def __init__(
+        self,
+        model: Model,
+        path: Path,
+        domain: tuple[float, float],
+        labels: Tensor | None = None,
+        differentiable: bool = False,
+    ):
         self.model, self.path, self.domain, self.labels = model, path, domain, labels
+        self.differentiable = differentiable
         self.nfe: int | Tensor = 0
 
     def __call__(self, u: Tensor, y: Tensor) -> Tensor:
@@ -44,7 +53,7 @@ class ProbabilityFlow:
     def part(self, rows: Tensor) -> "ProbabilityFlow":
         """The flow of the samples `rows` (indices) alone; it counts for itself, from 0."""
         labels = None if self.labels is None else self.labels[rows.to(self.labels.device)]
-        return ProbabilityFlow(self.model, self.path, self.domain, labels)
+        return ProbabilityFlow(self.model, self.path, self.domain, labels, self.differentiable)
 
     def predict(self, xbar: Tensor, sigma: Tensor) -> Prediction:
         """The denoiser's answer at (xbar, sigma), counted; sigma is a scalar or (B,).
@@ -58,7 +67,7 @@ class ProbabilityFlow:
         if outside.any():
             found = float(sigma[outside][0])
             raise DomainError(f"the solver left its interval: sigma={found:.6g} is not in [{low:.6g}, {high:.6g}]")
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.differentiable):
             prediction = self.model(xbar, sigma, self.labels)
         self.nfe = self.nfe + prediction.evaluations
         return prediction
