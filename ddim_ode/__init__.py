@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ddim_ode.errors import DDIMError
     from ddim_ode.grids import GRIDS
     from ddim_ode.guidance import Guided
+    from ddim_ode.interpolation import between, interpolate, slerp
+    from ddim_ode.inversion import Reconstruction, decode, encode, reconstruct
+    from ddim_ode.latents import Latent
+    from ddim_ode.likelihood import Likelihood, log_likelihood
     from ddim_ode.sampling import sample
     from ddim_ode.solvers import METHODS, Method, Solution, adams
 
@@ -27,15 +31,25 @@ __all__ = [
     "Denoiser",
     "GaussianMixture",
     "Guided",
+    "Latent",
+    "Likelihood",
     "Method",
     "Prediction",
+    "Reconstruction",
     "Solution",
     "adams",
+    "between",
     "data",
+    "decode",
+    "encode",
     "grids",
+    "interpolate",
     "load",
+    "log_likelihood",
     "paths",
+    "reconstruct",
     "sample",
+    "slerp",
 ]
 
 _HOME = {
@@ -45,12 +59,22 @@ _HOME = {
     "Denoiser": "denoiser",
     "GaussianMixture": "analytic",
     "Guided": "guidance",
+    "Latent": "latents",
+    "Likelihood": "likelihood",
     "Method": "solvers",
     "Prediction": "denoiser",
+    "Reconstruction": "inversion",
     "Solution": "solvers",
     "adams": "solvers",
+    "between": "interpolation",
+    "decode": "inversion",
+    "encode": "inversion",
+    "interpolate": "interpolation",
     "load": "checkpoints",
+    "log_likelihood": "likelihood",
+    "reconstruct": "inversion",
     "sample": "sampling",
+    "slerp": "interpolation",
 }
 
 

@@ -79,6 +79,15 @@ def trailing_angle(path: Path, n: int, rho: float = 1.2) -> Tensor:
     return f64(np.tan(np.minimum(u, high)))
 
 
+def near_image(path: Path, n: int, rho: float = 5.0) -> Tensor:
+    """(sigma / (1 + sigma))^(1/rho) spaced evenly, dense near the image: for encoding."""
+    low, high = (sigma / (1 + sigma) for sigma in _range(path, "near_image"))
+    u = np.linspace(high ** (1 / rho), low ** (1 / rho), n) ** rho
+    sigmas = f64(u / (1 - u))
+    sigmas[0], sigmas[-1] = path.sigma_max, path.sigma_min  # which 1 - u has rounded
+    return sigmas
+
+
 GRIDS: Mapping[str, Callable[[Path, int], Tensor]] = {
     "uniform": uniform,
     "leading": leading,
@@ -88,6 +97,7 @@ GRIDS: Mapping[str, Callable[[Path, int], Tensor]] = {
     "log_snr": log_snr,
     "angle": angle,
     "trailing_angle": trailing_angle,
+    "near_image": near_image,
 }
 
 

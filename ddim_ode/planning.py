@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import SupportsFloat, SupportsIndex
 
 import torch
@@ -24,12 +25,23 @@ class SampleError(DDIMError):
     """Arguments that no sample can be drawn with; the message gives the value, the rule and the remedy."""
 
 
-def plan(model: Model, method: Method, nfe: int | None, grid: Grid | None, final: Final) -> Tensor:
-    """The grid, (N + 1,) float64 sigmas, that spends as much of the budget `nfe` as the method can."""
+def plan(
+    model: Model, method: Method, nfe: int | None, grid: Grid | None, final: Final, upward: bool = False
+) -> Tensor:
+    """The grid, (N + 1,) float64 sigmas, that spends as much of the budget `nfe` as the method can.
+
+    They decrease; `upward`, the budget is that of the way from the last of them to the first.
+    """
+
+    def cost_of(sigmas: Tensor) -> int:
+        return _cost(model, method, sigmas.flip(0) if upward else sigmas)
+
     _check_final(final)
     if grid is not None and not isinstance(grid, str):
         sigmas = check_grid(grid, model.path)
-        if nfe is not None and nfe != (cost := _cost(model, method, sigmas)):
+        if upward and sigmas[-1] == 0:
+            raise SampleError("the grid ends at sigma=0, where nothing can be encoded; leave the 0 out")
+        if nfe is not None and nfe != (cost := cost_of(sigmas)):
             raise SampleError(f"nfe={nfe} contradicts an explicit grid that costs {cost}; leave nfe out")
         return sigmas
     name = method.grid if grid is None else grid
@@ -37,9 +49,9 @@ def plan(model: Model, method: Method, nfe: int | None, grid: Grid | None, final
     for intervals in range(int(min(budget, most_intervals(name, model.path, final))), 0, -1):
         if method.evaluations * (intervals - 1) < budget:
             sigmas = make_grid(name, model.path, intervals, final)
-            if _least_cost(model, method, sigmas) <= budget and _cost(model, method, sigmas) <= budget:
+            if _least_cost(model, method, sigmas) <= budget and cost_of(sigmas) <= budget:
                 return sigmas
-    cost = _cost(model, method, make_grid(name, model.path, 1, final))
+    cost = cost_of(make_grid(name, model.path, 1, final))
     raise SampleError(f"nfe={budget} is too small: one step costs {cost} evaluations; use nfe >= {cost}")
 
 
@@ -144,3 +156,24 @@ def index(value: object) -> int | None:
         return operator.index(value)
     except TypeError:  # every tensor has __index__, and it fails unless the tensor is one integer
         return None
+
+
+def check_labels(model: Model, labels: Tensor | Sequence[int] | int | None, total: int) -> Tensor | None:
+    """Labels as (total,) int64, of one for all if that is what there is."""
+    if labels is None:
+        return None
+    if not model.num_classes:
+        raise SampleError("this model has no classes; leave labels out")
+    try:
+        values = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise SampleError(f"labels are not whole numbers in 0..{model.num_classes - 1}") from None
+    if values.is_floating_point() or values.dtype == torch.bool:
+        raise SampleError(f"labels are {values.dtype}; they must be whole numbers in 0..{model.num_classes - 1}")
+    values = values.long().expand(total) if values.ndim == 0 else values.long()
+    if values.shape != (total,):
+        raise SampleError(f"labels have shape {tuple(values.shape)}; give one label, or one a sample ({total})")
+    wrong = values[(values < 0) | (values >= model.num_classes)]
+    if len(wrong):
+        raise SampleError(f"label {int(wrong[0])} does not exist; this model has labels 0..{model.num_classes - 1}")
+    return values

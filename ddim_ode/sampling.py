@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,11 +13,13 @@ from ddim_ode.denoiser import Model, NonFiniteError
 from ddim_ode.grids import Final, Grid
 from ddim_ode.guidance import Guided
 from ddim_ode.ode import ProbabilityFlow
-from ddim_ode.planning import LEAST_TOL, SampleError, control, index, plan, refuse_adaptive, span, whole
+from ddim_ode.planning import LEAST_TOL, SampleError, check_labels, control, index, plan, refuse_adaptive, span, whole
 from ddim_ode.solvers import Adaptive, Control, Method, Outcome, Solution, Watch, get_method, integrate
 
 DEFAULT_BATCH = 128
 CALIBRATION = 8  # samples that a tolerance is looked for with
+
+Done = TypeVar("Done")
 
 
 class Progress(NamedTuple):
@@ -82,6 +85,103 @@ def sample(
         NonFiniteError: the network returned NaN or infinity.
         DivergedError: the solver diverged.
     """
+    latents = _latents(model, seeds, noise, start).to(dtype)
+    job = prepare(
+        model, method, nfe, len(latents), labels, guidance, grid, final, dtype, batch_size, tol, max_nfe, first_step
+    )
+    scale = 1.0 if start is not None else float(job.model.path.prior_std(job.sigmas[0]))
+
+    def go(rows: slice, watch: Watch | None) -> Outcome:
+        return job.carry(scale * latents[rows].to(job.model.device), rows, watch)
+
+    return job.solution(job.each(len(latents), go, callback))
+
+
+@dataclass(frozen=True)
+class Job:
+    """Many samples to carry in batches: by which model, guided or not, and which method, from where to where."""
+
+    model: Model
+    method: Method
+    sigmas: Tensor  # (N + 1,) float64, or with an adaptive method its ends
+    steering: Control | None  # of an adaptive method
+    labels: Tensor | None  # (B,)
+    batch_size: int
+
+    def flow(self, rows: slice, differentiable: bool = False) -> ProbabilityFlow:
+        """The ODE of some of the samples, between the first sigma and the last above 0."""
+        ends = sorted((float(self.sigmas[0]), float(self.sigmas[self.sigmas > 0][-1])))
+        labels = None if self.labels is None else self.labels[rows].to(self.model.device)
+        return ProbabilityFlow(self.model, self.method.path, (ends[0], ends[1]), labels, differentiable)
+
+    def carry(self, xbar: Tensor, rows: slice = slice(None), watch: Watch | None = None) -> Outcome:
+        """One batch xbar (B, *shape) from the first sigma to the last."""
+        ode, solver = self.flow(rows), self.method.solver
+        if isinstance(solver, Adaptive):
+            assert self.steering is not None
+            return solver.solve(ode, self.sigmas, xbar, self.steering, watch)
+        return self.arrived(ode, integrate(ode, solver, self.sigmas, xbar, watch))
+
+    def arrived(self, ode: ProbabilityFlow, x: Tensor) -> Outcome:
+        """What a solver on a grid has to say of a batch."""
+        count = len(x)
+        return Outcome(
+            x=x,
+            nfe=torch.full((count,), int(ode.nfe)),
+            steps=torch.full((count,), len(self.sigmas) - 1),
+            rejected=torch.zeros(count, dtype=torch.int64),
+            sigmas=self.sigmas.expand(count, -1),
+            converged=torch.ones(count, dtype=torch.bool),
+        )
+
+    def each(
+        self, total: int, go: Callable[[slice, Watch | None], Done], callback: Callable[[Progress], None] | None
+    ) -> list[Done]:
+        """What `go` makes of every batch. Raises NonFiniteError with the sample's index in the whole run."""
+        done = []
+        for first in range(0, total, self.batch_size):
+            rows = range(first, min(first + self.batch_size, total))
+            watch = watch_of(callback, rows, None if self.steering else len(self.sigmas) - 1)
+            try:
+                done.append(go(slice(rows.start, rows.stop), watch))
+            except NonFiniteError as error:
+                error.sample += first
+                raise
+        return done
+
+    def solution(self, parts: Sequence[Outcome]) -> Solution:
+        """The batches in one."""
+        widest = max(part.sigmas.shape[1] for part in parts)
+        return Solution(
+            x=torch.cat([part.x for part in parts]),
+            nfe=torch.cat([part.nfe for part in parts]),
+            steps=torch.cat([part.steps for part in parts]),
+            rejected=torch.cat([part.rejected for part in parts]),
+            sigmas=torch.cat([pad(part.sigmas, (0, widest - part.sigmas.shape[1]), value=math.nan) for part in parts])
+            if self.steering
+            else self.sigmas,
+            converged=torch.cat([part.converged for part in parts]),
+            tol=self.steering.tol if self.steering else None,
+        )
+
+
+def prepare(
+    model: Model,
+    method: str | Method,
+    nfe: int | None,
+    count: int,
+    labels: Tensor | Sequence[int] | int | None,
+    guidance: float,
+    grid: Grid | None,
+    final: Final,
+    dtype: torch.dtype,
+    batch_size: int | None,
+    tol: float | None,
+    max_nfe: int | None,
+    first_step: float | None = None,
+    upward: bool = False,
+) -> Job:
+    """The arguments of `sample`, checked, as a job for `count` samples; upward, from the image to the latent."""
     row = get_method(method)
     name = method if isinstance(method, str) else "this method"
     if guidance != 1:
@@ -90,8 +190,7 @@ def sample(
         model = Guided(model, guidance)
     if dtype not in (torch.float32, torch.float64):
         raise SampleError(f"dtype={dtype} is no dtype for a state; use torch.float32 or torch.float64")
-    latents = _latents(model, seeds, noise, start).to(dtype)
-    classes = _labels(model, labels, len(latents))
+    classes = check_labels(model, labels, count)
     size = whole("batch_size", DEFAULT_BATCH if batch_size is None else batch_size)
     steering: Control | None = None
     if row.adaptive:
@@ -100,71 +199,18 @@ def sample(
         if nfe is not None:
             if tol is not None:
                 raise SampleError(f"nfe={nfe} and tol={tol} contradict each other; give one")
-            count = (
-                CALIBRATION if row.per_sample else min(size, len(latents))
-            )  # what a batch shares depends on its size
-            steering = calibrate(model, row, sigmas, whole("nfe", nfe), steering, classes is not None, count, dtype)
+            if upward:
+                raise SampleError(f"nfe={nfe}: {name} finds the tolerance of a budget for sampling only; give tol")
+            few = CALIBRATION if row.per_sample else min(size, count)  # what a batch shares depends on its size
+            steering = calibrate(model, row, sigmas, whole("nfe", nfe), steering, classes is not None, few, dtype)
         elif (least := model.evaluations(float(sigmas[0]))) > steering.max_nfe:
             raise SampleError(
                 f"max_nfe={max_nfe} is too small: one step costs {least} evaluations; use max_nfe >= {least}"
             )
     else:
         refuse_adaptive(name, {"tol": tol, "max_nfe": max_nfe, "first_step": first_step})
-        sigmas = plan(model, row, nfe, grid, final)
-    scale = 1.0 if start is not None else float(model.path.prior_std(sigmas[0]))
-
-    done = []
-    for first in range(0, len(latents), size):
-        rows = range(first, min(first + size, len(latents)))
-        batch = slice(rows.start, rows.stop)
-        begin = scale * latents[batch].to(model.device)
-        watch = _watch(callback, rows, None if steering else len(sigmas) - 1)
-        try:
-            done.append(carry(model, row, sigmas, begin, None if classes is None else classes[batch], steering, watch))
-        except NonFiniteError as error:
-            error.sample += first
-            raise
-    widest = max(part.sigmas.shape[1] for part in done)
-    return Solution(
-        x=torch.cat([part.x for part in done]),
-        nfe=torch.cat([part.nfe for part in done]),
-        steps=torch.cat([part.steps for part in done]),
-        rejected=torch.cat([part.rejected for part in done]),
-        sigmas=torch.cat([pad(part.sigmas, (0, widest - part.sigmas.shape[1]), value=math.nan) for part in done])
-        if steering
-        else sigmas,
-        converged=torch.cat([part.converged for part in done]),
-        tol=steering.tol if steering else None,
-    )
-
-
-def carry(
-    model: Model,
-    method: Method,
-    sigmas: Tensor,
-    xbar: Tensor,
-    labels: Tensor | None,
-    steering: Control | None,
-    watch: Watch | None = None,
-) -> Outcome:
-    """One batch xbar (B, *shape) from sigmas[0] to the last of them, by a method on that grid or, steered, between."""
-    domain = sorted((float(sigmas[0]), float(sigmas[sigmas > 0][-1])))
-    ode = ProbabilityFlow(
-        model, method.path, (domain[0], domain[1]), labels=None if labels is None else labels.to(model.device)
-    )
-    if isinstance(method.solver, Adaptive):
-        assert steering is not None
-        return method.solver.solve(ode, sigmas, xbar, steering, watch)
-    x = integrate(ode, method.solver, sigmas, xbar, watch)
-    count = len(x)
-    return Outcome(
-        x=x,
-        nfe=torch.full((count,), int(ode.nfe)),
-        steps=torch.full((count,), len(sigmas) - 1),
-        rejected=torch.zeros(count, dtype=torch.int64),
-        sigmas=sigmas.expand(count, -1),
-        converged=torch.ones(count, dtype=torch.bool),
-    )
+        sigmas = plan(model, row, nfe, grid, final, upward)
+    return Job(model, row, sigmas.flip(0) if upward else sigmas, steering, classes, size)
 
 
 def calibrate(
@@ -190,7 +236,7 @@ def calibrate(
 
     def cost(exponent: float) -> float:
         tried = steering._replace(tol=10**exponent, max_nfe=3 * nfe + 100)  # more is too much anyway
-        found = carry(model, method, sigmas, begin, labels, tried)
+        found = Job(model, method, sigmas, tried, labels, count).carry(begin, slice(None))
         return float(found.nfe.double().mean()) if found.converged.all() else math.inf
 
     least = math.log10(LEAST_TOL[dtype])
@@ -223,7 +269,8 @@ def seeded_noise(seeds: Iterable[int], shape: tuple[int, ...]) -> Tensor:
     return torch.stack(rows)
 
 
-def _watch(callback: Callable[[Progress], None] | None, rows: range, steps: int | None) -> Watch | None:
+def watch_of(callback: Callable[[Progress], None] | None, rows: range, steps: int | None) -> Watch | None:
+    """What tells the callback of the steps of some samples."""
     if callback is None:
         return None
     return lambda step, share, sigma, xbar: callback(Progress(rows, step, steps, share, sigma, xbar))
@@ -243,23 +290,3 @@ def _latents(model: Model, seeds: Iterable[int] | None, noise: Tensor | None, st
     if not torch.isfinite(latents).all():
         raise SampleError(f"{given[0]} holds NaN or infinity")
     return latents
-
-
-def _labels(model: Model, labels: Tensor | Sequence[int] | int | None, total: int) -> Tensor | None:
-    if labels is None:
-        return None
-    if not model.num_classes:
-        raise SampleError("this model has no classes; leave labels out")
-    try:
-        values = torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError):
-        raise SampleError(f"labels are not whole numbers in 0..{model.num_classes - 1}") from None
-    if values.is_floating_point() or values.dtype == torch.bool:
-        raise SampleError(f"labels are {values.dtype}; they must be whole numbers in 0..{model.num_classes - 1}")
-    values = values.long().expand(total) if values.ndim == 0 else values.long()
-    if values.shape != (total,):
-        raise SampleError(f"labels have shape {tuple(values.shape)}; give one label, or one a sample ({total})")
-    wrong = values[(values < 0) | (values >= model.num_classes)]
-    if len(wrong):
-        raise SampleError(f"label {int(wrong[0])} does not exist; this model has labels 0..{model.num_classes - 1}")
-    return values

@@ -9,7 +9,7 @@ from helpers import MIXTURES, PATHS, f64, network, rms
 
 from ddim_ode import METHODS, GaussianMixture, paths
 from ddim_ode.denoiser import Denoiser
-from ddim_ode.sampling import carry, sample
+from ddim_ode.sampling import Job, sample
 from ddim_ode.solvers import Control, Method
 from ddim_ode.solvers.adaptive_adams import AdaptiveAdams, integrals, lagrange
 
@@ -79,8 +79,8 @@ def test_there_and_back():
     x = MIXTURES["labelled"].sample(32, seed=0, sigma=0.02)
     for tol in (1e-2, 1e-4):
         steering = Control(tol, 1000)
-        up = carry(model, METHODS["adaptive"], f64([0.02, 100.0]), x, None, steering)
-        down = carry(model, METHODS["adaptive"], f64([100.0, 0.02]), up.x, None, steering)
+        up = Job(model, METHODS["adaptive"], f64([0.02, 100.0]), steering, None, 1).carry(x)
+        down = Job(model, METHODS["adaptive"], f64([100.0, 0.02]), steering, None, 1).carry(up.x)
         assert up.converged.all()
         assert rms(up.x).median() == pytest.approx(100, rel=0.2)
         assert rms(down.x - x).quantile(0.9) <= 3 * tol

@@ -15,13 +15,16 @@ from ddim_ode.solvers.base import (
     DivergedError,
     Method,
     Outcome,
+    Reversible,
     Solution,
     Solver,
     Step,
     Watch,
+    follow,
     integrate,
 )
 from ddim_ode.solvers.exponential import EULER, HEUN, MIDPOINT, THIRDS, Adams, SingleStep
+from ddim_ode.solvers.reversible import BDIA, BELM, EDICT, LATTICE, FixedPoint, Leapfrog, ReversibleHeun
 from ddim_ode.solvers.runge_kutta import RungeKutta
 from ddim_ode.solvers.weights import bh1, equal_steps, half, half_quadratic
 
@@ -33,11 +36,13 @@ __all__ = [
     "Method",
     "MethodError",
     "Outcome",
+    "Reversible",
     "Solution",
     "Solver",
     "Step",
     "Watch",
     "adams",
+    "follow",
     "get_method",
     "integrate",
 ]
@@ -140,6 +145,13 @@ ROWS: Mapping[str, tuple[Solver, paths.Path, str, int, int, str]] = {
     "unipc_2_bh1": (UNIPC_2_BH1, data, "log_snr", 2, 1, "UniPC-2, B(h) = h (Zhao et al. 2023)"),
     "unipc_3": (UNIPC_3, data, "trailing", 2, 1, "UniPC-3, B(h) = e^h - 1 (Zhao et al. 2023)"),
     "unipc_3_bh1": (UNIPC_3_BH1, data, "log_snr", 2, 1, "UniPC-3, B(h) = h (Zhao et al. 2023)"),
+    "fixed_point": (FixedPoint(RungeKutta("euler")), flow, "near_image", 1, 1, "DDIM; encodes by iteration, 5 a step"),
+    "leapfrog": (Leapfrog(), flow, "near_image", 2, 1, "leapfrog in integers: encodes and decodes bit for bit"),
+    "exact_heun": (ReversibleHeun(LATTICE), flow, "near_image", 2, 1, "reversible Heun in integers: bit for bit"),
+    "reversible_heun": (ReversibleHeun(), flow, "near_image", 2, 1, "reversible Heun in floats (Kidger et al. 2021)"),
+    "bdia": (BDIA(), angle, "near_image", 2, 1, "BDIA-DDIM, gamma = 1 (Zhang et al. 2023)"),
+    "belm": (BELM(), noise, "near_image", 2, 1, "O-BELM (Wang et al. 2024)"),
+    "edict": (EDICT(), angle, "near_image", 1, 2, "EDICT, p = 0.93 (Wallace et al. 2023)"),
 }
 
 # (solver, order, evaluations a step, summary): on the flow path, without a grid.

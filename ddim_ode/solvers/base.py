@@ -78,6 +78,31 @@ class Adaptive(ABC):
         """
 
 
+class Reversible(ABC):
+    """A solver whose steps can be undone, given the pair of states that it ended with."""
+
+    to_zero = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether they are undone to the last bit; give it float64 then."""
+        return False
+
+    @abstractmethod
+    def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> Any: ...
+
+    @abstractmethod
+    def step(self, ode: ProbabilityFlow, u0: Tensor, u1: Tensor, y: Tensor, state: Any) -> Step: ...
+
+    @abstractmethod
+    def keep(self, state: Any) -> tuple[Tensor, Tensor]:
+        """The pair, each (B, *shape): int64 on a lattice, else in the dtype of y."""
+
+    @abstractmethod
+    def resume(self, ode: ProbabilityFlow, sigmas: Tensor, kept: tuple[Tensor, Tensor]) -> Step:
+        """y and the state from which `step` goes back; sigmas are the grid that led there, reversed."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A row of `METHODS`: a solver, the path it integrates on and the grid it uses unless told otherwise."""
@@ -89,12 +114,16 @@ class Method:
     evaluations: int  # a step
     summary: str
     deterministic: bool = True
-    invertible: bool = False
 
     @property
     def adaptive(self) -> bool:
         """Whether it takes a tolerance and chooses its steps, instead of a budget and a grid."""
         return isinstance(self.solver, Adaptive)
+
+    @property
+    def invertible(self) -> bool:
+        """Whether its steps can be undone, so that `decode` gives back what was encoded, up to rounding at most."""
+        return isinstance(self.solver, Reversible)
 
     @property
     def per_sample(self) -> bool:
@@ -142,10 +171,15 @@ def integrate(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, xbar: Tensor
         NonFiniteError: the network returned NaN or infinity, with the step.
         DivergedError: the state did.
     """
+    y = ode.enter(xbar, sigmas[0])
+    return follow(ode, solver, sigmas, Step(y, solver.init(ode, sigmas, y)), watch).y.to(xbar.dtype)
+
+
+def follow(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, begin: Step, watch: Watch | None = None) -> Step:
+    """As `integrate`, from a state on the path and the solver's own; returns xbar and the solver's state at the end."""
     nodes = nodes_of(solver, sigmas)
     u = ode.path.u(nodes)
-    y = ode.enter(xbar, nodes[0])
-    state = solver.init(ode, sigmas, y)
+    y, state = begin
     n, steps = 0, len(sigmas) - 1
     try:
         for n in range(len(nodes) - 1):
@@ -163,4 +197,4 @@ def integrate(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, xbar: Tensor
         raise
     if not torch.isfinite(xbar).all():
         raise DivergedError("the solver diverged: the state is not finite; use more steps or another method")
-    return xbar
+    return Step(xbar, state)

@@ -1,0 +1,267 @@
+"""From an image to its latent and back: the probability flow followed upwards, and downwards again.
+
+An image is taken as xbar at the model's smallest sigma. Any deterministic method can go both ways; what `invertible`
+ones encode they decode up to rounding, and `leapfrog` and `exact_heun`, whose states are integers, to the last bit
+(see `solvers.reversible`).
+
+That needs a network which answers the same question with the same bits. On one machine it does, as long as the batch
+around a sample, the precision and the number of threads stay the same; so a latent remembers them, and `decode` uses
+them again.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddim_ode.data import to_float, to_uint8
+from ddim_ode.denoiser import Model
+from ddim_ode.grids import Grid
+from ddim_ode.latents import Latent, LatentError, fingerprint
+from ddim_ode.planning import SampleError
+from ddim_ode.sampling import Progress, prepare
+from ddim_ode.solvers import Method, MethodError, Outcome, Reversible, Solution, Step, Watch, follow, get_method
+
+LARGEST = 10.0  # of a value that can be data in [-1, 1]: bytes that are floats are larger
+
+
+def encode(
+    model: Model,
+    x: Tensor,
+    method: str | Method = "leapfrog",
+    nfe: int | None = None,
+    labels: Tensor | Sequence[int] | int | None = None,
+    guidance: float = 1.0,
+    grid: Grid | None = None,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int | None = None,
+    callback: Callable[[Progress], None] | None = None,
+    tol: float | None = None,
+    max_nfe: int | None = None,
+    deterministic: bool = False,
+) -> Latent:
+    """Follow the probability flow from images to latents.
+
+    Args:
+        model: a `Denoiser`, or something around one.
+        x: (B, *shape) images in [-1, 1], or their bytes as uint8; any data for a model of other data.
+        method: a deterministic one. `leapfrog` and `exact_heun` come back bit for bit.
+        nfe: the most network evaluations that encoding a sample may cost (default 20); not for adaptive methods.
+        labels, guidance, dtype, callback, max_nfe: as in `sample`.
+        grid: a name in `GRIDS`, or decreasing sigmas, of which the last is that of the images (default: sigma_min).
+        batch_size: samples integrated at once (default: up to 128). The same is used to decode.
+        tol: the error to accept with an adaptive method, which is one way's: both ways add up.
+        deterministic: evaluate every sample alone and with torch's deterministic algorithms, so that it can be
+            decoded among others. It costs the speed of batches.
+
+    Raises:
+        SampleError, MethodError, GridError, GuidanceError: arguments that cannot be, images of another shape or range.
+        NonFiniteError, DivergedError: as in `sample`.
+    """
+    row = get_method(method)
+    if not row.deterministic:
+        raise MethodError(f"{method} draws noise on its way, so nothing can be encoded; use 'leapfrog' or 'ddim'")
+    images = _images(model, x)
+    size = 1 if deterministic else batch_size
+    job = prepare(
+        model, method, nfe, len(images), labels, guidance, grid, "sigma_min", dtype, size, tol, max_nfe, upward=True
+    )
+    solver = row.solver
+    working = torch.float64 if isinstance(solver, Reversible) and solver.exact else dtype
+
+    def go(rows: slice, watch: Watch | None) -> tuple[tuple[Tensor, ...], Tensor]:
+        begin = images[rows].to(job.model.device, working)
+        if not isinstance(solver, Reversible):
+            end = job.carry(begin, rows, watch)
+            return (end.x,), end.nfe
+        ode = job.flow(rows)
+        y = ode.enter(begin, job.sigmas[0])
+        state = follow(ode, solver, job.sigmas, Step(y, solver.init(ode, job.sigmas, y)), watch).state
+        return solver.keep(state), torch.full((len(begin),), int(ode.nfe))
+
+    with _repeatable(deterministic):
+        done = job.each(len(images), go, callback)
+    sigmas = job.sigmas.flip(0)
+    return Latent(
+        states=tuple(torch.cat(parts) for parts in zip(*(states for states, _ in done), strict=True)),
+        sigmas=sigmas,
+        nfe=torch.cat([nfe for _, nfe in done]),
+        labels=job.labels,
+        method=method,
+        guidance=guidance,
+        tol=job.steering.tol if job.steering else None,
+        max_nfe=max_nfe,
+        dtype=dtype,
+        batch_size=job.batch_size,
+        threads=torch.get_num_threads(),
+        prior=float(job.model.path.prior_std(sigmas[0])),
+        model=fingerprint(model),
+    )
+
+
+def decode(
+    model: Model,
+    latent: Latent,
+    callback: Callable[[Progress], None] | None = None,
+    deterministic: bool = False,
+) -> Solution:
+    """Follow the way back that a latent has come: its method, grid, labels, guidance, batches and threads.
+
+    Returns a `Solution` whose x are the images that were encoded, up to the method's error; without one if it is exact.
+
+    Raises:
+        LatentError: the latent of another model.
+        NonFiniteError, DivergedError: as in `sample`.
+    """
+    _check_model(model, latent)
+    adaptive = latent.tol is not None
+    job = prepare(
+        model,
+        latent.method,
+        None,
+        len(latent),
+        latent.labels,
+        latent.guidance,
+        latent.sigmas,
+        "sigma_min",
+        latent.dtype,
+        1 if deterministic else latent.batch_size,
+        latent.tol,
+        latent.max_nfe if adaptive else None,
+    )
+    solver = job.method.solver
+
+    def go(rows: slice, watch: Watch | None) -> Outcome:
+        states = [state[rows].to(job.model.device) for state in latent.states]
+        if not isinstance(solver, Reversible):
+            return job.carry(states[0], rows, watch)
+        ode = job.flow(rows)
+        begin = solver.resume(ode, job.sigmas, (states[0], states[1]))
+        return job.arrived(ode, follow(ode, solver, job.sigmas, begin, watch).y.to(latent.dtype))
+
+    with _repeatable(deterministic, latent.threads):
+        return job.solution(job.each(len(latent), go, callback))
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Images, their latents and what came back; every tensor has an entry an image.
+
+    bit_exact: bool, the same bits. max_error, rms: in data units, [-1, 1].
+    mse: on [0, 1], as in DDIM's Table 2. psnr: in dB, of a peak of 1; infinite for the same bits.
+    same_bytes: bool, the same 8-bit image.
+    latent_mean, latent_std: of `Latent.noise`; 0 and 1 of a standard normal.
+    normality: p-value of Jarque and Bera (1987) for its values being normal; small where they are not. They are not
+        independent either, so that it compares methods rather than tests a hypothesis.
+    """
+
+    x: Tensor
+    latent: Latent
+    solution: Solution
+    bit_exact: Tensor
+    same_bytes: Tensor
+    max_error: Tensor
+    rms: Tensor
+    mse: Tensor
+    psnr: Tensor
+    latent_mean: Tensor
+    latent_std: Tensor
+    normality: Tensor
+
+
+def reconstruct(
+    model: Model,
+    x: Tensor,
+    method: str | Method = "leapfrog",
+    nfe: int | None = None,
+    labels: Tensor | Sequence[int] | int | None = None,
+    guidance: float = 1.0,
+    grid: Grid | None = None,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int | None = None,
+    callback: Callable[[Progress], None] | None = None,
+    tol: float | None = None,
+    max_nfe: int | None = None,
+    deterministic: bool = False,
+) -> Reconstruction:
+    """Encode images, decode them, and compare. Arguments and errors are those of `encode`."""
+    latent = encode(
+        model, x, method, nfe, labels, guidance, grid, dtype, batch_size, callback, tol, max_nfe, deterministic
+    )
+    solution = decode(model, latent, callback, deterministic)
+    images = _images(model, x).to(dtype)
+    found = solution.x.cpu()
+    error = (found.double() - images.double()).flatten(1)
+    mse = (error / 2).square().mean(1)
+    z = latent.noise.double().cpu().flatten(1)
+    return Reconstruction(
+        x=images,
+        latent=latent,
+        solution=solution,
+        bit_exact=(found == images).flatten(1).all(1),
+        same_bytes=(to_uint8(found) == to_uint8(images)).flatten(1).all(1),
+        max_error=error.abs().amax(1),
+        rms=error.square().mean(1).sqrt(),
+        mse=mse,
+        psnr=-10 * mse.log10(),
+        latent_mean=z.mean(1),
+        latent_std=z.std(1, correction=0),
+        normality=_normality(z),
+    )
+
+
+def _normality(z: Tensor) -> Tensor:
+    centred = z - z.mean(1, keepdim=True)
+    variance = centred.square().mean(1)
+    skew = centred.pow(3).mean(1) / variance**1.5
+    excess = centred.pow(4).mean(1) / variance**2 - 3
+    return torch.exp(-z.shape[1] / 12 * (skew.square() + excess.square() / 4))  # chi^2 of 2 degrees of freedom
+
+
+def _images(model: Model, x: Tensor) -> Tensor:
+    """x as floats, on the CPU."""
+    if not isinstance(x, Tensor):
+        raise SampleError(f"x is a {type(x).__name__}; give a tensor of images (B, {model.shape})")
+    if tuple(x.shape[1:]) != model.shape or not len(x):
+        raise SampleError(f"the images have shape {tuple(x.shape)}; this model needs (B, {model.shape})")
+    if x.dtype == torch.uint8:
+        x = to_float(x)
+    if not x.is_floating_point():
+        raise SampleError(f"the images are {x.dtype}; give floats in [-1, 1], or bytes as torch.uint8")
+    x = x.detach().cpu()
+    wrong = ~torch.isfinite(x.flatten(1)).all(1)
+    if wrong.any():
+        raise SampleError(f"image {int(wrong.nonzero()[0])} holds NaN or infinity")
+    if x.abs().max() > LARGEST:
+        raise SampleError(
+            f"the images run from {float(x.min()):g} to {float(x.max()):g}; data are in [-1, 1]"
+            ", so give bytes as torch.uint8, or x / 127.5 - 1"
+        )
+    return x
+
+
+def _check_model(model: Model, latent: Latent) -> None:
+    shape = tuple(latent.states[0].shape[1:])
+    if shape != model.shape:
+        raise LatentError(f"the latent has shape {shape}; this model needs {model.shape}: decode with its own model")
+    if (found := fingerprint(model)) != latent.model:
+        raise LatentError(
+            f"the latent was encoded by a model with digest {latent.model[:12]}, this one has {found[:12]}"
+            "; decode with that model, or start from latent.noise with sample(noise=...)"
+        )
+
+
+@contextmanager
+def _repeatable(deterministic: bool, threads: int | None = None) -> Iterator[None]:
+    """As many threads as then and, if asked for, deterministic algorithms; afterwards as before."""
+    had, enabled = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.set_num_threads(threads or had)
+    torch.use_deterministic_algorithms(deterministic or enabled, warn_only=warn)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(had)
+        torch.use_deterministic_algorithms(enabled, warn_only=warn)

@@ -1,0 +1,258 @@
+"""Solvers that can be run backwards, so that an image becomes a latent and comes back.
+
+Each of these carries a pair of states, and the step that leads from one pair to the next can be solved for the former.
+In floating point that holds up to rounding, which the way back may amplify. On a *lattice* it holds to the last bit:
+states are 64-bit integers in units of 2^-52, every increment is rounded to an integer once, and what was added is
+subtracted again. That asks one thing of the network: the same input must give the same output.
+
+    leapfrog          y(n+1) = y(n-1) + (u(n+1) - u(n-1)) f(y(n), u(n))           Verlet 1967; begins with an Euler step
+    reversible Heun   m = y + h/2 f(z, u),  z' = 2m - z,  y' = m + h/2 f(z', u')   Kidger et al. 2021, Alg. 1
+    EDICT             two chains that take turns, mixed after every step           Wallace et al. 2023, Eq. 14-15
+    BDIA              the leapfrog with a and b as exact differences, gamma = 1    Zhang et al. 2023, Eq. 15
+    O-BELM            the leapfrog of order 2 on unequal steps of sigma            Wang et al. 2024, Eq. 18
+
+All but EDICT are their own inverse: `step` from a later time to an earlier one undoes it.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.solvers.base import DivergedError, Reversible, Solver, Step
+
+UNIT = 2.0**-52  # of the lattice: a float32 image in [-1, 1] comes back bit for bit if no value is below 2^-27
+LIMIT = 256.0  # of a state on it. A sum of four such states is still below 2^63
+
+
+class Floats:
+    """Numbers as they are."""
+
+    def enter(self, y: Tensor) -> Tensor:
+        return y
+
+    leave = increment = check = enter
+
+
+class Lattice:
+    """States as integers in units of 2^-52."""
+
+    def enter(self, y: Tensor) -> Tensor:
+        """(B, *shape) int64."""
+        return self.increment(y)
+
+    def increment(self, dy: Tensor) -> Tensor:
+        """A float increment as whole units. Rounding is odd, so that -dy takes away what dy has added."""
+        dy = dy.double()
+        _within(dy)
+        return (dy / UNIT).round().long()
+
+    def check(self, y: Tensor) -> Tensor:
+        """y itself. Raises DivergedError before a sum of such states could wrap around."""
+        _within(y.double() * UNIT)
+        return y
+
+    def leave(self, y: Tensor) -> Tensor:
+        """(B, *shape) float64."""
+        return y.double() * UNIT
+
+
+FLOATS, LATTICE = Floats(), Lattice()
+
+
+def _within(y: Tensor) -> None:
+    if not (y.abs() < LIMIT).all():
+        raise DivergedError(
+            f"the state leaves the range of fixed-point numbers, +-{LIMIT:g}: found {float(y.abs().max()):.3g}"
+            "; use more steps, or a method in floating point"
+        )
+
+
+class Two(NamedTuple):
+    """Where a two-step method is, where it was, and on the way back where it is known to go."""
+
+    now: Tensor
+    before: Tensor | None = None
+    u_before: Tensor | None = None
+    after: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TwoStep(Reversible):
+    """y(n+1) from y(n-1) and one evaluation at y(n). The first step is one of Euler, the same evaluation from y(0)."""
+
+    arithmetic: Floats | Lattice = FLOATS
+
+    @property
+    def exact(self) -> bool:
+        return isinstance(self.arithmetic, Lattice)
+
+    @abstractmethod
+    def move(self, ode: ProbabilityFlow, u: tuple[Tensor, Tensor, Tensor], y: Tensor) -> tuple[float, Tensor]:
+        """(c, dy) of y(n+1) = c y(n-1) + (1 - c) y(n) + dy, for times u(n-1), u(n), u(n+1) and y(n)."""
+
+    def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> Two:
+        return Two(self.arithmetic.enter(y))
+
+    def step(self, ode: ProbabilityFlow, u0: Tensor, u1: Tensor, y: Tensor, state: Two) -> Step:
+        numbers = self.arithmetic
+        if state.after is not None:
+            return Step(numbers.leave(state.after), Two(state.after, state.now, u0))
+        before, u_before = state.now, u0  # the first step
+        if state.before is not None and state.u_before is not None:
+            before, u_before = state.before, state.u_before
+        share, dy = self.move(ode, (u_before, u0, u1), numbers.leave(state.now))
+        new = before + numbers.increment(dy)
+        if share != 1:
+            new = new + (1 - share) * (state.now - before)
+        new = numbers.check(new)
+        return Step(numbers.leave(new), Two(new, state.now, u0))
+
+    def keep(self, state: Two) -> tuple[Tensor, Tensor]:
+        return state.now, state.now if state.before is None else state.before
+
+    def resume(self, ode: ProbabilityFlow, sigmas: Tensor, kept: tuple[Tensor, Tensor]) -> Step:
+        return Step(self.arithmetic.leave(kept[0]), Two(kept[0], after=kept[1]))
+
+
+@dataclass(frozen=True)
+class Leapfrog(TwoStep):
+    """The leapfrog on the lattice, in the time of the path."""
+
+    arithmetic: Floats | Lattice = LATTICE
+
+    def move(self, ode: ProbabilityFlow, u: tuple[Tensor, Tensor, Tensor], y: Tensor) -> tuple[float, Tensor]:
+        return 1.0, (u[2] - u[0]) * ode(u[1], y)
+
+
+@dataclass(frozen=True)
+class BDIA(TwoStep):
+    """The DDIM step onwards less the DDIM step back, both from y(n); gamma = 1, the value for editing."""
+
+    def move(self, ode: ProbabilityFlow, u: tuple[Tensor, Tensor, Tensor], y: Tensor) -> tuple[float, Tensor]:
+        sigma = ode.path.sigma(u[1])
+        data, noise, _ = ode.predict(ode.leave(y, sigma), sigma)
+        (a0, b0), (a2, b2) = ode.path.coefficients(u[0]), ode.path.coefficients(u[2])
+        return 1.0, float(a2 - a0) * data + float(b2 - b0) * noise
+
+
+@dataclass(frozen=True)
+class BELM(TwoStep):
+    """O-BELM: the weights that make the two-step formula of order 2 on steps of any size."""
+
+    def move(self, ode: ProbabilityFlow, u: tuple[Tensor, Tensor, Tensor], y: Tensor) -> tuple[float, Tensor]:
+        h0, h1 = float(u[1] - u[0]), float(u[2] - u[1])
+        if h0 == 0:
+            return 1.0, h1 * ode(u[1], y)
+        return (h1 / h0) ** 2, h1 * (h0 + h1) / h0 * ode(u[1], y)
+
+
+class HeunPair(NamedTuple):
+    y: Tensor
+    z: Tensor
+    slope: Tensor | None = None  # at z, once it is known
+
+
+@dataclass(frozen=True)
+class ReversibleHeun(Reversible):
+    """Heun's method in which the evaluations follow a chain of their own: one a step, and one to begin."""
+
+    arithmetic: Floats | Lattice = FLOATS
+
+    @property
+    def exact(self) -> bool:
+        return isinstance(self.arithmetic, Lattice)
+
+    def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> HeunPair:
+        y = self.arithmetic.enter(y)
+        return HeunPair(y, y)
+
+    def step(self, ode: ProbabilityFlow, u0: Tensor, u1: Tensor, y: Tensor, state: HeunPair) -> Step:
+        numbers, half = self.arithmetic, (u1 - u0) / 2
+        slope = ode(u0, numbers.leave(state.z)) if state.slope is None else state.slope
+        middle = state.y + numbers.increment(half * slope)
+        z = numbers.check(2 * middle - state.z)
+        slope = ode(u1, numbers.leave(z))
+        new = numbers.check(middle + numbers.increment(half * slope))
+        return Step(numbers.leave(new), HeunPair(new, z, slope))
+
+    def keep(self, state: HeunPair) -> tuple[Tensor, Tensor]:
+        return state.y, state.z
+
+    def resume(self, ode: ProbabilityFlow, sigmas: Tensor, kept: tuple[Tensor, Tensor]) -> Step:
+        return Step(self.arithmetic.leave(kept[0]), HeunPair(*kept))
+
+
+@dataclass(frozen=True)
+class EDICT(Reversible):
+    """Exact diffusion inversion by coupled transformations: two evaluations a step. The path is variance-preserving.
+
+    mix: the share p of its own chain that each keeps after a step. Downwards it draws the chains together, by p^2 a
+    step; on the way up it drives them apart, so that a hundred steps multiply what is left of a difference by 2e6.
+    """
+
+    mix: float = 0.93
+
+    def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return y, y
+
+    def step(self, ode: ProbabilityFlow, u0: Tensor, u1: Tensor, y: Tensor, state: tuple[Tensor, Tensor]) -> Step:
+        (x, y), p = state, self.mix
+        high, low = (u0, u1) if ode.path.sigma(u1) < ode.path.sigma(u0) else (u1, u0)
+        (a0, b0), (a1, b1), sigma = ode.path.coefficients(high), ode.path.coefficients(low), ode.path.sigma(high)
+        a = float(a1 / a0)
+        b = float(b1) - float(b0) * a
+
+        def eps(y: Tensor) -> Tensor:
+            return ode.predict(ode.leave(y, sigma), sigma).noise
+
+        if high is u0:  # towards the image: the published step
+            x = a * x + b * eps(y)
+            y = a * y + b * eps(x)
+            x = p * x + (1 - p) * y
+            y = p * y + (1 - p) * x
+        else:  # the step that it undoes
+            y = (y - (1 - p) * x) / p
+            x = (x - (1 - p) * y) / p
+            y = (y - b * eps(x)) / a
+            x = (x - b * eps(y)) / a
+        return Step(x, (x, y))
+
+    def keep(self, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return state
+
+    def resume(self, ode: ProbabilityFlow, sigmas: Tensor, kept: tuple[Tensor, Tensor]) -> Step:
+        return Step(kept[0], kept)
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """`solver`, a one-step method, towards the image; upwards the inverse of that step, by fixed-point iteration.
+
+    y1 = y1 + (y0 - step(y1)), so many times, from y1 = y0. On the path `flow` it contracts at small and large sigma
+    alike: the slope has a derivative of about 1 there (Pan et al. 2023, AIDI; Meiri et al. 2023).
+    """
+
+    solver: Solver
+    iterations: int = 5
+
+    to_zero = False
+
+    def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> None:
+        return None
+
+    def step(self, ode: ProbabilityFlow, u0: Tensor, u1: Tensor, y: Tensor, state: None) -> Step:
+        sigma0, sigma1 = ode.path.sigma(u0), ode.path.sigma(u1)
+        if sigma1 < sigma0:
+            return Step(self._down(ode, u0, u1, y), None)
+        found = y
+        for _ in range(self.iterations):
+            found = found + (y - self._down(ode, u1, u0, found))
+        return Step(found, None)
+
+    def _down(self, ode: ProbabilityFlow, u0: Tensor, u1: Tensor, y: Tensor) -> Tensor:
+        sigmas = torch.stack([ode.path.sigma(u0), ode.path.sigma(u1)])
+        return self.solver.step(ode, u0, u1, y, self.solver.init(ode, sigmas, y)).y
