@@ -11,6 +11,7 @@ from torch import Tensor
 from ddim_ode import data
 from ddim_ode.config import TrainConfig
 from ddim_ode.errors import DDIMError
+from ddim_ode.seeds import mix
 
 
 class TrainError(DDIMError):
@@ -77,8 +78,3 @@ def _permutation(n: int, seed: int, epoch: int) -> Tensor:
 
 def _generator(seed: int, stream: int, n: int) -> torch.Generator:
     return torch.Generator().manual_seed(mix(seed, stream, n))
-
-
-def mix(*words: int) -> int:
-    """A seed that depends on every word: torch reads its low 32 bits alone."""
-    return int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:4], "little")

@@ -18,6 +18,7 @@ from ddim_ode.solvers import METHODS, Adaptive, Control, Method, integrate
 DEFAULT_NFE = 20
 DEFAULT_TOL = 0.01
 DEFAULT_MOST = 1000  # evaluations of an adaptive method
+LARGEST = 10.0  # that a value can be and still be meant to lie in [-1, 1]; of bytes as floats some are larger
 LEAST_TOL = {torch.float32: 1e-6, torch.float64: 1e-12}  # what the state can hold
 
 
@@ -34,22 +35,25 @@ def plan(
     """
 
     def cost_of(sigmas: Tensor) -> int:
-        return _cost(model, method, sigmas.flip(0) if upward else sigmas)
+        return int(_dry(model, method, sigmas.flip(0) if upward else sigmas).nfe)
 
     _check_final(final)
     if grid is not None and not isinstance(grid, str):
         sigmas = check_grid(grid, model.path)
-        if upward and sigmas[-1] == 0:
-            raise SampleError("the grid ends at sigma=0, where nothing can be encoded; leave the 0 out")
         if nfe is not None and nfe != (cost := cost_of(sigmas)):
             raise SampleError(f"nfe={nfe} contradicts an explicit grid that costs {cost}; leave nfe out")
         return sigmas
     name = method.grid if grid is None else grid
     budget = whole("nfe", DEFAULT_NFE if nfe is None else nfe)
-    for intervals in range(int(min(budget, most_intervals(name, model.path, final))), 0, -1):
-        if method.evaluations * (intervals - 1) < budget:
+    most = most_intervals(name, model.path, final)
+    each = method.evaluations  # predictions a step
+    if upward and most >= 3:
+        two, three = (_dry(model, method, make_grid(name, model.path, n, final).flip(0)).calls for n in (2, 3))
+        each = three - two
+    for intervals in range(int(min(budget, most)), 0, -1):
+        if each * (intervals - 1) < budget:
             sigmas = make_grid(name, model.path, intervals, final)
-            if _least_cost(model, method, sigmas) <= budget and cost_of(sigmas) <= budget:
+            if _least_cost(model, each, sigmas) <= budget and cost_of(sigmas) <= budget:
                 return sigmas
     cost = cost_of(make_grid(name, model.path, 1, final))
     raise SampleError(f"nfe={budget} is too small: one step costs {cost} evaluations; use nfe >= {cost}")
@@ -110,24 +114,27 @@ def _check_final(final: Final) -> None:
         raise SampleError(f"final={final!r} is unknown; choose 'denoise' or 'sigma_min'")
 
 
-def _least_cost(model: Model, method: Method, sigmas: Tensor) -> int:
+def _least_cost(model: Model, each: int, sigmas: Tensor) -> int:
     """A bound that is quick to find: an evaluation where each interval begins, and single passes for the others."""
     steps = int((sigmas > 0).sum()) - 1
-    return sum(model.evaluations(sigma) for sigma in sigmas[:-1].tolist()) + steps * (method.evaluations - 1)
+    return sum(model.evaluations(sigma) for sigma in sigmas[:-1].tolist()) + steps * (each - 1)
 
 
-def _cost(model: Model, method: Method, sigmas: Tensor) -> int:
-    """Evaluations that the method will spend on a grid: what it does spend, on one pixel and without the network."""
+def _dry(model: Model, method: Method, sigmas: Tensor) -> "_Dry":
+    """What the method does on a grid, on one pixel and without the network."""
     assert not isinstance(method.solver, Adaptive)
     ode = _Dry(model, method.path, domain=(0.0, math.inf))
     integrate(ode, method.solver, sigmas, torch.zeros(1, *(1 for _ in model.shape)))
-    return int(ode.nfe)
+    return ode
 
 
 class _Dry(ProbabilityFlow):
+    calls = 0  # predictions
+
     def predict(self, xbar: Tensor, sigma: Tensor) -> Prediction:
         spent = self.model.evaluations(float(sigma))
         self.nfe += spent
+        self.calls += 1
         return Prediction(xbar, xbar, spent)
 
 
@@ -156,6 +163,23 @@ def index(value: object) -> int | None:
         return operator.index(value)
     except TypeError:  # every tensor has __index__, and it fails unless the tensor is one integer
         return None
+
+
+def check_data(model: Model, x: Tensor) -> Tensor:
+    """x, if it can be data: (B, *shape), bytes as uint8 or finite floats that may well lie in [-1, 1]."""
+    if not isinstance(x, Tensor) or tuple(x.shape[1:]) != model.shape or not len(x):
+        found = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
+        raise SampleError(f"x has {found}; this model needs a tensor (B, {str(model.shape)[1:]}")
+    if x.dtype == torch.uint8:
+        return x
+    if not x.is_floating_point():
+        raise SampleError(f"x is {x.dtype}; give floats in [-1, 1], or bytes as torch.uint8")
+    wrong = ~torch.isfinite(x.flatten(1)).all(1)
+    if wrong.any():
+        raise SampleError(f"x[{int(wrong.nonzero()[0])}] holds NaN or infinity")
+    if (largest := float(x.abs().max())) > LARGEST:
+        raise SampleError(f"x reaches {largest:g}, and data lie in [-1, 1]; give bytes as torch.uint8")
+    return x
 
 
 def check_labels(model: Model, labels: Tensor | Sequence[int] | int | None, total: int) -> Tensor | None:

@@ -19,13 +19,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from ddim_ode import checkpoints
-from ddim_ode.batches import Batches, TrainError, load_data, mix
+from ddim_ode.batches import Batches, TrainError, load_data
 from ddim_ode.config import TrainConfig
 from ddim_ode.denoiser import PREDICTS
 from ddim_ode.files import replacing
 from ddim_ode.images import save_grid
 from ddim_ode.paths import DiscreteVP, f64
 from ddim_ode.sampling import sample
+from ddim_ode.seeds import mix
 from ddim_ode.unet import UNet
 
 

@@ -1,0 +1,232 @@
+"""The log-likelihood of data under the probability flow: carried to the prior at sigma_max (see `density`), where it is
+known (Song et al. 2021, "Score-Based ...", Sec. 4.3 and App. D.2).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ddim_ode.denoiser import Model
+from ddim_ode.density import Carried, LikelihoodError, carry_density
+from ddim_ode.errors import unknown
+from ddim_ode.grids import Grid
+from ddim_ode.paths import Path
+from ddim_ode.planning import DEFAULT_MOST, check_data, index, whole
+from ddim_ode.sampling import Progress, prepare
+from ddim_ode.seeds import mix
+from ddim_ode.solvers import METHODS, PATHS, Method, Watch, get_method
+from ddim_ode.solvers.adaptive import TorchDiffEq
+from ddim_ode.solvers.runge_kutta import RungeKutta
+
+SOLVERS = (RungeKutta, TorchDiffEq)  # those that ask for slopes alone; the others ask for predictions
+DEFAULT_TOL = 1e-3
+DEFAULT_GRID = "near_image"  # where data lie near a surface the trace grows as 1 / sigma
+MOST_EXACT = 4096  # dimensions whose trace is taken one by one
+LEVELS = 127.5  # bytes in a unit of data
+TRACES = ("hutchinson", "exact")
+
+#: (dimensions, generator) -> a probe v with E[v v'] = I
+PROBES: Mapping[str, Callable[[int, torch.Generator], Tensor]] = {
+    "rademacher": lambda n, g: 2.0 * torch.randint(2, (n,), generator=g) - 1,
+    "gaussian": lambda n, g: torch.randn(n, generator=g),
+}
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Log-likelihoods of B samples of D dimensions, and what they cost.
+
+    nats: (B,) float64, log p of xbar at sigma_min, the mean over probes.
+    bits_per_dim: (B,) float64, -nats / (D ln 2); of bytes + log2(127.5), because a byte is 1 / 127.5 wide.
+    standard_error: (B,) float64, of nats, over probes: NaN with one probe, 0 with the exact trace.
+    nfe: (B,) int64, network passes spent on each sample: forward, and one for each vector-Jacobian product.
+    latent: (B, *shape) in the state's dtype, xbar at sigma_max over the standard deviation of the prior there.
+    """
+
+    nats: Tensor
+    bits_per_dim: Tensor
+    standard_error: Tensor
+    nfe: Tensor
+    latent: Tensor
+
+    @property
+    def mean(self) -> float:
+        """Bits per dimension, the mean over samples."""
+        return float(self.bits_per_dim.mean())
+
+    @property
+    def mean_error(self) -> float:
+        """The standard error of `mean` over samples, what the probes add included; NaN with one sample."""
+        return float(_standard_error(self.bits_per_dim[None]))
+
+
+@torch.inference_mode(False)  # autograd is of no use in it
+def log_likelihood(
+    model: Model,
+    x: Tensor,
+    labels: Tensor | Sequence[int] | int | None = None,
+    method: str | Method = "dopri5",
+    nfe: int | None = None,
+    tol: float | None = None,
+    max_nfe: int | None = None,
+    grid: Grid | None = None,
+    path: str | Path | None = None,
+    trace: Literal["hutchinson", "exact"] = "hutchinson",
+    probes: int = 1,
+    probe: Literal["rademacher", "gaussian"] = "rademacher",
+    seed: int = 0,
+    dequantize: bool | None = None,
+    prior: Callable[[Tensor], Tensor] | None = None,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int | None = None,
+    guidance: float = 1.0,
+    callback: Callable[[Progress], None] | None = None,
+) -> Likelihood:
+    """log p(x). On a grid sample i depends on x[i] and (seed, i) alone; the adaptive methods share their steps in a
+    batch, so that its companions move a sample within tol.
+
+    Args:
+        model: a `Denoiser`, or something around one. Autograd must see through its network: one that computes under
+            `torch.no_grad` looks like a constant, which no error can tell.
+        x: (B, *shape), bytes as uint8, or floats in [-1, 1].
+        labels: (B,) or one int for all, in 0..num_classes-1; None is the null class.
+        method: a Runge-Kutta method, on a grid or adaptive.
+        nfe: the most network passes a sample may cost, on a grid (default: those of 20 slopes). A slope costs one pass
+            forward and one for each vector-Jacobian product: 1 + probes, or 1 + D; under guidance twice that.
+        tol: of an adaptive method, the RMS error to accept in data units and in nats per dimension (default 0.001).
+        max_nfe: where an adaptive method gives up, in network passes (default: those of 1000 slopes).
+        grid: a name in `GRIDS` (default: near_image), or decreasing sigmas > 0, of an adaptive method two. x is xbar
+            at the last.
+        path: the solver's coordinates, a name or a `Path` (default: the method's).
+        trace: "hutchinson", or "exact" for at most 4096 dimensions.
+        probes: how many for Hutchinson's estimate, each fixed all along the trajectory.
+        probe: "rademacher" or "gaussian".
+        seed: probe k of sample i is a function of (seed, i, k), and its dequantisation of (seed, i).
+        dequantize: bytes become (byte + U(0, 1) - 0.5) / 127.5 - 1, whose density bounds theirs (Theis et al. 2016,
+            Sec. 3.1); with False they stay at the centre. None is True for bytes.
+        prior: xbar (B, *shape) at the first sigma -> log-density in nats (B,); default: the model path's Gaussian.
+        dtype: of the state, float32 or float64.
+        batch_size: samples integrated at once (default: up to 128).
+        guidance: scale of classifier-free guidance; the density is then that of the guided flow.
+        callback: called with a `Progress` after every step.
+
+    Raises:
+        LikelihoodError, SampleError, MethodError, GridError, GuidanceError: arguments that cannot be, or max_nfe met.
+        NonFiniteError: the network returned NaN or infinity.
+        DivergedError: the solver diverged.
+    """
+    row = _method(method, path)
+    if (root := index(seed)) is None:
+        raise LikelihoodError(f"seed={seed!r} is not a whole number")
+    products = _products(model, trace, probes, probe)
+    data = _data(model, x, dequantize, root)
+    cost = (1 + products) * (model.evaluations(model.sigma_max) if guidance == 1 else 2)  # of a slope, in passes
+    if row.adaptive:
+        if nfe is not None:
+            raise LikelihoodError(f"nfe={nfe!r} is for methods on a grid; an adaptive one takes tol and max_nfe")
+        tol = DEFAULT_TOL if tol is None else tol
+        max_nfe = DEFAULT_MOST * cost if max_nfe is None else max_nfe
+    elif nfe is not None:
+        if grid is not None and not isinstance(grid, str):
+            raise LikelihoodError(f"nfe={nfe!r} contradicts an explicit grid; leave nfe out")
+        if whole("nfe", nfe) < (least := row.evaluations * cost):
+            raise LikelihoodError(f"nfe={nfe} is too small: one step costs {least} network passes; use nfe >= {least}")
+        nfe = nfe // (1 + products)  # predictions, the unit of `prepare`
+    if grid is None and not row.adaptive:
+        grid = DEFAULT_GRID
+    job = prepare(
+        model, method, nfe, len(data), labels, guidance, grid, "sigma_min", dtype, batch_size, tol, max_nfe, upward=True
+    )
+    job = replace(job, method=row, labels=None if job.labels is None else job.labels.clone())
+    std = float(model.path.prior_std(job.sigmas[-1]))
+
+    def go(rows: slice, watch: Watch | None) -> Carried:
+        xbar = data[rows].to(model.device, dtype)
+        vectors = None if trace == "exact" else _draw(probe, xbar, range(rows.start, rows.stop), root, probes)
+        end = carry_density(job, xbar, vectors, rows, watch)
+        weight = _normal(end.xbar, std) if prior is None else prior(end.xbar)
+        if weight.shape != xbar.shape[:1]:
+            raise LikelihoodError(f"prior returned shape {tuple(weight.shape)}; it must return nats, ({len(xbar)},)")
+        return end._replace(nats=weight.detach()[:, None] + end.nats)
+
+    ends = job.each(len(data), go, callback)
+    each = torch.cat([end.nats for end in ends]).cpu()
+    nats = each.mean(1)
+    bits = -nats / (math.log(2) * math.prod(model.shape))
+    return Likelihood(
+        nats=nats,
+        bits_per_dim=bits + math.log2(LEVELS) if x.dtype == torch.uint8 else bits,
+        standard_error=torch.zeros_like(nats) if trace == "exact" else _standard_error(each),
+        nfe=torch.cat([end.nfe for end in ends]),
+        latent=torch.cat([end.xbar for end in ends]) / std,
+    )
+
+
+def _normal(xbar: Tensor, std: float) -> Tensor:
+    """log N(xbar; 0, std^2 I), (B,) float64."""
+    flat = xbar.double().flatten(1) / std
+    return -0.5 * (flat.square().sum(1) + flat.shape[1] * math.log(2 * math.pi * std**2))
+
+
+def _standard_error(values: Tensor) -> Tensor:
+    """Of the mean of each row; NaN of a single value."""
+    return (values.var(1, correction=0) / (values.shape[1] - 1)).sqrt()
+
+
+def _generator(*words: int) -> torch.Generator:
+    return torch.Generator().manual_seed(mix(*words))
+
+
+def _draw(probe: str, like: Tensor, rows: range, seed: int, count: int) -> Tensor:
+    """Probes (K, B, D) in the dtype of `like`, each from a generator of its own."""
+    size = like[0].numel()
+    vectors = [torch.stack([PROBES[probe](size, _generator(seed, i, k)) for i in rows]) for k in range(count)]
+    return torch.stack(vectors).to(like)
+
+
+def _data(model: Model, x: Tensor, dequantize: bool | None, seed: int) -> Tensor:
+    """x as floats, checked and dequantised."""
+    x = check_data(model, x)
+    if x.dtype != torch.uint8:
+        if dequantize:
+            raise LikelihoodError(f"x is {x.dtype}; only bytes, torch.uint8, can be dequantised")
+        return x.detach().clone()
+    if dequantize is False:
+        return x.double() / LEVELS - 1
+    each = [torch.rand(model.shape, generator=_generator(seed, i), dtype=torch.float64) for i in range(len(x))]
+    return (x + torch.stack(each).to(x.device) - 0.5) / LEVELS - 1
+
+
+def _method(method: str | Method, path: str | Path | None) -> Method:
+    """The method, on the path."""
+    row = get_method(method)
+    if not isinstance(row.solver, SOLVERS) or not row.deterministic:
+        able = ", ".join(name for name, other in METHODS.items() if isinstance(other.solver, SOLVERS))
+        name = method if isinstance(method, str) else "this method"
+        raise LikelihoodError(f"{name} cannot carry a density; use one of {able}")
+    if isinstance(path, str):
+        if path not in PATHS:
+            raise LikelihoodError(unknown("path", path, PATHS))
+        path = PATHS[path]
+    return row if path is None else replace(row, path=path)
+
+
+def _products(model: Model, trace: str, probes: int, probe: str) -> int:
+    """Vector-Jacobian products a slope."""
+    for kind, given, known in [("trace", trace, TRACES), ("probe", probe, tuple(PROBES))]:
+        if given not in known:
+            raise LikelihoodError(unknown(kind, given, known))
+    dimensions, count = math.prod(model.shape), whole("probes", probes)
+    if trace == "hutchinson":
+        return count
+    if count > 1:
+        raise LikelihoodError(f"probes={count} are for trace='hutchinson'; the exact trace has none")
+    if dimensions > MOST_EXACT:
+        raise LikelihoodError(
+            f"trace='exact' takes {dimensions} products a slope here, and the most is {MOST_EXACT}; use 'hutchinson'"
+        )
+    return dimensions
