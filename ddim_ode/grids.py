@@ -84,7 +84,7 @@ def near_image(path: Path, n: int, rho: float = 5.0) -> Tensor:
     low, high = (sigma / (1 + sigma) for sigma in _range(path, "near_image"))
     u = np.linspace(high ** (1 / rho), low ** (1 / rho), n) ** rho
     sigmas = f64(u / (1 - u))
-    sigmas[0], sigmas[-1] = path.sigma_max, path.sigma_min  # which 1 - u has rounded
+    sigmas[-1], sigmas[0] = path.sigma_min, path.sigma_max  # which 1 - u has rounded; of one sigma it is the first
     return sigmas
 
 

@@ -1,7 +1,7 @@
 """From an image to its latent and back: the probability flow followed upwards, and downwards again.
 
 An image is taken as xbar at the model's smallest sigma. Any deterministic method can go both ways; what `invertible`
-ones encode they decode up to rounding, and `leapfrog` and `exact_heun`, whose states are integers, to the last bit
+ones encode they decode up to rounding, and `exact_heun` and `leapfrog`, whose states are integers, to the last bit
 (see `solvers.reversible`).
 
 That needs a network which answers the same question with the same bits. On one machine it does, as long as the batch
@@ -20,17 +20,15 @@ from ddim_ode.data import to_float, to_uint8
 from ddim_ode.denoiser import Model
 from ddim_ode.grids import Grid
 from ddim_ode.latents import Latent, LatentError, fingerprint
-from ddim_ode.planning import SampleError
+from ddim_ode.planning import check_data
 from ddim_ode.sampling import Progress, prepare
 from ddim_ode.solvers import Method, MethodError, Outcome, Reversible, Solution, Step, Watch, follow, get_method
-
-LARGEST = 10.0  # of a value that can be data in [-1, 1]: bytes that are floats are larger
 
 
 def encode(
     model: Model,
     x: Tensor,
-    method: str | Method = "leapfrog",
+    method: str | Method = "exact_heun",
     nfe: int | None = None,
     labels: Tensor | Sequence[int] | int | None = None,
     guidance: float = 1.0,
@@ -47,7 +45,8 @@ def encode(
     Args:
         model: a `Denoiser`, or something around one.
         x: (B, *shape) images in [-1, 1], or their bytes as uint8; any data for a model of other data.
-        method: a deterministic one. `leapfrog` and `exact_heun` come back bit for bit.
+        method: a deterministic one. `exact_heun` and `leapfrog` bring float32 images and bytes back bit for bit, and
+            float64 to 1e-16.
         nfe: the most network evaluations that encoding a sample may cost (default 20); not for adaptive methods.
         labels, guidance, dtype, callback, max_nfe: as in `sample`.
         grid: a name in `GRIDS`, or decreasing sigmas, of which the last is that of the images (default: sigma_min).
@@ -62,7 +61,8 @@ def encode(
     """
     row = get_method(method)
     if not row.deterministic:
-        raise MethodError(f"{method} draws noise on its way, so nothing can be encoded; use 'leapfrog' or 'ddim'")
+        name = method if isinstance(method, str) else "this method"
+        raise MethodError(f"{name} draws noise on its way, so nothing can be encoded; use 'exact_heun' or 'ddim'")
     images = _images(model, x)
     size = 1 if deterministic else batch_size
     job = prepare(
@@ -71,15 +71,15 @@ def encode(
     solver = row.solver
     working = torch.float64 if isinstance(solver, Reversible) and solver.exact else dtype
 
-    def go(rows: slice, watch: Watch | None) -> tuple[tuple[Tensor, ...], Tensor]:
+    def go(rows: slice, watch: Watch | None) -> tuple[tuple[Tensor, ...], Outcome]:
         begin = images[rows].to(job.model.device, working)
         if not isinstance(solver, Reversible):
             end = job.carry(begin, rows, watch)
-            return (end.x,), end.nfe
+            return (end.x,), end
         ode = job.flow(rows)
         y = ode.enter(begin, job.sigmas[0])
-        state = follow(ode, solver, job.sigmas, Step(y, solver.init(ode, job.sigmas, y)), watch).state
-        return solver.keep(state), torch.full((len(begin),), int(ode.nfe))
+        x, state = follow(ode, solver, job.sigmas, Step(y, solver.init(ode, job.sigmas, y)), watch)
+        return solver.keep(state), job.arrived(ode, x)
 
     with _repeatable(deterministic):
         done = job.each(len(images), go, callback)
@@ -87,7 +87,8 @@ def encode(
     return Latent(
         states=tuple(torch.cat(parts) for parts in zip(*(states for states, _ in done), strict=True)),
         sigmas=sigmas,
-        nfe=torch.cat([nfe for _, nfe in done]),
+        nfe=torch.cat([end.nfe for _, end in done]),
+        converged=torch.cat([end.converged for _, end in done]),
         labels=job.labels,
         method=method,
         guidance=guidance,
@@ -174,7 +175,7 @@ class Reconstruction:
 def reconstruct(
     model: Model,
     x: Tensor,
-    method: str | Method = "leapfrog",
+    method: str | Method = "exact_heun",
     nfe: int | None = None,
     labels: Tensor | Sequence[int] | int | None = None,
     guidance: float = 1.0,
@@ -222,24 +223,8 @@ def _normality(z: Tensor) -> Tensor:
 
 def _images(model: Model, x: Tensor) -> Tensor:
     """x as floats, on the CPU."""
-    if not isinstance(x, Tensor):
-        raise SampleError(f"x is a {type(x).__name__}; give a tensor of images (B, {model.shape})")
-    if tuple(x.shape[1:]) != model.shape or not len(x):
-        raise SampleError(f"the images have shape {tuple(x.shape)}; this model needs (B, {model.shape})")
-    if x.dtype == torch.uint8:
-        x = to_float(x)
-    if not x.is_floating_point():
-        raise SampleError(f"the images are {x.dtype}; give floats in [-1, 1], or bytes as torch.uint8")
-    x = x.detach().cpu()
-    wrong = ~torch.isfinite(x.flatten(1)).all(1)
-    if wrong.any():
-        raise SampleError(f"image {int(wrong.nonzero()[0])} holds NaN or infinity")
-    if x.abs().max() > LARGEST:
-        raise SampleError(
-            f"the images run from {float(x.min()):g} to {float(x.max()):g}; data are in [-1, 1]"
-            ", so give bytes as torch.uint8, or x / 127.5 - 1"
-        )
-    return x
+    x = check_data(model, x).detach().cpu()
+    return to_float(x) if x.dtype == torch.uint8 else x
 
 
 def _check_model(model: Model, latent: Latent) -> None:

@@ -56,6 +56,7 @@ class Latent:
         of states on its path that it ended with; int64 in units of 2^-52 where that is exact.
     sigmas: (N + 1,) float64, decreasing: the grid that led here, in reverse, or an adaptive method's ends.
     nfe: (B,) int64, network passes spent on each.
+    converged: (B,) bool, False where an adaptive method was stopped on the way, by max_nfe or too small a step.
     labels: (B,) int64, or None for the null class.
     prior: standard deviation of xbar at the largest sigma.
     batch_size, threads: as they were; with others a network may round differently.
@@ -65,6 +66,7 @@ class Latent:
     states: tuple[Tensor, ...]
     sigmas: Tensor
     nfe: Tensor
+    converged: Tensor
     labels: Tensor | None
     method: str | Method
     guidance: float
@@ -87,6 +89,7 @@ class Latent:
             self,
             states=tuple(state[rows] for state in self.states),
             nfe=self.nfe[rows],
+            converged=self.converged[rows],
             labels=None if self.labels is None else self.labels[rows],
         )
 
@@ -109,7 +112,7 @@ class Latent:
         if not isinstance(self.method, str):
             raise LatentError("a latent of a Method without a name cannot be saved; use one in METHODS")
         tensors = {f"state{n}": state.cpu().contiguous() for n, state in enumerate(self.states)}
-        tensors |= {"sigmas": self.sigmas, "nfe": self.nfe}
+        tensors |= {"sigmas": self.sigmas, "nfe": self.nfe, "converged": self.converged}
         if self.labels is not None:
             tensors["labels"] = self.labels.cpu()
         settings = Settings(
@@ -127,25 +130,28 @@ class Latent:
             LatentError: it is missing, cut short, or not a latent.
             ConfigError: its settings are not valid.
         """
+        if not Path(file).is_file():
+            raise LatentError(f"there is no file {file}; give one that encode has written")
         try:
             with safe_open(file, "pt") as stored:
                 metadata: dict[str, str] = stored.metadata() or {}
-                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+                tensors: dict[str, Any] = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         except OSError as error:
-            raise LatentError(f"{file} cannot be read: {error.strerror or error}; give a file of encode") from None
+            raise LatentError(f"{file} cannot be read: {error}; give a file that encode has written") from None
         except SafetensorError as error:
             raise LatentError(f"{file} is damaged or no safetensors file ({error}); encode the images again") from None
         if metadata.get("format") != FORMAT:
             raise LatentError(f"{file} is not a latent of this version ({FORMAT!r}); give a file of encode")
         settings = parse(Settings, _json(metadata.get("settings", "")), str(file))
         states = tuple(tensors[name] for name in ("state0", "state1") if name in tensors)
-        count = {len(state) for state in states} | {len(tensors.get("nfe", ()))}
-        if settings.method not in METHODS or settings.dtype not in DTYPES or "sigmas" not in tensors or len(count) != 1:
-            raise LatentError(
-                f"{file} does not hold what its method {settings.method!r} needs; encode the images again"
-            )
+        counts = {len(x) for x in (*states, tensors.get("nfe", ()), tensors.get("converged", ()))}
+        known = settings.method in METHODS and settings.dtype in DTYPES
+        if not known or not states or "sigmas" not in tensors or len(counts) != 1:
+            raise LatentError(f"{file} does not hold what {settings.method!r} needs; encode the images again")
         values: dict[str, Any] = settings.model_dump() | {"dtype": DTYPES[settings.dtype]}
-        return cls(states, tensors["sigmas"], tensors["nfe"], tensors.get("labels"), **values)
+        tensors |= {"labels": tensors.get("labels")}
+        facts = {name: tensors[name] for name in ("sigmas", "nfe", "converged", "labels")}
+        return cls(states=states, **facts, **values)
 
 
 def _json(text: str) -> Any:

@@ -43,6 +43,9 @@ FORMULAS = {
     "trailing_angle": lambda n: [
         math.tan(r**1.2) for r in between(math.atan(HIGH) ** (1 / 1.2), math.atan(LOW) ** (1 / 1.2), n + 1)[:-1]
     ],
+    "near_image": lambda n: [
+        u**5 / (1 - u**5) for u in between((HIGH / (1 + HIGH)) ** (1 / 5), (LOW / (1 + LOW)) ** (1 / 5), n)
+    ],
 }
 
 
@@ -168,7 +171,7 @@ def test_a_grid_fits_a_short_schedule(name):
         assert last == pytest.approx(0 if name == "trailing_angle" else path.sigma_min, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["uniform", "karras", "log_snr", "angle", "trailing_angle"])
+@pytest.mark.parametrize("name", ["uniform", "karras", "log_snr", "angle", "trailing_angle", "near_image"])
 def test_a_grid_without_rounding_may_be_finer_than_the_schedule(name):
     assert len(make_grid(name, VP, 1500, "sigma_min")) == 1501
 
@@ -192,7 +195,7 @@ def test_a_continuous_path_has_no_timesteps(name, path):
         make_grid(name, path, 10, "denoise")
 
 
-@pytest.mark.parametrize("name", ["uniform", "trailing", "karras", "log_snr", "angle", "trailing_angle"])
+@pytest.mark.parametrize("name", ["uniform", "trailing", "karras", "log_snr", "angle", "trailing_angle", "near_image"])
 @pytest.mark.parametrize("path", [paths.noise, paths.Noise(0.0, 80.0), paths.Noise(0.002, math.inf)])
 def test_a_path_without_a_range_has_no_named_grid(name, path):
     with pytest.raises(GridError, match=rf"grid='{name}' needs a finite range.*\[.*\]; give its path sigma_min"):
@@ -209,7 +212,7 @@ def test_an_unknown_grid_suggests_the_closest(name, closest):
 
 def test_a_name_like_no_other_lists_them_all():
     message = unknown("grid", "xyz", GRIDS)
-    known = "uniform, leading, trailing, quadratic, karras, log_snr, angle, trailing_angle"
+    known = "uniform, leading, trailing, quadratic, karras, log_snr, angle, trailing_angle, near_image"
     assert message == f"unknown grid 'xyz'; choose one of {known}"
 
 

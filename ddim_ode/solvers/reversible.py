@@ -5,11 +5,11 @@ In floating point that holds up to rounding, which the way back may amplify. On 
 states are 64-bit integers in units of 2^-52, every increment is rounded to an integer once, and what was added is
 subtracted again. That asks one thing of the network: the same input must give the same output.
 
-    leapfrog          y(n+1) = y(n-1) + (u(n+1) - u(n-1)) f(y(n), u(n))           Verlet 1967; begins with an Euler step
-    reversible Heun   m = y + h/2 f(z, u),  z' = 2m - z,  y' = m + h/2 f(z', u')   Kidger et al. 2021, Alg. 1
-    EDICT             two chains that take turns, mixed after every step           Wallace et al. 2023, Eq. 14-15
-    BDIA              the leapfrog with a and b as exact differences, gamma = 1    Zhang et al. 2023, Eq. 15
-    O-BELM            the leapfrog of order 2 on unequal steps of sigma            Wang et al. 2024, Eq. 18
+    leapfrog          y(n+1) = y(n-1) + (u(n+1) - u(n-1)) f(y(n), u(n)), begun with an Euler step
+    reversible Heun   m = y + h/2 f(z, u),  z' = 2m - z,  y' = m + h/2 f(z', u')     (Kidger et al. 2021)
+    EDICT             two chains that take turns, mixed after every step             (Wallace et al. 2023)
+    BDIA              the leapfrog with a and b as exact differences, gamma = 1      (Zhang et al. 2023)
+    O-BELM            the leapfrog of order 2 on unequal steps of sigma              (Wang et al. 2024)
 
 All but EDICT are their own inverse: `step` from a later time to an earlier one undoes it.
 """

@@ -1,0 +1,69 @@
+"""Between latents: along the great circle, both ends included."""
+
+import math
+
+import pytest
+import torch
+from helpers import f64, labelled, normal, one_line
+
+from ddim_ode import paths
+from ddim_ode.interpolation import between, interpolate, slerp
+from ddim_ode.planning import SampleError
+from ddim_ode.sampling import sample, seeded_noise
+
+MODEL = labelled().denoiser(paths.Flow(0.02, 60.0))
+
+
+def test_the_ends_and_the_middle_of_a_quarter_circle():
+    x, y = f64([1.0, 0.0]), f64([0.0, 1.0])
+    found = slerp(x, y, [0.0, 1 / 3, 0.5, 1.0])
+    half = math.sqrt(0.5)
+    expected = f64([[1, 0], [math.cos(math.pi / 6), 0.5], [half, half], [0, 1]])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-15)
+    assert slerp(x, y, 0.5).shape == (2,)
+
+
+def test_between_normals_is_a_normal():
+    z0, z1 = normal(3, 40, 40, seed=0), normal(3, 40, 40, seed=1)
+    assert slerp(z0, z1, torch.linspace(0, 1, 9)).flatten(1).std(1).sub(1).abs().max() < 0.05
+    assert torch.lerp(z0, z1, 0.5).std() < 0.75
+
+
+def test_what_points_the_same_way_is_joined_by_a_line():
+    z = normal(2, 3, seed=0)
+    torch.testing.assert_close(slerp(z, 3 * z, 0.5), 2 * z)
+    torch.testing.assert_close(slerp(z, z, [0.2, 0.9]), torch.stack([z, z]))
+
+
+def test_a_row_of_frames_and_a_square():
+    ends = normal(4, 2, 3, seed=0)
+    row = between(ends[:2], 5)
+    assert row.shape == (5, 2, 3)
+    torch.testing.assert_close(row[[0, 4]], ends[:2])
+    square = between(ends, 5)
+    assert square.shape == (25, 2, 3)
+    torch.testing.assert_close(square[[0, 4, 20, 24]], ends)
+    torch.testing.assert_close(square[:5], slerp(ends[0], ends[1], torch.linspace(0, 1, 5, dtype=torch.float64)))
+    torch.testing.assert_close(square[::5], slerp(ends[0], ends[2], torch.linspace(0, 1, 5, dtype=torch.float64)))
+
+
+def test_frames_are_samples_whose_ends_are_the_seeds_own():
+    ends = seeded_noise([3, 8], MODEL.shape)
+    found = interpolate(MODEL, ends, 6, method="adams3", nfe=8, labels=1)
+    assert found.x.shape == (6, 2, 3)
+    own = sample(MODEL, "adams3", nfe=8, seeds=[3, 8], labels=1)
+    torch.testing.assert_close(found.x[[0, 5]], own.x)
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda z: slerp(z[0], z[0, :1], 0.5), "latents of shapes (2, 3) and (1, 3) have nothing in between"),
+        (lambda z: slerp(z[0], -z[0], 0.5), "the latents point in opposite directions"),
+        (lambda z: between(z[:3]), "3 latents have no in-between; give 2 for a row of frames, or 4 for a square"),
+        (lambda z: between(z[:2], 1), "frames=1 leaves one end out; use frames >= 2"),
+        (lambda z: between(z[:2], 2.5), "frames=2.5 must be a whole number >= 1"),
+    ],
+)
+def test_what_cannot_be_is_one_line(call, line):
+    assert line in one_line(SampleError, call, normal(4, 2, 3, seed=0))

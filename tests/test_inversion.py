@@ -1,0 +1,319 @@
+"""Encoding and decoding: the same bits with the exact methods, through a file and another process, for any method."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import Counting, labelled, network, normal, one_line, random_network
+
+import ddim_ode
+from ddim_ode import METHODS, data, paths
+from ddim_ode.analytic import GaussianMixture
+from ddim_ode.data import to_float
+from ddim_ode.grids import GridError, make_grid
+from ddim_ode.guidance import Guided
+from ddim_ode.inversion import decode, encode, reconstruct
+from ddim_ode.latents import Latent, LatentError, fingerprint
+from ddim_ode.planning import SampleError
+from ddim_ode.sampling import sample
+from ddim_ode.solvers import DivergedError, MethodError
+
+MIXTURE = labelled()
+MODEL = MIXTURE.denoiser(paths.Flow(0.02, 60.0))
+EXACT = ["leapfrog", "exact_heun"]
+#: EDICT and O-BELM lose all where sigma grows by a constant factor a step; tests/test_reversible.py has them.
+ABLE = [name for name, method in METHODS.items() if not method.adaptive and name not in ("edict", "belm")]
+
+
+def real_images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = data.bundled_images()
+    chosen = torch.linspace(0, len(images) - 1, count).long()
+    return images[chosen], labels[chosen]
+
+
+@pytest.mark.parametrize("nfe", [10, 20])
+@pytest.mark.parametrize("name", EXACT)
+def test_bytes_come_back_as_the_same_bits(name, nfe):
+    images, labels = real_images(6)
+    found = reconstruct(network(), images, name, nfe, labels)
+    assert torch.equal(found.solution.x, to_float(images))
+    assert torch.equal(data.to_uint8(found.solution.x), images)
+    assert found.bit_exact.all()
+    assert found.same_bytes.all()
+    assert found.max_error.tolist() == found.mse.tolist() == [0.0] * 6
+    assert found.psnr.tolist() == [math.inf] * 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nfe", [10, 20, 50, 100])
+@pytest.mark.parametrize("name", EXACT)
+def test_256_images_come_back_as_the_same_bits(name, nfe, tmp_path):
+    """Saved in between, and decoded by another process."""
+    images, labels = real_images(256)
+    encode(network(), to_float(images), name, nfe, labels).save(tmp_path / "z.safetensors")
+    code = f"""
+import torch, ddim_ode
+latent = ddim_ode.Latent.load({str(tmp_path / "z.safetensors")!r})
+torch.save(ddim_ode.decode(ddim_ode.load("fashion"), latent).x, {str(tmp_path / "x.pt")!r})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert torch.equal(torch.load(tmp_path / "x.pt", weights_only=True), to_float(images))
+
+
+def test_another_process_decodes_the_same_bits(tmp_path):
+    images, labels = real_images(4)
+    encode(network(), images, nfe=8, labels=labels, batch_size=3).save(tmp_path / "z.safetensors")
+    code = f"""
+import torch, ddim_ode
+latent = ddim_ode.Latent.load({str(tmp_path / "z.safetensors")!r})
+torch.save(ddim_ode.decode(ddim_ode.load("fashion"), latent).x, {str(tmp_path / "x.pt")!r})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert torch.equal(torch.load(tmp_path / "x.pt", weights_only=True), to_float(images))
+
+
+@pytest.mark.parametrize("grid", ["uniform", "quadratic", "karras", "log_snr", "near_image", [900.0, 30.0, 2.0, 0.1]])
+@pytest.mark.parametrize("name", EXACT)
+def test_on_any_grid(name, grid):
+    model = random_network()
+    images = torch.randint(256, (3, *model.shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    nfe = None if isinstance(grid, list) else 6
+    grid = [min(sigma, model.sigma_max) for sigma in grid] if isinstance(grid, list) else grid
+    assert reconstruct(model, images, name, nfe, grid=grid).bit_exact.all()
+
+
+def test_labels_and_guidance_are_part_of_the_way():
+    model = MODEL
+    x = MIXTURE.sample(4, seed=0, sigma=0.02).float()
+    labels = torch.tensor([0, 1, 2, 1])
+    found = reconstruct(model, x, nfe=13, labels=labels, guidance=2.0, method="leapfrog")
+    assert found.bit_exact.all()
+    assert found.latent.nfe.tolist() == [12] * 4  # two passes a prediction
+    without = encode(model, x, "leapfrog", grid=found.latent.sigmas, labels=labels).noise
+    assert (found.latent.noise - without).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", ABLE)
+def test_any_method_on_a_grid_comes_back_as_near_as_it_is_accurate(name):
+    x = MIXTURE.sample(6, seed=0, sigma=0.02)
+    errors = []
+    for nfe in (60, 600):
+        found = reconstruct(MODEL, x, name, nfe, grid="log_snr", dtype=torch.float64)
+        errors.append(float(found.rms.max()))
+        assert (found.latent.nfe <= nfe).all()
+    assert errors[1] < 0.05
+    assert errors[1] <= max(0.3 * errors[0], 1e-11)
+
+
+@pytest.mark.parametrize("tol", [0.01, 0.001])
+@pytest.mark.parametrize("name", ["adaptive", "dopri5"])
+def test_an_adaptive_method_comes_back_within_its_tolerance(name, tol):
+    x = MIXTURE.sample(16, seed=0, sigma=0.02)
+    found = reconstruct(MODEL, x, name, tol=tol, dtype=torch.float64)
+    assert found.rms.median() < 3 * tol
+    assert found.latent.tol == tol
+    assert (found.latent.nfe > 5).all()
+
+
+def test_an_adaptive_method_says_where_it_was_stopped():
+    x = MIXTURE.sample(4, seed=0, sigma=0.02)
+    latent = encode(MODEL, x, "adaptive", tol=1e-4, max_nfe=8, dtype=torch.float64)
+    assert not latent.converged.any()
+    assert latent.nfe.max() <= 8
+    assert encode(MODEL, x, "adaptive", tol=0.1, dtype=torch.float64).converged.all()
+
+
+@pytest.mark.parametrize("name", [*ABLE, "adaptive", "edict", "belm"])
+def test_every_pass_is_counted_each_way(name):
+    steering = {"tol": 0.1} if name == "adaptive" else {"nfe": 12}
+    counting = Counting(MODEL.net)
+    model = dataclasses.replace(MODEL, net=counting)
+    latent = encode(model, MIXTURE.sample(3, seed=0, sigma=0.02), name, dtype=torch.float64, **steering)
+    assert counting.rows == latent.nfe.sum()
+    counting.rows = 0
+    try:
+        assert decode(model, latent).nfe.sum() == counting.rows > 0
+    except DivergedError:
+        assert name == "belm"
+
+
+def test_a_latent_decodes_in_other_batches_once_it_is_deterministic():
+    images, labels = real_images(5)
+    latent = encode(network(), images, nfe=8, labels=labels, deterministic=True)
+    assert latent.batch_size == 1
+    assert torch.equal(decode(network(), latent[[3, 1]]).x, to_float(images[[3, 1]]))
+
+
+def test_decoding_uses_as_many_threads_as_then_and_leaves_them_alone():
+    had, seen = torch.get_num_threads(), []
+
+    def net(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return x
+
+    model = ddim_ode.Denoiser(net, paths.Flow(0.02, 60.0), "noise", (2,))
+    latent = encode(model, normal(1, 2, seed=0), nfe=4)
+    assert set(seen) == {had}
+    decode(model, dataclasses.replace(latent, threads=had + 1))
+    assert seen[-1] == had + 1
+    assert torch.get_num_threads() == had
+
+
+def test_the_noise_of_a_gaussian_is_its_whitened_image():
+    """x0 ~ N(0, s^2): the flow multiplies by sqrt((s^2 + sigma1^2) / (s^2 + sigma0^2))."""
+    s, low, high = 0.5, 0.02, 60.0
+    model = GaussianMixture(torch.zeros(1, 4), s).denoiser(paths.Flow(low, high))
+    x = normal(5, 4, seed=0) * s
+    expected = x * math.sqrt((s**2 + high**2) / (s**2 + low**2)) / high
+    for name in ("leapfrog", "exact_heun", "rk4", "adams4"):
+        z = encode(model, x, name, nfe=400, dtype=torch.float64).noise
+        prior = float(model.path.prior_std(torch.tensor(high)))
+        torch.testing.assert_close(z * prior / high, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_noise_alone_gives_the_image_up_to_the_methods_error(name):
+    x = MIXTURE.sample(6, seed=0, sigma=0.02)
+    errors = []
+    for nfe in (40, 160):
+        latent = encode(MODEL, x, name, nfe, dtype=torch.float64)
+        back = sample(MODEL, name, grid=latent.sigmas, noise=latent.noise, dtype=torch.float64)
+        errors.append(float((back.x - x).square().mean().sqrt()))
+    assert 0 < errors[1] < 0.3 * errors[0]
+
+
+def test_what_a_reconstruction_says():
+    x = MIXTURE.sample(5, seed=0, sigma=0.02)
+    found = reconstruct(MODEL, x, "ddim", nfe=30, dtype=torch.float64)
+    error = found.solution.x - x
+    torch.testing.assert_close(found.max_error, error.abs().flatten(1).amax(1))
+    torch.testing.assert_close(found.rms, error.flatten(1).square().mean(1).sqrt())
+    torch.testing.assert_close(found.mse, (error / 2).flatten(1).square().mean(1))
+    torch.testing.assert_close(found.psnr, 10 * torch.log10(1 / found.mse))
+    torch.testing.assert_close(found.latent_mean, found.latent.noise.flatten(1).mean(1))
+
+
+def test_normality_tells_normals_from_others():
+    wide = GaussianMixture(torch.zeros(1, 4000), 1.0).denoiser(paths.Flow(0.02, 60.0))
+    x = torch.stack([normal(4000, seed=seed) for seed in range(40)])
+    p = reconstruct(wide, x, nfe=4).normality
+    assert 0.02 < (p < 0.1).double().mean() < 0.25
+    assert (reconstruct(wide, torch.sign(x), nfe=4).normality < 1e-6).all()
+
+
+# --- what cannot be
+
+BAD = [
+    (SampleError, {"x": normal(2, 7, seed=0)}, "x has shape (2, 7); this model needs a tensor (B, 2, 3)"),
+    (SampleError, {"x": [0.5]}, "x has type list; this model needs a tensor (B, 2, 3)"),
+    (SampleError, {"x": torch.full((1, 2, 3), math.nan)}, "x[0] holds NaN or infinity"),
+    (SampleError, {"x": torch.full((1, 2, 3), 255.0)}, "x reaches 255, and data lie in [-1, 1]; give bytes as torch"),
+    (SampleError, {"x": torch.ones(1, 2, 3).long()}, "x is torch.int64; give floats in [-1, 1], or bytes as torch"),
+    (MethodError, {"method": "leapfrogs"}, "unknown method 'leapfrogs'; did you mean 'leapfrog'?"),
+    (SampleError, {"tol": 0.1}, "tol=0.1 is for adaptive methods"),
+    (SampleError, {"method": "adaptive", "nfe": 9}, "finds the tolerance of a budget for sampling only; give tol"),
+    (SampleError, {"nfe": 0}, "nfe=0 must be a whole number >= 1"),
+    (SampleError, {"method": "fixed_point", "nfe": 4}, "nfe=4 is too small: one step costs 5 evaluations"),
+    (
+        SampleError,
+        {"grid": [4.0, 1.0, 0.0]},
+        "the grid ends at sigma=0, where no data lie; end at the model's sigma_min",
+    ),
+    (SampleError, {"method": "adaptive", "grid": [4.0, 1.0, 0.0]}, "the grid ends at sigma=0"),
+    (GridError, {"grid": "near"}, "unknown grid 'near'"),
+    (SampleError, {"labels": 3}, "label 3 does not exist; this model has labels 0..2"),
+]
+
+
+@pytest.mark.parametrize(("error", "choices", "line"), BAD)
+def test_what_cannot_be_encoded_is_one_line(error, choices, line):
+    arguments = {"x": normal(2, 2, 3, seed=0)} | choices
+    assert line in one_line(error, encode, MODEL, **arguments)
+
+
+def test_a_stochastic_method_cannot_encode():
+    noisy = dataclasses.replace(METHODS["ddim"], deterministic=False)
+    line = one_line(MethodError, encode, MODEL, normal(2, 2, 3, seed=0), noisy)
+    assert line == "this method draws noise on its way, so nothing can be encoded; use 'exact_heun' or 'ddim'"
+
+
+# --- latents
+
+
+def test_a_latent_is_saved_as_it_is(tmp_path):
+    x = MIXTURE.sample(3, seed=0, sigma=0.02).float()
+    for name in ("leapfrog", "bdia", "ddim"):
+        latent = encode(MODEL, x, name, nfe=6, labels=[0, 2, 1])
+        latent.save(tmp_path / "z.safetensors")
+        found = Latent.load(tmp_path / "z.safetensors")
+        assert len(found) == 3
+        for one, other in zip(latent.states, found.states, strict=True):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
+        assert torch.equal(found.labels, torch.tensor([0, 2, 1]))
+        assert torch.equal(decode(MODEL, found).x, decode(MODEL, latent).x)
+        assert [p.name for p in tmp_path.iterdir()] == ["z.safetensors"]
+
+
+def test_a_part_of_a_latent():
+    x = MIXTURE.sample(5, seed=0, sigma=0.02).float()
+    latent = encode(MODEL, x, nfe=6, labels=[0, 2, 1, 1, 0], batch_size=1)
+    assert torch.equal(decode(MODEL, latent[1:3]).x, x[1:3])
+    assert torch.equal(decode(MODEL, latent[[4, 0]]).x, x[[4, 0]])
+    with pytest.raises(TypeError, match="slice or a list"):
+        latent[0]
+
+
+def test_what_is_no_latent_is_one_line(tmp_path):
+    file = tmp_path / "z.safetensors"
+    assert "there is no file" in one_line(LatentError, Latent.load, file)
+    latent = encode(MODEL, normal(2, 2, 3, seed=0), nfe=4)
+    latent.save(file)
+    file.write_bytes(file.read_bytes()[:-8])
+    assert "is damaged" in one_line(LatentError, Latent.load, file)
+    file.write_text("not at all")
+    assert "is damaged" in one_line(LatentError, Latent.load, file)
+    from safetensors.torch import save_file
+
+    save_file({"state0": torch.zeros(1)}, file)
+    assert "is not a latent of this version" in one_line(LatentError, Latent.load, file)
+    nameless = dataclasses.replace(latent, method=METHODS["leapfrog"])
+    assert "without a name cannot be saved" in one_line(LatentError, nameless.save, file)
+
+
+def test_a_latent_belongs_to_its_model():
+    latent = encode(MODEL, normal(2, 2, 3, seed=0), nfe=4)
+    other = MIXTURE.denoiser(paths.Flow(0.02, 61.0))
+    assert "decode with that model, or start from latent.noise" in one_line(LatentError, decode, other, latent)
+    wide = GaussianMixture(torch.zeros(1, 4), 1.0).denoiser(paths.Flow(0.02, 60.0))
+    assert "has shape (2, 3); this model needs (4,)" in one_line(LatentError, decode, wide, latent)
+
+
+def test_a_fingerprint_is_of_what_is_predicted_with():
+    one, other = random_network(), random_network()
+    assert fingerprint(one) == fingerprint(other)
+    net = other.net
+    assert isinstance(net, torch.nn.Module)
+    with torch.no_grad():
+        next(net.parameters()).view(-1)[0] += 1e-3
+    distinct = [
+        one,
+        other,
+        dataclasses.replace(one, predicts="velocity"),
+        dataclasses.replace(one, quantize=True),
+        dataclasses.replace(one, path=paths.DiscreteVP.cosine()),
+        Guided(one, 2.0),
+        Guided(one, 3.0),
+        Guided(one, 3.0, (0.1, 9.0)),
+    ]
+    assert len({fingerprint(model) for model in distinct}) == len(distinct)
+
+
+def test_the_grid_that_encodes_is_the_grid_that_decodes():
+    latent = encode(MODEL, normal(2, 2, 3, seed=0), nfe=5)
+    assert latent.nfe.tolist() == [5, 5]  # one evaluation to begin with, and one a step
+    assert torch.equal(latent.sigmas, make_grid("near_image", MODEL.path, 4, "sigma_min"))
+    assert torch.equal(decode(MODEL, latent).sigmas, latent.sigmas)
