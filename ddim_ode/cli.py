@@ -15,7 +15,25 @@ from typing import Annotated
 
 import typer
 
-from ddim_ode import __version__
+from ddim_ode import __version__, cli_latents, cli_measures
+from ddim_ode.cli_options import (
+    MODEL,
+    BatchSize,
+    Device,
+    Dtype,
+    Grid,
+    Guidance,
+    Json,
+    MaxNfe,
+    Method,
+    Model,
+    On,
+    Out,
+    Overwrite,
+    Png,
+    Precision,
+    Tol,
+)
 from ddim_ode.display import explain, kind_of, print_json, print_table, progress, report, text
 from ddim_ode.outputs import new_folder
 
@@ -29,22 +47,6 @@ app = typer.Typer(
 class Final(str, Enum):
     denoise = "denoise"
     sigma_min = "sigma_min"
-
-
-class Dtype(str, Enum):
-    float32 = "float32"
-    float64 = "float64"
-
-
-class Device(str, Enum):
-    cpu = "cpu"
-    cuda = "cuda"
-    auto = "auto"
-
-
-MODEL = typer.Argument(metavar="MODEL", help="A bundled model's name, or a model's folder.", show_default=False)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.", show_default=False)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,7 +106,7 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command()
-def info(model: Annotated[str, MODEL], as_json: Json = False) -> None:
+def info(model: Model, as_json: Json = False) -> None:
     """Show what a model is: its shape, classes, schedule, range of sigma and weights."""
     from ddim_ode.checkpoints import load
     from ddim_ode.runs import describe
@@ -145,19 +147,13 @@ def sample(
     context: typer.Context,
     out: Out,
     model: Annotated[str | None, MODEL] = None,
-    method: Annotated[str, typer.Option(help="Solver; `ddim-ode methods` lists them.")] = "ddim",
+    method: Method = "ddim",
     nfe: Annotated[
         int | None,
         typer.Option(help="Most evaluations a sample may cost (adaptive methods: on average).", show_default="20"),
     ] = None,
-    tol: Annotated[
-        float | None,
-        typer.Option(help="Adaptive methods: error to accept, RMS over an image in [-1, 1].", show_default="0.01"),
-    ] = None,
-    max_nfe: Annotated[
-        int | None,
-        typer.Option(help="Adaptive methods: evaluations after which one DDIM step must do.", show_default="1000"),
-    ] = None,
+    tol: Tol = None,
+    max_nfe: MaxNfe = None,
     count: Annotated[
         int | None, typer.Option("-n", metavar="N", help="How many samples: seeds 0..N-1.", show_default="16")
     ] = None,
@@ -166,23 +162,18 @@ def sample(
         str | None,
         typer.Option(metavar="LABEL", help="Class, or 'each' for all in turn.", show_default="the null class"),
     ] = None,
-    guidance: Annotated[
-        float, typer.Option(help="Scale of classifier-free guidance; other than 1 costs two evaluations.")
-    ] = 1.0,
+    guidance: Guidance = 1.0,
     guidance_range: Annotated[
         str | None, typer.Option(metavar="LOW:HIGH", help="Guide at these sigmas only.", show_default="all")
     ] = None,
-    grid: Annotated[
-        str | None,
-        typer.Option(help="Grid's name, or decreasing sigmas: 80,10,1,0.", show_default="the method's"),
-    ] = None,
+    grid: Grid = None,
     final: Annotated[
         Final, typer.Option(help="Last step: evaluate the image at sigma_min, or stop there.")
     ] = Final.denoise,
-    dtype: Annotated[Dtype, typer.Option(help="Precision of the state and the network.")] = Dtype.float32,
-    batch_size: Annotated[int | None, typer.Option(help="Samples integrated at once.", show_default="128")] = None,
-    device: Annotated[Device, typer.Option(help="Where the network runs; auto is a GPU if there is one.")] = Device.cpu,
-    images: Annotated[bool, typer.Option("--images", help="Write every sample as a PNG too.")] = False,
+    dtype: Precision = Dtype.float32,
+    batch_size: BatchSize = None,
+    device: On = Device.cpu,
+    images: Png = False,
     trace: Annotated[
         bool, typer.Option("--trace", help="Adaptive methods: write trace.png too, the steps of each sample.")
     ] = False,
@@ -190,7 +181,7 @@ def sample(
         Path | None,
         typer.Option(metavar="FILE", help="Recreate the samples of a manifest.json, bit for bit; no MODEL then."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the earlier run in DIR.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Draw samples into a folder: grid.png, samples.safetensors and a manifest.json that recreates them."""
@@ -254,6 +245,13 @@ def _given(context: typer.Context) -> dict[str, str]:
             option = parameter.opts[0]
             written[name] = option if option.startswith("-") else name.upper()
     return written
+
+
+app.command()(cli_latents.encode)
+app.command()(cli_latents.decode)
+app.command()(cli_measures.reconstruct)
+app.command()(cli_latents.interpolate)
+app.command()(cli_measures.likelihood)
 
 
 @app.command()

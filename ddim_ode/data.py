@@ -68,13 +68,19 @@ def image_folder(folder: Path, shape: tuple[int, int, int]) -> tuple[Tensor, lis
     See `load_images` for `shape` and what is done to an image. Raises DataError when the folder is missing or
     holds no image, or when a file cannot be read.
     """
+    files = image_files(folder)
+    return load_images(files, shape), files
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image file below `folder`, in sorted order. Raises DataError when it is missing or holds none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give a folder that holds images ({', '.join(IMAGE_SUFFIXES)})")
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
     if not files:
         raise DataError(f"{folder}: found no images, expected files that end in {', '.join(IMAGE_SUFFIXES)}")
-    return load_images(files, shape), files
+    return files
 
 
 def load_images(files: Sequence[Path], shape: tuple[int, int, int]) -> Tensor:

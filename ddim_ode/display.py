@@ -1,6 +1,7 @@
 """What the command line shows: JSON for machines, tables, a progress bar and one-line errors for people."""
 
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ddim_ode.errors import DDIMError
 
 if TYPE_CHECKING:
-    from ddim_ode.runs import Manifest
+    from ddim_ode.likelihood import Likelihood
+    from ddim_ode.runs import Manifest, Spread
     from ddim_ode.sampling import Progress as SamplingProgress
     from ddim_ode.solvers import Solution
 
@@ -21,12 +23,12 @@ WIDTH = 50
 
 
 @contextmanager
-def progress(total: int, status: str = "") -> Iterator[Callable[["SamplingProgress"], None]]:
+def progress(total: int, status: str = "", what: str = "sampling") -> Iterator[Callable[["SamplingProgress"], None]]:
     """A bar on stderr, where that is a terminal; the callback moves it, and until then it shows the status."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("sampling"), BarColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, status=status)
@@ -47,7 +49,7 @@ def report(out: Path, record: "Manifest", solution: "Solution", as_json: bool = 
     nfe, count = record.nfe, len(solution.nfe)
     steps, rejected = spread(solution.steps), spread(solution.rejected)
     short = count - int(solution.converged.sum())
-    files = {name: str(out / file) for name, file in FILES.items() if (out / file).is_file()}
+    files = files_in(out)
     speed = count / record.seconds
     if as_json:
         spent: dict[str, Any] = {
@@ -60,11 +62,7 @@ def report(out: Path, record: "Manifest", solution: "Solution", as_json: bool = 
     else:
         pictures = [files[name] for name in ("grid", "trace") if name in files]
         print(*(pictures or [str(out)]), sep="\n")
-        cost = f"{nfe.min}"
-        if nfe.min < nfe.max:
-            cost += f" to {nfe.max} (median {nfe.median:g}, mean {nfe.mean:.1f})"
-        total = "1 sample" if count == 1 else f"{count} samples"
-        print(f"{total}, measured NFE {cost}, {record.seconds:.2f} s, {speed:.1f} images/s")
+        print(f"{many(count, 'samples')}, measured NFE {cost(nfe)}, {record.seconds:.2f} s, {speed:.1f} images/s")
         if record.tol is not None:
             tol, budget = f"{record.tol:.4g}", record.arguments.nfe
             found = "" if budget is None else f", found for --nfe {budget} (--tol {tol} spares the search)"
@@ -73,6 +71,86 @@ def report(out: Path, record: "Manifest", solution: "Solution", as_json: bool = 
             print(histogram(solution.nfe.tolist()))
     if short:
         print(_warning(int(solution.nfe[~solution.converged].max()), short, count, record), file=sys.stderr)
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    return {name: str(folder / file) for name, file in FILES.items() if (folder / file).is_file()}
+
+
+def warn_short(short: int, count: int) -> None:
+    """Of images that an adaptive method has given up on."""
+    if short:
+        fate = "did not reach the tolerance: one DDIM step took them the rest of the way"
+        print(f"warning: {short} of {count} images {fate}", file=sys.stderr)
+
+
+def report_likelihood(
+    what: str,
+    method: str,
+    found: "Likelihood",
+    seconds: float,
+    rows: Sequence[Mapping[str, Any]],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Means over images with their standard errors: that over images has in it what the probes add."""
+    from ddim_ode.runs import spread
+
+    count, nfe = len(rows), spread(found.nfe)
+    nats, per_bit = float(found.nats.mean()), math.log(2) * found.latent[0].numel()
+    probes = float(found.standard_error.square().sum().sqrt()) / count
+    if as_json:
+        record: dict[str, Any] = {"count": count, "bits_per_dim": found.mean, "standard_error": found.mean_error}
+        record |= {"standard_error_of_probes": probes / per_bit, "nats": nats}
+        record |= {"nfe": nfe.model_dump(), "seconds": seconds, "out": None if out is None else str(out)}
+        print_json(record | {"images": rows})
+        return
+    over_images = f" ± {found.mean_error:.4f}" if count > 1 else ""
+    over_probes = f"; ± {probes / per_bit:.4f} from the probes" if probes > 0 else ""  # NaN of one, 0 if exact
+    print(f"{many(count, what)}, {method}, measured NFE {cost(nfe)}, {seconds:.2f} s")
+    print(f"bits/dim  {found.mean:.4f}{over_images}{over_probes}")
+    print(f"nats      {nats:.2f}" + (f" ± {found.mean_error * per_bit:.2f}" if count > 1 else ""))
+    if out is not None:
+        print(out)
+
+
+TRIPS = {
+    "NFE\nup": "{nfe_up:.3g}",
+    "NFE\ndown": "{nfe_down:.3g}",
+    "bit\nexact": "{bit_exact}/{count}",
+    "same\nbytes": "{same_bytes}/{count}",
+    "max\nerror": "{max_error:.2g}",
+    "RMS": "{rms:.2g}",
+    "MSE": "{mse:.2g}",
+    "PSNR": "{psnr:.1f}",
+    "latent\nmean": "{latent_mean:.3f}",
+    "latent\nstd": "{latent_std:.3f}",
+}  # columns of a table that fits a terminal
+
+
+def print_trips(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of `roundtrips.summary`, and below it why methods failed."""
+    table = []
+    for row in rows:
+        name = row["method"] + (f" g={row['guidance']:g}" if row["guidance"] != 1 else "")
+        values = {column: "-" if row["error"] else cell.format_map(row) for column, cell in TRIPS.items()}
+        table.append({"method": name, **values} | ({"bit\nexact": "failed"} if row["error"] else {}))
+    print_table(("method", *TRIPS), table, tight=True)
+    for row, cells in zip(rows, table, strict=True):
+        if row["error"]:
+            print(f"{cells['method']} failed: {row['error']}")
+        elif row["not_converged"]:
+            print(f"{cells['method']}: {row['not_converged']} of {row['count']} images did not converge")
+
+
+def cost(nfe: "Spread") -> str:
+    """Of a sample, if that is the same for all, or from the least to the most."""
+    return f"{nfe.min}" + (f" to {nfe.max} (median {nfe.median:g}, mean {nfe.mean:.1f})" if nfe.min < nfe.max else "")
+
+
+def many(count: int, things: str) -> str:
+    """1 sample, 2 samples."""
+    return f"{count} {things.removesuffix('s') if count == 1 else things}"
 
 
 def _warning(spent: int, short: int, count: int, record: "Manifest") -> str:
@@ -107,16 +185,25 @@ def histogram(counts: Sequence[int], rows: int = ROWS, width: int = WIDTH) -> st
 
 
 def print_json(record: Mapping[str, Any]) -> None:
-    print(json.dumps(record, indent=2))
+    print(json.dumps(finite(record), indent=2, allow_nan=False))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def finite(value: Any) -> Any:
+    """A value for JSON, which knows neither NaN nor infinity: they become null."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], tight: bool = False) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*columns, box=SIMPLE)
+    table = Table(*columns, box=SIMPLE, padding=0 if tight else (0, 1))
     for row in rows:
         table.add_row(*(escape(text(row[column])) for column in columns))
     console = Console()

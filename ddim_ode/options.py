@@ -1,12 +1,15 @@
-"""What the options of `ddim-ode sample` say, from text: seeds, labels, grids, ranges of sigma and the device."""
+"""What options say, from text: seeds, labels, grids, ranges of sigma, the device and the model there."""
 
 from typing import Literal
 
 import torch
 
+from ddim_ode.checkpoints import load
+from ddim_ode.denoiser import Denoiser
 from ddim_ode.errors import unknown
 from ddim_ode.grids import GRIDS, GridError
 from ddim_ode.guidance import GuidanceError
+from ddim_ode.latents import DTYPES
 from ddim_ode.planning import SampleError
 
 DEFAULT_COUNT = 16
@@ -49,6 +52,21 @@ def parse_label(text: str | None) -> int | Literal["each"] | None:
         raise SampleError(f"label={text!r} is no class; give a whole number, or 'each' for all in turn") from None
 
 
+def parse_labels(text: str | None, count: int) -> list[int] | None:
+    """The class of each of `count` images: "3" for all, or "3,5,5"; "none" is the null class. Raises SampleError."""
+    if text is None or text == "none":
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    wrong = [part for part in parts if not (part.removeprefix("-").isdecimal() and len(part) < 10)]
+    if wrong:
+        raise SampleError(f"label={text!r}: {wrong[0]!r} is no class; give whole numbers, as in 3 or 3,5,5, or none")
+    if len(parts) not in (1, count):
+        wanted = f"1, or one each of {count}" if count > 1 else "1"
+        raise SampleError(f"label={text!r} names {len(parts)} classes; give {wanted}")
+    labels = [int(part) for part in parts]
+    return labels * count if len(labels) == 1 else labels
+
+
 def parse_grid(text: str | None) -> str | tuple[float, ...] | None:
     """A grid's name, or sigmas between commas. Raises GridError."""
     if text is None or text in GRIDS:
@@ -81,3 +99,8 @@ def pick_device(name: str) -> Literal["cpu", "cuda"]:
     if not torch.cuda.is_available():
         raise SampleError("device='cuda': torch finds no GPU here; use device='cpu'")
     return "cuda"
+
+
+def open_model(name: str, device: str, dtype: str) -> tuple[Denoiser, torch.dtype]:
+    """A model where it is to run, network and all in the precision asked for. Raises as `load` and `pick_device`."""
+    return load(name).to(pick_device(device), DTYPES[dtype]), DTYPES[dtype]

@@ -1,13 +1,16 @@
-"""A folder of results that appears complete or not at all: it is filled beside its place and renamed into it."""
+"""Results that appear complete or not at all, a folder or a file: made beside their place and renamed into it."""
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from ddim_ode.errors import DDIMError
+from ddim_ode.files import replacing
 
 
 class OutputError(DDIMError):
@@ -35,6 +38,24 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
+def new_file(out: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Where to write what is to be the file `out`; it takes its place on success and vanishes on failure.
+
+    Raises:
+        OutputError: `out` cannot be written, or must not be replaced. That is found out at once, too.
+    """
+    out = Path(os.path.realpath(out))
+    try:
+        _check_file(out, overwrite)
+        with _scratch(out.with_name(f".{out.name}.{uuid4().hex[:12]}.tmp")) as folder:
+            yield folder / out.name
+            _check_file(out, overwrite)
+            os.replace(folder / out.name, out)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}; what was there is unchanged") from None
+
+
+@contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
     made = [parent for parent in folder.parents if not parent.exists()]
     try:
@@ -48,10 +69,22 @@ def _scratch(folder: Path) -> Iterator[Path]:
                 parent.rmdir()
 
 
-def _check_replaceable(out: Path, overwrite: bool) -> None:
+def _check_file(out: Path, overwrite: bool) -> None:
+    _check_above(out)
+    if out.exists() and not out.is_file():
+        raise OutputError(f"{out} is {'a folder' if out.is_dir() else 'no file'}; choose another --out")
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} exists; choose another --out, or replace it with --overwrite")
+
+
+def _check_above(out: Path) -> None:
     above = next((parent for parent in out.parents if parent.exists()), out)
     if above != out and not above.is_dir():
         raise OutputError(f"{out} cannot be written: {above} is a file; choose another --out")
+
+
+def _check_replaceable(out: Path, overwrite: bool) -> None:
+    _check_above(out)
     if not out.exists():
         return
     if not out.is_dir():
@@ -82,3 +115,10 @@ def _replace(tmp: Path, out: Path) -> None:
             os.rename(old, out)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(file: Path, record: Mapping[str, Any]) -> None:
+    """A line a key."""
+    lines = (f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in record.items())
+    with replacing(file) as tmp:
+        tmp.write_text("{\n  " + ",\n  ".join(lines) + "\n}\n")

@@ -7,7 +7,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from ddim_ode.data import to_uint8
 from ddim_ode.files import replacing
+from ddim_ode.inversion import Reconstruction
 from ddim_ode.solvers import Solution, get_method
 
 
@@ -37,6 +39,32 @@ def save_trace(solution: Solution, method: str, file: Path) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.invert_xaxis()
     axes.grid(alpha=0.3)
+    with replacing(file) as tmp:
+        figure.savefig(tmp, format="png")
+
+
+def save_reconstruction(found: Reconstruction, title: str, file: Path, rows: int = 8) -> None:
+    """The first images, a row each: original, latent, reconstruction, and ten times the error about a middle grey."""
+    count = min(rows, len(found.x))
+    figure = Figure(figsize=(7.2, 1.6 * count + 1.0), dpi=100, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.subplots(count, 4, squeeze=False)
+    x, y = found.x[:count].double(), found.solution.x[:count].double().cpu()
+    columns = {
+        "original": x,
+        "latent, -3 to 3": found.latent.noise[:count].double().cpu() / 3,
+        "reconstruction": y,
+        "10 x error, 0 is grey": 10 * (y - x),
+    }
+    for axes, (caption, images) in zip(grid.T, columns.items(), strict=True):
+        axes[0].set_title(caption, fontsize=10)
+        for cell, pixels in zip(axes, to_uint8(images).movedim(1, -1).numpy(), strict=True):
+            shade = {"cmap": "gray", "vmin": 0, "vmax": 255} if pixels.shape[-1] == 1 else {}
+            cell.imshow(pixels.squeeze(-1) if shade else pixels, interpolation="nearest", **shade)
+            cell.set(xticks=[], yticks=[])
+    for cell, exact, worst in zip(grid[:, -1], found.bit_exact, found.max_error, strict=False):
+        cell.yaxis.set_label_position("right")
+        cell.set_ylabel("bit exact" if exact else f"max {float(worst):.2g}", fontsize=9)
     with replacing(file) as tmp:
         figure.savefig(tmp, format="png")
 

@@ -4,7 +4,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,9 @@ from ddim_ode.files import replacing
 from ddim_ode.grids import Final
 from ddim_ode.guidance import GuidanceError, Guided
 from ddim_ode.images import save_grid, save_images
+from ddim_ode.latents import DTYPES
 from ddim_ode.options import pick_device
+from ddim_ode.outputs import write_json
 from ddim_ode.planning import SampleError, span
 from ddim_ode.sampling import Progress, sample
 from ddim_ode.solvers import Adaptive, Solution, get_method
@@ -110,7 +112,7 @@ def draw(
     if settings.guidance_range and settings.guidance == 1:
         raise GuidanceError("a guidance range does nothing with guidance=1; give another --guidance")
     labels = _labels(settings, model.num_classes)
-    dtype = {"float32": torch.float32, "float64": torch.float64}[settings.dtype]
+    dtype = DTYPES[settings.dtype]
     moved = model.to(settings.device, dtype)
     grid = record.sigmas if record else settings.grid
     started = time.perf_counter()
@@ -152,7 +154,6 @@ def _labels(settings: Settings, num_classes: int) -> list[int] | None:
 
 def manifest(model: Denoiser, settings: Settings, drawn: Drawn) -> Manifest:
     """All that it takes to draw these samples again."""
-    names = ("ddim_ode", "torch", "torchdiffeq", "numpy")
     return Manifest(
         arguments=settings,
         model=Weights(sha256=model.info["sha256"], config=model.info["config"]),
@@ -161,10 +162,30 @@ def manifest(model: Denoiser, settings: Settings, drawn: Drawn) -> Manifest:
         tol=drawn.solution.tol,
         nfe=spread(drawn.solution.nfe),
         seconds=drawn.seconds,
-        threads=torch.get_num_threads(),
-        versions={name: version(name) for name in names} | {"python": platform.python_version()},
-        platform=platform.platform(),
+        **circumstances(),
     )
+
+
+def circumstances() -> dict[str, Any]:
+    """Where the numbers were computed, and by what."""
+    names = ("ddim_ode", "torch", "torchdiffeq", "numpy")
+    return {
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
+        "platform": platform.platform(),
+    }
+
+
+def account(model: Denoiser, command: str, arguments: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+    """The `manifest.json` of another command: what was asked of which model, and what came of it."""
+    weights = Weights(sha256=model.info["sha256"], config=model.info["config"])
+    return {
+        "command": command,
+        "arguments": dict(arguments),
+        "model": weights.model_dump(mode="json"),
+        **facts,
+        **circumstances(),
+    }
 
 
 def read_manifest(file: Path) -> Manifest:
@@ -175,6 +196,8 @@ def read_manifest(file: Path) -> Manifest:
         raise ConfigError(f"{file} cannot be read: {error.strerror}; give the manifest.json of a run") from None
     except ValueError as error:  # not JSON, or not text
         raise ConfigError(f"{file} is not valid JSON: {error}; give the manifest.json of a run") from None
+    if isinstance(values, dict) and "command" in values:
+        raise ConfigError(f"{file} is of `ddim-ode {values['command']}`; give the manifest.json of a sample run")
     return parse(Manifest, values, str(file))
 
 
@@ -227,8 +250,13 @@ def describe(model: Denoiser) -> dict[str, Any]:
 
 
 def has_pictures(model: Denoiser) -> bool:
-    """Whether its samples can be written as PNG: grey or RGB images."""
-    return len(model.shape) == 3 and model.shape[0] in (1, 3)
+    """Whether its samples can be written as PNG."""
+    return is_picture(model.shape)
+
+
+def is_picture(shape: Sequence[int]) -> bool:
+    """Of a grey or an RGB image."""
+    return len(shape) == 3 and shape[0] in (1, 3)
 
 
 def has_trace(method: str) -> bool:
@@ -248,19 +276,22 @@ def write(
         tensors["labels"] = torch.tensor(drawn.labels)
     if get_method(settings.method).adaptive:
         tensors |= {"nfe": solution.nfe, "converged": solution.converged}
-    columns = model.num_classes if settings.label == "each" else 8
-    if has_pictures(model):
-        save_grid(x, folder / "grid.png", columns=min(columns, len(x)))
-    if images:
-        save_images(x, folder / "images")
+    write_samples(folder, tensors, columns=model.num_classes if settings.label == "each" else 8, images=images)
     if trace:
         from ddim_ode.plots import save_trace  # matplotlib takes a second to import
 
         save_trace(solution, settings.method, folder / "trace.png")
+    record = manifest(model, settings, drawn)
+    write_json(folder / "manifest.json", record.model_dump(mode="json"))
+    return record
+
+
+def write_samples(folder: Path, tensors: dict[str, Tensor], columns: int = 8, images: bool = False) -> None:
+    """samples.safetensors, grid.png if its x are pictures and, if asked for, images/."""
+    x = tensors["x"]
+    if is_picture(x.shape[1:]):
+        save_grid(x, folder / "grid.png", columns=min(columns, len(x)))
+    if images:
+        save_images(x, folder / "images")
     with replacing(folder / "samples.safetensors") as tmp:
         tmp.write_bytes(save(tensors))
-    record = manifest(model, settings, drawn)
-    with replacing(folder / "manifest.json") as tmp:
-        lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in record.model_dump(mode="json").items())
-        tmp.write_text("{\n  " + ",\n  ".join(lines) + "\n}\n")
-    return record

@@ -246,9 +246,9 @@ class Ran(NamedTuple):
 Command = Callable[..., Ran]
 
 
-def make_model(folder: Path, seed: int = 0, num_classes: int = 10) -> Path:
-    """Save a network of random weights, of 8 x 8 pixels, in a folder."""
-    network = {"shape": [1, 8, 8], "channels": [32], "blocks": 1, "num_classes": num_classes}
+def make_model(folder: Path, seed: int = 0, num_classes: int = 10, shape: tuple[int, ...] = (1, 8, 8)) -> Path:
+    """Save a network of random weights in a folder."""
+    network = {"shape": shape, "channels": [32], "blocks": 1, "num_classes": num_classes}
     config = ModelConfig.model_validate({"network": network, "schedule": {"name": "cosine", "timesteps": 50}})
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,0 +1,87 @@
+"""Arguments and options that several commands share, each declared once."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Dtype(str, Enum):
+    float32 = "float32"
+    float64 = "float64"
+
+
+class Device(str, Enum):
+    cpu = "cpu"
+    cuda = "cuda"
+    auto = "auto"
+
+
+MODEL = typer.Argument(metavar="MODEL", help="A bundled model's name, or a model's folder.", show_default=False)
+TOL_HELP = "Adaptive methods: error to accept, RMS over an image in [-1, 1]."
+
+Model = Annotated[str, MODEL]
+Images = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="IMAGES",
+        help="Image files, or folders of them; without any, Fashion-MNIST test images that come with the package.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.", show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the earlier run in DIR.")]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Png = Annotated[bool, typer.Option("--images", help="Write every sample as a PNG too.")]
+
+Count = Annotated[
+    int | None,
+    typer.Option("-n", metavar="N", help="How many: the first N.", show_default="all, or 16 of the package's"),
+]
+Resize = Annotated[bool, typer.Option("--resize", help="Crop, resize and convert images to what the model takes.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="LABELS",
+        help="Class of the images: 3, or one each: 3,5,5, or none: the null class.",
+        show_default="none, or the package's own",
+    ),
+]
+
+Method = Annotated[str, typer.Option(help="Solver; `ddim-ode methods` lists them.")]
+Nfe = Annotated[int | None, typer.Option(help="Most evaluations a sample may cost, one way.", show_default="20")]
+Tol = Annotated[float | None, typer.Option(help=TOL_HELP, show_default="0.01")]
+MaxNfe = Annotated[
+    int | None,
+    typer.Option(help="Adaptive methods: evaluations after which one DDIM step must do.", show_default="1000"),
+]
+Guidance = Annotated[float, typer.Option(help="Scale of classifier-free guidance; other than 1 costs two evaluations.")]
+Grid = Annotated[
+    str | None, typer.Option(help="Grid's name, or decreasing sigmas: 80,10,1,0.", show_default="the method's")
+]
+GridUp = Annotated[
+    str | None, typer.Option(help="Grid's name, or decreasing sigmas > 0: 80,10,1.", show_default="the method's")
+]
+Precision = Annotated[Dtype, typer.Option("--dtype", help="Precision of the state and the network.")]
+BatchSize = Annotated[int | None, typer.Option(help="Samples integrated at once.", show_default="128")]
+On = Annotated[Device, typer.Option("--device", help="Where the network runs; auto is a GPU if there is one.")]
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="One sample at a time, by torch's deterministic algorithms. Slow."),
+]
+
+HOW = {"as_json", "out", "overwrite"}  # how a command answers, not what
+
+
+def arguments(context: typer.Context) -> dict[str, Any]:
+    """The command line, defaults included, for a manifest."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return str(value.resolve()) if isinstance(value, Path) else value
+
+    return {name: plain(value) for name, value in context.params.items() if name not in HOW}
