@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ddim_ode.denoiser import Model, NonFiniteError
+from ddim_ode.gradients import carrier
 from ddim_ode.grids import Final, Grid
 from ddim_ode.guidance import Guided
 from ddim_ode.ode import ProbabilityFlow
@@ -50,6 +51,7 @@ def sample(
     tol: float | None = None,
     max_nfe: int | None = None,
     first_step: float | None = None,
+    differentiable: str | None = None,
 ) -> Solution:
     """Draw samples. Sample i depends on its seed alone, not on its companions, unless `METHODS[method].per_sample` is
     False. (An adaptive step that is decided within rounding may go the other way in a batch of another size.)
@@ -76,12 +78,14 @@ def sample(
         max_nfe: where an adaptive method gives up on a sample (default 1000), as it does where its steps become too
             small to go on: `converged` is False there, and one DDIM step takes it from where it is to the end.
         first_step: of an adaptive method, in the time sigma / (1 + sigma) (default: follows from tol).
+        differentiable: "direct", "adjoint" or "reversible": x keeps a graph to noise or start and to the network's
+            parameters, see `ddim_ode.gradients`. What a backward pass evaluates is not in nfe.
 
     Returns:
         A `Solution`; its x is on the model's device.
 
     Raises:
-        SampleError, MethodError, GridError, GuidanceError: arguments that cannot be.
+        SampleError, MethodError, GridError, GuidanceError, GradientError: arguments that cannot be.
         NonFiniteError: the network returned NaN or infinity.
         DivergedError: the solver diverged.
     """
@@ -89,10 +93,11 @@ def sample(
     job = prepare(
         model, method, nfe, len(latents), labels, guidance, grid, final, dtype, batch_size, tol, max_nfe, first_step
     )
+    carry = carrier(job, method, differentiable)
     scale = 1.0 if start is not None else float(job.model.path.prior_std(job.sigmas[0]))
 
     def go(rows: slice, watch: Watch | None) -> Outcome:
-        return job.carry(scale * latents[rows].to(job.model.device), rows, watch)
+        return carry(scale * latents[rows].to(job.model.device), rows, watch)
 
     return job.solution(job.each(len(latents), go, callback))
 
@@ -114,9 +119,9 @@ class Job:
         labels = None if self.labels is None else self.labels[rows].to(self.model.device)
         return ProbabilityFlow(self.model, self.method.path, (ends[0], ends[1]), labels, differentiable)
 
-    def carry(self, xbar: Tensor, rows: slice = slice(None), watch: Watch | None = None) -> Outcome:
-        """One batch xbar (B, *shape) from the first sigma to the last."""
-        ode, solver = self.flow(rows), self.method.solver
+    def carry(self, xbar: Tensor, rows: slice = slice(None), watch: Watch | None = None, keep: bool = False) -> Outcome:
+        """One batch xbar (B, *shape) from the first sigma to the last; keep the graph or not."""
+        ode, solver = self.flow(rows, keep), self.method.solver
         if isinstance(solver, Adaptive):
             assert self.steering is not None
             return solver.solve(ode, self.sigmas, xbar, self.steering, watch)
@@ -210,6 +215,8 @@ def prepare(
     else:
         refuse_adaptive(name, {"tol": tol, "max_nfe": max_nfe, "first_step": first_step})
         sigmas = plan(model, row, nfe, grid, final, upward)
+    if upward and sigmas[-1] == 0:
+        raise SampleError("the grid ends at sigma=0, where no data lie; end at the model's sigma_min")
     return Job(model, row, sigmas.flip(0) if upward else sigmas, steering, classes, size)
 
 

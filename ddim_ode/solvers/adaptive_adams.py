@@ -260,5 +260,5 @@ def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
 
 def rms(y: Tensor) -> Tensor:
     """Of y (B, Q, *shape), (B, Q) float64 on the CPU, where steps are decided."""
-    size = torch.linalg.vector_norm(y.flatten(2), dim=2).to("cpu", torch.float64)
+    size = torch.linalg.vector_norm(y.detach().flatten(2), dim=2).to("cpu", torch.float64)
     return size / math.sqrt(y[0, 0].numel())
