@@ -129,7 +129,9 @@ def rms(x: Tensor) -> Tensor:
 
 
 def number(value: float) -> str:
-    return "0" if value == 0 else "-" if math.isnan(value) else f"{value:.2g}"
+    if math.isnan(value):
+        return "-"
+    return f"{value:.0f}" if 10 <= value < 10_000 else f"{value:.2g}"
 
 
 def table(rows: list[Row], ats: tuple[float, ...], field: str) -> str:
@@ -163,16 +165,15 @@ def plot(rows: list[Row], file: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
     fixed = [row for row in rows if row.grid and row.dtype == "float32" and not row.note]
     for method, grid in dict.fromkeys((row.method, row.grid) for row in fixed):
         own = sorted((row for row in fixed if (row.method, row.grid) == (method, grid)), key=lambda row: row.at)
         name = method if grid == GRID else f"{method}, {grid}"
-        style = {"linewidth": 2.4} if own[0].exact else {"alpha": 0.75}
-        axes[0].plot(
-            [r.at for r in own], [max(r.mse, 1e-17) for r in own], marker="o", markersize=3, label=name, **style
-        )
-        axes[1].plot([r.up for r in own], [r.latent for r in own], marker="o", markersize=3, label=name, **style)
+        style = {"linewidth": 2.4 if own[0].exact else 1.2, "linestyle": "-" if grid == GRID else "--"}
+        style |= {"color": f"C{METHODS.index(method)}", "marker": "o", "markersize": 3, "label": name}
+        axes[0].plot([r.at for r in own], [max(r.mse, 1e-17) for r in own], **style)
+        axes[1].plot([r.up for r in own], [r.latent for r in own], **style)
     axes[0].set(xlabel="steps", ylabel="MSE on [0, 1]", title="what comes back (drawn at 1e-17: the same bits)")
     axes[1].set(
         xlabel="NFE of encoding", ylabel="RMS error of the latent", title="how far the latent is from the ODE's"
@@ -183,7 +184,7 @@ def plot(rows: list[Row], file: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].set_ylim(3e-18, 3)
     axes[1].set_ylim(1e-4, 3)
-    axes[1].legend(fontsize=8)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right", fontsize=8)
     figure.savefig(file, dpi=110)
 
 

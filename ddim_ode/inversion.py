@@ -45,8 +45,8 @@ def encode(
     Args:
         model: a `Denoiser`, or something around one.
         x: (B, *shape) images in [-1, 1], or their bytes as uint8; any data for a model of other data.
-        method: a deterministic one. `exact_heun` and `leapfrog` bring float32 images and bytes back bit for bit, and
-            float64 to 1e-16.
+        method: a deterministic one. `exact_heun` and `leapfrog` bring bytes and float32 images back bit for bit (values
+            closer to 0 than 2^-27 to 1e-16), and float64 images, with dtype=torch.float64, to 3e-16.
         nfe: the most network evaluations that encoding a sample may cost (default 20); not for adaptive methods.
         labels, guidance, dtype, callback, max_nfe: as in `sample`.
         grid: a name in `GRIDS`, or decreasing sigmas, of which the last is that of the images (default: sigma_min).

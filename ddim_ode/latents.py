@@ -144,9 +144,11 @@ class Latent:
             raise LatentError(f"{file} is not a latent of this version ({FORMAT!r}); give a file of encode")
         settings = parse(Settings, _json(metadata.get("settings", "")), str(file))
         states = tuple(tensors[name] for name in ("state0", "state1") if name in tensors)
+        shapes = {state.shape for state in states}
         counts = {len(x) for x in (*states, tensors.get("nfe", ()), tensors.get("converged", ()))}
         known = settings.method in METHODS and settings.dtype in DTYPES
-        if not known or not states or "sigmas" not in tensors or len(counts) != 1:
+        whole = known and len(states) == 1 + METHODS[settings.method].invertible and "sigmas" in tensors
+        if not whole or len(shapes) != 1 or len(counts) != 1:
             raise LatentError(f"{file} does not hold what {settings.method!r} needs; encode the images again")
         values: dict[str, Any] = settings.model_dump() | {"dtype": DTYPES[settings.dtype]}
         tensors |= {"labels": tensors.get("labels")}

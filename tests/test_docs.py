@@ -10,6 +10,7 @@ import torch
 from helpers import labelled
 
 from ddim_ode import paths
+from ddim_ode.data import to_float
 from ddim_ode.grids import make_grid
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import Method
@@ -52,4 +53,5 @@ def test_the_example_in_the_readme_runs():
     names = run_the_example_in(ROOT / "README.md")
     assert names["sol"].x.shape == (8, 1, 28, 28)
     assert names["sol"].nfe.tolist() == [10] * 8
+    assert torch.equal(names["back"], to_float(names["images"][:8]))
     assert torch.equal(torch.random.get_rng_state(), before)

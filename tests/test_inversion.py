@@ -194,6 +194,10 @@ def test_what_a_reconstruction_says():
     torch.testing.assert_close(found.mse, (error / 2).flatten(1).square().mean(1))
     torch.testing.assert_close(found.psnr, 10 * torch.log10(1 / found.mse))
     torch.testing.assert_close(found.latent_mean, found.latent.noise.flatten(1).mean(1))
+    torch.testing.assert_close(found.latent_std, found.latent.noise.flatten(1).std(1, correction=0))
+    bytes_ = [data.to_uint8(images).flatten(1) for images in (found.solution.x, x)]
+    assert torch.equal(found.same_bytes, (bytes_[0] == bytes_[1]).all(1))
+    assert not found.same_bytes.all()
 
 
 def test_normality_tells_normals_from_others():
@@ -278,6 +282,13 @@ def test_what_is_no_latent_is_one_line(tmp_path):
     assert "is damaged" in one_line(LatentError, Latent.load, file)
     from safetensors.torch import save_file
 
+    for states in (
+        latent.states[:1],
+        (latent.states[0], latent.states[1][..., :1]),
+        tuple(s[:1] for s in latent.states),
+    ):
+        dataclasses.replace(latent, states=states).save(file)
+        assert "does not hold what 'exact_heun' needs" in one_line(LatentError, Latent.load, file)
     save_file({"state0": torch.zeros(1)}, file)
     assert "is not a latent of this version" in one_line(LatentError, Latent.load, file)
     nameless = dataclasses.replace(latent, method=METHODS["leapfrog"])

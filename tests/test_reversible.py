@@ -100,7 +100,8 @@ def test_rounding_is_odd_and_fine_enough():
     dy = (normal(1000, seed=0) * 10 ** normal(1000, seed=1)).clamp(-LIMIT / 2, LIMIT / 2)
     assert torch.equal(LATTICE.increment(-dy), -LATTICE.increment(dy))
     assert (LATTICE.leave(LATTICE.enter(dy)) - dy).abs().max() <= UNIT / 2
-    x = torch.arange(256).float() / 127.5 - 1
+    small = 2.0**-27 * (1 + normal(1000, seed=2).abs()) * 2.0 ** (torch.arange(1000) % 27)
+    x = torch.cat([torch.arange(256) / 127.5 - 1, small]).float()
     assert torch.equal(LATTICE.leave(LATTICE.enter(x)).float(), x)
 
 
@@ -115,6 +116,13 @@ def test_overflow_is_an_error_and_never_a_wrap(name, size):
         assert line.endswith("; use more steps, or a method in floating point")
     else:
         one_line(DivergedError, LATTICE.enter, f64([size]))
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_state_that_grows_by_small_steps_is_stopped_too(name):
+    model = Denoiser(lambda x, t: torch.full_like(x, 1e4), paths.noise, "velocity", (2,))
+    sigmas = torch.linspace(60, 1, 2000, dtype=torch.float64)
+    assert "leaves the range" in one_line(DivergedError, sample, model, name, grid=sigmas, start=torch.zeros(1, 2))
 
 
 # --- the published methods, from their papers, on the states x = xbar / sqrt(1 + sigma^2) of DDPM

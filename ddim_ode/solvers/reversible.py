@@ -25,7 +25,7 @@ from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.solvers.base import DivergedError, Reversible, Solver, Step
 
 UNIT = 2.0**-52  # of the lattice: a float32 image in [-1, 1] comes back bit for bit if no value is below 2^-27
-LIMIT = 256.0  # of a state on it. A sum of four such states is still below 2^63
+LIMIT = 256.0  # of a state and of an increment: 2 (y + dy) - z, five of them, is still below 2^63
 
 
 class Floats:
@@ -232,8 +232,9 @@ class EDICT(Reversible):
 class FixedPoint:
     """`solver`, a one-step method, towards the image; upwards the inverse of that step, by fixed-point iteration.
 
-    y1 = y1 + (y0 - step(y1)), so many times, from y1 = y0. On the path `flow` it contracts at small and large sigma
-    alike: the slope has a derivative of about 1 there (Pan et al. 2023, AIDI; Meiri et al. 2023).
+    y1 = y1 + (y0 - step(y1)), so many times, from y1 = y0 (Pan et al. 2023, AIDI; Meiri et al. 2023). The slope's
+    derivative is about 1/u at worst, where the data leave no freedom, and an iteration then leaves (u1 - u0) / u1 of an
+    error: on `flow`, where u < 1, a part of it even at the largest sigmas; on `noise` nearly all of it there.
     """
 
     solver: Solver
