@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from ddim_ode.solvers import Solution
 
 
+LOUD = 3.0  # standard deviation of latents, which should be near 1
+
+
 def encode(
     model: Model,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.", show_default=False)],
@@ -104,6 +107,8 @@ def encode(
         what = display.many(len(latent), given.what)
         print(f"{what} encoded by {method}, measured NFE {display.cost(spent)}, {seconds:.2f} s")
         print(f"latents: mean {mean:.4f}, standard deviation {std:.4f}")
+    if not std < LOUD:
+        display.warn(f"latents of standard deviation {std:.3g}: {method} has blown up; use exact_heun")
     display.warn_short(len(latent) - int(latent.converged.sum()), len(latent))
 
 
@@ -128,6 +133,8 @@ def decode(
     if fingerprint(network) != stored.model:  # as `encode` had it
         network = network.to(dtype=stored.dtype)
     network = network.to(options.pick_device(device.value))
+    if network.device.type != stored.device:
+        display.warn(f"encoded on {stored.device} and decoded on {network.device.type}, so that bits may differ")
     with new_folder(out, overwrite) as folder, progress(len(stored), what="decoding") as update:
         started = time.perf_counter()
         solution = inversion.decode(network, stored, update, deterministic)
@@ -220,18 +227,19 @@ def interpolate(
         with progress(total, what="sampling") as update:
             solution = go_between(network, noise, frames, **how, **course, callback=update)
         seconds = time.perf_counter() - started
-        off = None
+        off = up = None
         if given:
             found = solution.x[[0, -1] if ends == 2 else [0, frames - 1, -frames, -1]].cpu()
             off = (found - to_float(given.x)).flatten(1).square().mean(1).sqrt().tolist()
+            up = float(latent.nfe.double().mean())
         tensors = {"x": solution.x.cpu(), "nfe": solution.nfe, "sigmas": solution.sigmas}
         runs.write_samples(folder, tensors, columns=frames, images=png)
-        facts = {"ends_off": off, "nfe": runs.spread(solution.nfe).model_dump(), "seconds": seconds}
+        facts = {"ends_off": off, "nfe_up": up, "nfe": runs.spread(solution.nfe).model_dump(), "seconds": seconds}
         record = runs.account(network, "interpolate", arguments(context), **facts)
         outputs.write_json(folder / "manifest.json", record)
     errors = " and ".join(f"{error:.3g}" for error in off or ())
-    words = [f"ends are off by {errors} (RMS, of images in [-1, 1])"] if off else []
-    _report(out, f"from {method}", solution, seconds, as_json, words, ends_off=off)
+    words = [f"encoded at NFE {up:g}; ends are off by {errors} (RMS, of images in [-1, 1])"] if off else []
+    _report(out, f"sampled by {method}", solution, seconds, as_json, words, ends_off=off, nfe_up=up)
 
 
 def _report(

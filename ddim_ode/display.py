@@ -81,7 +81,11 @@ def warn_short(short: int, count: int) -> None:
     """Of images that an adaptive method has given up on."""
     if short:
         fate = "did not reach the tolerance: one DDIM step took them the rest of the way"
-        print(f"warning: {short} of {count} images {fate}", file=sys.stderr)
+        warn(f"{short} of {count} images {fate}")
+
+
+def warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)
 
 
 def report_likelihood(
@@ -123,8 +127,8 @@ TRIPS = {
     "RMS": "{rms:.2g}",
     "MSE": "{mse:.2g}",
     "PSNR": "{psnr:.1f}",
-    "latent\nmean": "{latent_mean:.3f}",
-    "latent\nstd": "{latent_std:.3f}",
+    "latent\nmean": "{latent_mean:.2g}",
+    "latent\nstd": "{latent_std:.3g}",
 }  # columns of a table that fits a terminal
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddim_ode.denoiser import Model
+from ddim_ode.latents import Latent
 from ddim_ode.paths import f64
 from ddim_ode.planning import SampleError, whole
 from ddim_ode.sampling import sample
@@ -32,6 +33,8 @@ def slerp(z0: Tensor, z1: Tensor, weights: Tensor | Sequence[float] | float) -> 
     """
     if z0.shape != z1.shape:
         raise SampleError(f"latents of shapes {tuple(z0.shape)} and {tuple(z1.shape)} have nothing in between")
+    if not (z0.is_floating_point() and z1.is_floating_point() and (z0 + z1).isfinite().all()):
+        raise SampleError("the latents are not finite floats; give standard normals, such as Latent.noise")
     w = f64(weights)
     a, b = z0.double().flatten(), z1.double().flatten()
     cosine = float(a @ b / (a.norm() * b.norm()).clamp(min=torch.finfo(torch.float64).tiny))
@@ -67,6 +70,9 @@ def between(ends: Tensor, frames: int = 11) -> Tensor:
     return torch.cat([slerp(a, b, weights) for a, b in zip(left, right, strict=True)])
 
 
-def interpolate(model: Model, ends: Tensor, frames: int = 11, **options: Any) -> Solution:
-    """Samples from the latents `between` the ends, standard normals such as `Latent.noise`; options are `sample`'s."""
-    return sample(model, noise=between(ends, frames), **options)
+def interpolate(model: Model, ends: Tensor | Latent, frames: int = 11, **options: Any) -> Solution:
+    """Samples from the latents `between` the ends, standard normals (2 or 4, *shape) or a `Latent` with its noise.
+
+    Options are those of `sample`.
+    """
+    return sample(model, noise=between(ends.noise if isinstance(ends, Latent) else ends, frames), **options)

@@ -5,10 +5,11 @@ ones encode they decode up to rounding, and `exact_heun` and `leapfrog`, whose s
 (see `solvers.reversible`).
 
 That needs a network which answers the same question with the same bits. On one machine it does, as long as the batch
-around a sample, the precision and the number of threads stay the same; so a latent remembers them, and `decode` uses
-them again.
+around a sample, the precision, the device and the number of threads stay the same; so a latent remembers them, and
+`decode` uses them again, but for the device, which is the model's.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ddim_ode.data import to_float, to_uint8
 from ddim_ode.denoiser import Model
 from ddim_ode.grids import Grid
 from ddim_ode.latents import Latent, LatentError, fingerprint
-from ddim_ode.planning import check_data
+from ddim_ode.planning import SampleError, check_data
 from ddim_ode.sampling import Progress, prepare
 from ddim_ode.solvers import Method, MethodError, Outcome, Reversible, Solution, Step, Watch, follow, get_method
 
@@ -64,6 +65,8 @@ def encode(
         name = method if isinstance(method, str) else "this method"
         raise MethodError(f"{name} draws noise on its way, so nothing can be encoded; use 'exact_heun' or 'ddim'")
     images = _images(model, x)
+    if deterministic and batch_size not in (None, 1):
+        raise SampleError(f"batch_size={batch_size} contradicts deterministic, which takes one sample at a time")
     size = 1 if deterministic else batch_size
     job = prepare(
         model, method, nfe, len(images), labels, guidance, grid, "sigma_min", dtype, size, tol, max_nfe, upward=True
@@ -97,6 +100,7 @@ def encode(
         dtype=dtype,
         batch_size=job.batch_size,
         threads=torch.get_num_threads(),
+        device=job.model.device.type,
         prior=float(job.model.path.prior_std(sigmas[0])),
         model=fingerprint(model),
     )
@@ -116,6 +120,8 @@ def decode(
         LatentError: the latent of another model.
         NonFiniteError, DivergedError: as in `sample`.
     """
+    if not isinstance(latent, Latent) or not len(latent):
+        raise LatentError(f"{type(latent).__name__} is nothing to decode; give a Latent of one image or more")
     _check_model(model, latent)
     adaptive = latent.tol is not None
     job = prepare(
@@ -192,8 +198,7 @@ def reconstruct(
         model, x, method, nfe, labels, guidance, grid, dtype, batch_size, callback, tol, max_nfe, deterministic
     )
     solution = decode(model, latent, callback, deterministic)
-    images = _images(model, x).to(dtype)
-    found = solution.x.cpu()
+    images, found = _images(model, x), solution.x.cpu()
     error = (found.double() - images.double()).flatten(1)
     mse = (error / 2).square().mean(1)
     z = latent.noise.double().cpu().flatten(1)
@@ -201,7 +206,7 @@ def reconstruct(
         x=images,
         latent=latent,
         solution=solution,
-        bit_exact=(found == images).flatten(1).all(1),
+        bit_exact=_same_bits(found, images),
         same_bytes=(to_uint8(found) == to_uint8(images)).flatten(1).all(1),
         max_error=error.abs().amax(1),
         rms=error.square().mean(1).sqrt(),
@@ -211,6 +216,14 @@ def reconstruct(
         latent_std=z.std(1, correction=0),
         normality=_normality(z),
     )
+
+
+def _same_bits(a: Tensor, b: Tensor) -> Tensor:
+    """Of each sample, (B,) bool; 0.0 and -0.0 differ, as do numbers of different precision."""
+    if a.dtype != b.dtype:
+        return torch.zeros(len(a), dtype=torch.bool)
+    bits = torch.int32 if a.dtype == torch.float32 else torch.int64
+    return (a.view(bits) == b.view(bits)).flatten(1).all(1)
 
 
 def _normality(z: Tensor) -> Tensor:
@@ -243,6 +256,8 @@ def _repeatable(deterministic: bool, threads: int | None = None) -> Iterator[Non
     """As many threads as then and, if asked for, deterministic algorithms; afterwards as before."""
     had, enabled = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch asks for it on a GPU
     torch.set_num_threads(threads or had)
     torch.use_deterministic_algorithms(deterministic or enabled, warn_only=warn)
     try:

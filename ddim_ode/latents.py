@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from ddim_ode.files import replacing
 from ddim_ode.guidance import Guided
 from ddim_ode.ode import along
 from ddim_ode.paths import f64
+from ddim_ode.planning import index
 from ddim_ode.solvers import METHODS, Method, get_method
 from ddim_ode.solvers.reversible import LATTICE
 
@@ -42,8 +43,9 @@ class Settings(BaseModel):
     tol: float | None
     max_nfe: int | None
     dtype: str
-    batch_size: int
-    threads: int
+    batch_size: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    device: str
     prior: float
     model: str
 
@@ -59,7 +61,8 @@ class Latent:
     converged: (B,) bool, False where an adaptive method was stopped on the way, by max_nfe or too small a step.
     labels: (B,) int64, or None for the null class.
     prior: standard deviation of xbar at the largest sigma.
-    batch_size, threads: as they were; with others a network may round differently.
+    batch_size, threads, device: as they were; with others a network may round differently. `decode` takes the first
+        two over; the device is the model's.
     model: a digest of the model, see `fingerprint`.
     """
 
@@ -75,6 +78,7 @@ class Latent:
     dtype: torch.dtype
     batch_size: int
     threads: int
+    device: str
     prior: float
     model: str
 
@@ -83,8 +87,8 @@ class Latent:
 
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> "Latent":
         """Some of them: a slice, or indices. In a batch of other companions a network may round differently."""
-        if isinstance(rows, int):
-            raise TypeError(f"a latent is indexed with a slice or a list: [{rows}] makes one of a single image")
+        if index(rows) is not None:
+            raise TypeError(f"a latent is indexed with a slice or a list: [[{rows}]] makes one of a single image")
         return replace(
             self,
             states=tuple(state[rows] for state in self.states),
@@ -170,8 +174,9 @@ def fingerprint(model: Model) -> str:
         digest.update(f"guided {model.scale} {model.sigma_range} {fingerprint(model.model)}".encode())
         return digest.hexdigest()
     sigmas = torch.logspace(-3, 5, 200, dtype=torch.float64)
-    facts = (model.shape, model.num_classes, model.path.scale(f64(1.0)).item(), model.path.u(sigmas).tolist())
-    digest.update(repr((*facts, model.sigma_min, model.sigma_max)).encode())
+    facts = [model.path.scale(f64(1.0)).item(), model.sigma_min, model.sigma_max, *model.path.u(sigmas).tolist()]
+    rounded = [f"{fact:.9e}" for fact in facts]  # the last bits may be another machine's
+    digest.update(repr((model.shape, model.num_classes, rounded)).encode())
     if isinstance(model, Denoiser):
         digest.update(repr((model.predicts, model.quantize)).encode())
         if isinstance(model.net, nn.Module):

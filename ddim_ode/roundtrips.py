@@ -33,7 +33,7 @@ class Trip:
 
 def parse_methods(text: str, nfe: int | None, tol: float | None, max_nfe: int | None) -> list[str]:
     """Names between commas, for which the options given make sense. Raises MethodError, SampleError."""
-    names = [name.strip() for name in text.split(",")]
+    names = [name.strip() for name in text.split(",") if name.strip()] or [text]
     adaptive = [get_method(name).adaptive for name in names]
     if twice := [name for name in names if names.count(name) > 1]:
         raise SampleError(f"method={text!r} names {twice[0]} twice; leave one of them out")

@@ -8,6 +8,7 @@ from helpers import f64, labelled, normal, one_line
 
 from ddim_ode import paths
 from ddim_ode.interpolation import between, interpolate, slerp
+from ddim_ode.inversion import encode
 from ddim_ode.planning import SampleError
 from ddim_ode.sampling import sample, seeded_noise
 
@@ -55,10 +56,18 @@ def test_frames_are_samples_whose_ends_are_the_seeds_own():
     torch.testing.assert_close(found.x[[0, 5]], own.x)
 
 
+def test_a_latent_is_as_good_as_its_noise():
+    latent = encode(MODEL, normal(2, 2, 3, seed=0), nfe=6)
+    found, own = (interpolate(MODEL, ends, 3, nfe=6).x for ends in (latent, latent.noise))
+    assert torch.equal(found, own)
+
+
 @pytest.mark.parametrize(
     ("call", "line"),
     [
         (lambda z: slerp(z[0], z[0, :1], 0.5), "latents of shapes (2, 3) and (1, 3) have nothing in between"),
+        (lambda z: slerp(z[0], z[0] * math.nan, 0.5), "the latents are not finite floats"),
+        (lambda z: slerp(z[0].long(), z[0].long(), 0.5), "the latents are not finite floats"),
         (lambda z: slerp(z[0], -z[0], 0.5), "the latents point in opposite directions"),
         (lambda z: between(z[:3]), "3 latents have no in-between; give 2 for a row of frames, or 4 for a square"),
         (lambda z: between(z[:2], 1), "frames=1 leaves one end out; use frames >= 2"),

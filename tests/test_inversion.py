@@ -126,6 +126,15 @@ def test_an_adaptive_method_says_where_it_was_stopped():
     assert encode(MODEL, x, "adaptive", tol=0.1, dtype=torch.float64).converged.all()
 
 
+def test_the_way_back_has_the_tolerance_and_the_limit_of_the_latent():
+    latent = encode(MODEL, MIXTURE.sample(4, seed=0, sigma=0.02), "adaptive", tol=1e-4, dtype=torch.float64)
+    found = decode(MODEL, latent)
+    own = sample(MODEL, "adaptive", tol=1e-4, start=latent.states[0], final="sigma_min", dtype=torch.float64)
+    assert torch.equal(found.x, own.x)
+    assert torch.equal(found.nfe, own.nfe)
+    assert not decode(MODEL, dataclasses.replace(latent, max_nfe=8)).converged.any()
+
+
 @pytest.mark.parametrize("name", [*ABLE, "adaptive", "edict", "belm"])
 def test_every_pass_is_counted_each_way(name):
     steering = {"tol": 0.1} if name == "adaptive" else {"nfe": 12}
@@ -193,6 +202,10 @@ def test_what_a_reconstruction_says():
     torch.testing.assert_close(found.rms, error.flatten(1).square().mean(1).sqrt())
     torch.testing.assert_close(found.mse, (error / 2).flatten(1).square().mean(1))
     torch.testing.assert_close(found.psnr, 10 * torch.log10(1 / found.mse))
+    negative = reconstruct(MODEL, torch.full((1, 2, 3), -0.0), nfe=4)
+    assert not negative.bit_exact.any()  # 0.0 came back, which is equal and yet not the same
+    assert negative.max_error == 0
+    assert not reconstruct(MODEL, x, nfe=4).bit_exact.any()  # float64 images, rounded to a float32 state
     torch.testing.assert_close(found.latent_mean, found.latent.noise.flatten(1).mean(1))
     torch.testing.assert_close(found.latent_std, found.latent.noise.flatten(1).std(1, correction=0))
     bytes_ = [data.to_uint8(images).flatten(1) for images in (found.solution.x, x)]
@@ -228,6 +241,7 @@ BAD = [
     ),
     (SampleError, {"method": "adaptive", "grid": [4.0, 1.0, 0.0]}, "the grid ends at sigma=0"),
     (GridError, {"grid": "near"}, "unknown grid 'near'"),
+    (SampleError, {"deterministic": True, "batch_size": 4}, "batch_size=4 contradicts deterministic"),
     (SampleError, {"labels": 3}, "label 3 does not exist; this model has labels 0..2"),
 ]
 
@@ -267,8 +281,11 @@ def test_a_part_of_a_latent():
     latent = encode(MODEL, x, nfe=6, labels=[0, 2, 1, 1, 0], batch_size=1)
     assert torch.equal(decode(MODEL, latent[1:3]).x, x[1:3])
     assert torch.equal(decode(MODEL, latent[[4, 0]]).x, x[[4, 0]])
-    with pytest.raises(TypeError, match="slice or a list"):
-        latent[0]
+    for one in (0, torch.tensor(1)):
+        with pytest.raises(TypeError, match="slice or a list"):
+            latent[one]
+    for nothing in (latent[[]], latent.noise):
+        assert "is nothing to decode; give a Latent" in one_line(LatentError, decode, MODEL, nothing)
 
 
 def test_what_is_no_latent_is_one_line(tmp_path):

@@ -142,6 +142,8 @@ def test_bits_of_bytes_are_those_of_a_gaussian():
     many = weigh(mixture, codes[:1].expand(400, -1), trace="exact", tol=1e-5)
     assert many.mean == pytest.approx(float(bits[0]), abs=4 * many.mean_error)
     assert many.mean_error < 0.001
+    one, other = (weigh(mixture, codes, trace="exact", tol=1e-5, seed=seed).nats for seed in (0, 1))
+    assert not torch.isclose(one, other, rtol=1e-4).any()  # dequantised otherwise
     floats = weigh(mixture, data.to_float(codes), trace="exact", tol=1e-7)
     torch.testing.assert_close(floats.nats, middle.nats, rtol=0, atol=1e-5)
     torch.testing.assert_close(floats.bits_per_dim, middle.bits_per_dim - math.log2(127.5), rtol=0, atol=1e-5)

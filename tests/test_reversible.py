@@ -166,14 +166,14 @@ def published_belm(x: Tensor, grid: list[float]) -> Tensor:
 
 
 def published_edict(x: Tensor, grid: list[float], p: float = 0.93) -> Tensor:
-    """Two chains, the second with the first's new state and the old time."""
-    y = x
-    for sigma0, sigma1 in pairwise(grid):
-        x = ddim_like(x, noise_at(y, sigma0), sigma0, sigma1)
-        y = ddim_like(y, noise_at(x, sigma0), sigma0, sigma1)
-        x = p * x + (1 - p) * y
-        y = p * y + (1 - p) * x
-    return x
+    """Two chains, the second with the first's new state and the old time; which is first changes from step to step."""
+    chains = [x, x]
+    for i, (sigma0, sigma1) in enumerate(pairwise(grid)):
+        for k in (i % 2, 1 - i % 2):
+            chains[k] = ddim_like(chains[k], noise_at(chains[1 - k], sigma0), sigma0, sigma1)
+        chains[0] = p * chains[0] + (1 - p) * chains[1]
+        chains[1] = p * chains[1] + (1 - p) * chains[0]
+    return chains[0]
 
 
 def ddim_like(x: Tensor, eps: Tensor, sigma0: float, sigma1: float) -> Tensor:

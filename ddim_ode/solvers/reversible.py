@@ -7,7 +7,7 @@ subtracted again. That asks one thing of the network: the same input must give t
 
     leapfrog          y(n+1) = y(n-1) + (u(n+1) - u(n-1)) f(y(n), u(n)), begun with an Euler step
     reversible Heun   m = y + h/2 f(z, u),  z' = 2m - z,  y' = m + h/2 f(z', u')     (Kidger et al. 2021)
-    EDICT             two chains that take turns, mixed after every step             (Wallace et al. 2023)
+    EDICT             two chains that take turns and are mixed after every step      (Wallace et al. 2023)
     BDIA              the leapfrog with a and b as exact differences, gamma = 1      (Zhang et al. 2023)
     O-BELM            the leapfrog of order 2 on unequal steps of sigma              (Wang et al. 2024)
 
@@ -186,9 +186,17 @@ class ReversibleHeun(Reversible):
         return Step(self.arithmetic.leave(kept[0]), HeunPair(*kept))
 
 
+class Chains(NamedTuple):
+    x: Tensor
+    y: Tensor
+    turn: int  # of the step to come, counted from the noise
+
+
 @dataclass(frozen=True)
 class EDICT(Reversible):
     """Exact diffusion inversion by coupled transformations: two evaluations a step. The path is variance-preserving.
+
+    The chains take turns in moving first, as in the authors' code.
 
     mix: the share p of its own chain that each keeps after a step. Downwards it draws the chains together, by p^2 a
     step; on the way up it drives them apart, so that a hundred steps multiply what is left of a difference by 2e6.
@@ -196,12 +204,13 @@ class EDICT(Reversible):
 
     mix: float = 0.93
 
-    def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return y, y
+    def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> Chains:
+        return Chains(y, y, _first_turn(sigmas))
 
-    def step(self, ode: ProbabilityFlow, u0: Tensor, u1: Tensor, y: Tensor, state: tuple[Tensor, Tensor]) -> Step:
-        (x, y), p = state, self.mix
-        high, low = (u0, u1) if ode.path.sigma(u1) < ode.path.sigma(u0) else (u1, u0)
+    def step(self, ode: ProbabilityFlow, u0: Tensor, u1: Tensor, y: Tensor, state: Chains) -> Step:
+        (x, y, turn), p = state, self.mix
+        down = bool(ode.path.sigma(u1) < ode.path.sigma(u0))
+        high, low = (u0, u1) if down else (u1, u0)
         (a0, b0), (a1, b1), sigma = ode.path.coefficients(high), ode.path.coefficients(low), ode.path.sigma(high)
         a = float(a1 / a0)
         b = float(b1) - float(b0) * a
@@ -209,23 +218,32 @@ class EDICT(Reversible):
         def eps(y: Tensor) -> Tensor:
             return ode.predict(ode.leave(y, sigma), sigma).noise
 
-        if high is u0:  # towards the image: the published step
-            x = a * x + b * eps(y)
-            y = a * y + b * eps(x)
+        if down:  # the published step
+            first, second = (y, x) if turn % 2 else (x, y)
+            first = a * first + b * eps(second)
+            second = a * second + b * eps(first)
+            x, y = (second, first) if turn % 2 else (first, second)
             x = p * x + (1 - p) * y
             y = p * y + (1 - p) * x
         else:  # the step that it undoes
             y = (y - (1 - p) * x) / p
             x = (x - (1 - p) * y) / p
-            y = (y - b * eps(x)) / a
-            x = (x - b * eps(y)) / a
-        return Step(x, (x, y))
+            first, second = (y, x) if turn % 2 else (x, y)
+            second = (second - b * eps(first)) / a
+            first = (first - b * eps(second)) / a
+            x, y = (second, first) if turn % 2 else (first, second)
+        return Step(x, Chains(x, y, turn + 1 if down else turn - 1))
 
-    def keep(self, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return state
+    def keep(self, state: Chains) -> tuple[Tensor, Tensor]:
+        return state.x, state.y
 
     def resume(self, ode: ProbabilityFlow, sigmas: Tensor, kept: tuple[Tensor, Tensor]) -> Step:
-        return Step(kept[0], kept)
+        return Step(kept[0], Chains(*kept, _first_turn(sigmas)))
+
+
+def _first_turn(sigmas: Tensor) -> int:
+    """The number of the first step on a grid, if the steps on it are counted from the noise."""
+    return 0 if sigmas[0] > sigmas[-1] else len(sigmas) - 2
 
 
 @dataclass(frozen=True)
