@@ -14,7 +14,7 @@ from torch import Tensor
 from ddim_ode import METHODS, paths
 from ddim_ode.denoiser import Denoiser
 from ddim_ode.grids import make_grid
-from ddim_ode.inversion import reconstruct
+from ddim_ode.inversion import encode, reconstruct
 from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import DivergedError, Reversible, Step, follow
@@ -78,6 +78,18 @@ def test_the_others_come_back_up_to_what_rounding_becomes(name, worst):
     sigmas = torch.linspace(0.3, 1.5, 101, dtype=torch.float64)
     found, wanted = there_and_back(name, MODEL, sigmas, MIXTURE.sample(8, seed=0, sigma=0.3))
     assert 0 < (found - wanted).abs().max() < worst
+
+
+def test_all_of_them_do_well_on_the_schedule_and_the_grid_they_were_made_for():
+    """DDPM's linear one, which ends at sigma = 157, in even timesteps and float32; leapfrog's latents are the nearest."""
+    model, x = MIXTURE.denoiser(PATHS["linear"]), MIXTURE.sample(8, seed=0, sigma=0.01).float()
+    exact = encode(model, x.double(), "adams4", nfe=800, grid="log_snr", dtype=torch.float64).noise
+    errors = {}
+    for name, nfe in {"edict": 100, "belm": 50, "ddim": 50, "leapfrog": 50}.items():
+        found = reconstruct(model, x, name, nfe=nfe, grid="uniform")
+        errors[name] = float(rms(found.latent.noise - exact).median())
+        assert found.mse.max() < 1e-10 or name == "ddim"
+    assert errors["leapfrog"] < 0.5 * errors["belm"] < errors["edict"] < errors["ddim"]
 
 
 @pytest.mark.parametrize("name", EXACT)
