@@ -81,7 +81,7 @@ def test_the_others_come_back_up_to_what_rounding_becomes(name, worst):
 
 
 def test_all_of_them_do_well_on_the_schedule_and_the_grid_they_were_made_for():
-    """DDPM's linear one, which ends at sigma = 157, in even timesteps and float32; leapfrog's latents are the nearest."""
+    """DDPM's linear one, which ends at sigma = 157, in even timesteps and float32; leapfrog's latents are nearest."""
     model, x = MIXTURE.denoiser(PATHS["linear"]), MIXTURE.sample(8, seed=0, sigma=0.01).float()
     exact = encode(model, x.double(), "adams4", nfe=800, grid="log_snr", dtype=torch.float64).noise
     errors = {}
