@@ -203,3 +203,10 @@ def test_paths_are_equal_when_their_schedules_are():
     assert DiscreteVP([0.9, 0.5, 0.1]) == DiscreteVP([0.9, 0.5, 0.1])
     assert DiscreteVP([0.9, 0.5, 0.1]) != DiscreteVP([0.9, 0.4, 0.1])
     assert DiscreteVP([0.9, 0.5, 0.1]) != DiscreteVP([0.9, 0.5, 0.2])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_path_is_made_of_the_table_of_another():
+    path = DiscreteVP.cosine(50)
+    assert DiscreteVP(path.alphas_cumprod) == path
+    assert DiscreteVP(torch.tensor(path.alphas_cumprod, requires_grad=True)) == path

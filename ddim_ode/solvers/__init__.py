@@ -150,8 +150,8 @@ ROWS: Mapping[str, tuple[Solver, paths.Path, str, int, int, str]] = {
     "exact_heun": (ReversibleHeun(LATTICE), flow, "near_image", 2, 1, "reversible Heun in integers: bit for bit"),
     "reversible_heun": (ReversibleHeun(), flow, "near_image", 2, 1, "reversible Heun in floats (Kidger et al. 2021)"),
     "bdia": (BDIA(), angle, "near_image", 2, 1, "BDIA-DDIM, gamma = 1 (Zhang et al. 2023)"),
-    "belm": (BELM(), noise, "near_image", 2, 1, "O-BELM (Wang et al. 2024)"),
-    "edict": (EDICT(), angle, "near_image", 1, 2, "EDICT, p = 0.93 (Wallace et al. 2023)"),
+    "belm": (BELM(), noise, "near_image", 2, 1, "O-BELM, for schedules to sigma = 100 or so (Wang et al. 2024)"),
+    "edict": (EDICT(), angle, "near_image", 1, 2, "EDICT, p = 0.93, likewise (Wallace et al. 2023)"),
 }
 
 # (solver, order, evaluations a step, summary): on the flow path, without a grid.
