@@ -182,7 +182,7 @@ class DiscreteVP(VariancePreserving):
     _timesteps: int
 
     def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | Tensor):
-        given = alphas_cumprod.detach().cpu() if isinstance(alphas_cumprod, Tensor) else alphas_cumprod
+        given = alphas_cumprod.detach().cpu().numpy() if isinstance(alphas_cumprod, Tensor) else alphas_cumprod
         table = np.array(given, dtype=np.float64)
         if table.ndim != 1:
             raise PathError(f"alphas_cumprod has shape {table.shape}; it must be a sequence")
