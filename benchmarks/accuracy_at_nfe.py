@@ -39,12 +39,12 @@ from torch import Tensor
 import ddim_ode
 from ddim_ode.denoiser import NonFiniteError
 from ddim_ode.errors import DDIMError, unknown
+from ddim_ode.jobs import seeded_noise
 from ddim_ode.paths import DiscreteVP
 from ddim_ode.planning import SampleError
-from ddim_ode.sampling import seeded_noise
 from ddim_ode.solvers import METHODS, DivergedError, Method, adams
 
-FIXED = {name: row for name, row in METHODS.items() if not row.adaptive}
+FIXED = {name: row for name, row in METHODS.items() if row.deterministic and not row.adaptive}
 NFES = (5, 8, 10, 15, 20, 50)
 # Not "quadratic", which begins at 0.8 T: on a cosine schedule that is sigma = 3, and costs any method an error of 0.7.
 GRIDS = ("uniform", "trailing", "trailing_angle", "log_snr", "karras")

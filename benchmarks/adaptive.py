@@ -47,9 +47,9 @@ import ddim_ode
 from ddim_ode.analytic import GaussianMixture
 from ddim_ode.errors import DDIMError
 from ddim_ode.guidance import Guided
+from ddim_ode.jobs import seeded_noise
 from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.paths import DiscreteVP, f64
-from ddim_ode.sampling import seeded_noise
 from ddim_ode.solvers import METHODS, PATHS, Method, adams
 from ddim_ode.solvers.adaptive import TorchDiffEq
 from ddim_ode.solvers.adaptive_adams import AdaptiveAdams

@@ -66,7 +66,7 @@ def main() -> None:
     print(f"{args.model}, batch {args.batch}, NFE {args.nfe}, {torch.get_num_threads()} threads")
     print(f"{'method':<14} {'solver':>8} {'denoiser':>9} {'run ms':>8} {'first run, solver ms':>21}")
     worst = 0.0
-    for name in (name for name, row in ddim_ode.METHODS.items() if not row.adaptive):
+    for name in (name for name, row in ddim_ode.METHODS.items() if row.deterministic and not row.adaptive):
         first = run(name)[0]
         runs = [run(name) for _ in range(args.repeats)]
         solver, denoiser = (statistics.median(r[k] / r[2] for r in runs) for k in (0, 1))

@@ -148,3 +148,23 @@ def sha256(file: Path) -> str:
         while block := f.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def describe(model: Denoiser) -> dict[str, Any]:
+    """What `ddim-ode info` shows."""
+    config, file = model.info["config"], Path(model.info["file"])
+    network = config.network
+    assert isinstance(model.net, torch.nn.Module)  # `load` gives no other
+    return {
+        "shape": list(model.shape),
+        "classes": model.num_classes,
+        "parameters": sum(p.numel() for p in model.net.parameters()),
+        "description": f"UNet of {', '.join(map(str, network.channels))} channels, {config.schedule.name} schedule",
+        "predicts": model.predicts,
+        "schedule": config.schedule.name,
+        "timesteps": config.schedule.timesteps,
+        "sigma_range": [model.sigma_min, model.sigma_max],
+        "weights": str(file),
+        "bytes": file.stat().st_size,
+        "sha256": model.info["sha256"],
+    }

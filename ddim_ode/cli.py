@@ -21,8 +21,11 @@ from ddim_ode.cli_options import (
     BatchSize,
     Device,
     Dtype,
+    EtaRange,
+    EtaScale,
     Grid,
     Guidance,
+    GuidanceRange,
     Json,
     MaxNfe,
     Method,
@@ -91,8 +94,7 @@ def _root(
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the models that come with the package."""
-    from ddim_ode.checkpoints import bundled, load
-    from ddim_ode.runs import describe
+    from ddim_ode.checkpoints import bundled, describe, load
 
     keys = ("name", "shape", "classes", "parameters", "description")
     rows = [{"name": name, **describe(load(name))} for name in bundled()]
@@ -108,8 +110,7 @@ def models(as_json: Json = False) -> None:
 @app.command()
 def info(model: Model, as_json: Json = False) -> None:
     """Show what a model is: its shape, classes, schedule, range of sigma and weights."""
-    from ddim_ode.checkpoints import load
-    from ddim_ode.runs import describe
+    from ddim_ode.checkpoints import describe, load
 
     facts = describe(load(model))
     if as_json:
@@ -163,9 +164,9 @@ def sample(
         typer.Option(metavar="LABEL", help="Class, or 'each' for all in turn.", show_default="the null class"),
     ] = None,
     guidance: Guidance = 1.0,
-    guidance_range: Annotated[
-        str | None, typer.Option(metavar="LOW:HIGH", help="Guide at these sigmas only.", show_default="all")
-    ] = None,
+    guidance_range: GuidanceRange = None,
+    eta: EtaScale = None,
+    eta_range: EtaRange = None,
     grid: Grid = None,
     final: Annotated[
         Final, typer.Option(help="Last step: evaluate the image at sigma_min, or stop there.")
@@ -195,7 +196,7 @@ def sample(
             context.fail(f"--manifest says it all; leave out {', '.join(extra)}")
     from ddim_ode import options, runs
     from ddim_ode.checkpoints import bundled, load
-    from ddim_ode.sampling import DEFAULT_BATCH
+    from ddim_ode.jobs import DEFAULT_BATCH
     from ddim_ode.solvers import get_method
 
     record = None
@@ -214,6 +215,8 @@ def sample(
             label=options.parse_label(label),
             guidance=guidance,
             guidance_range=options.parse_guidance_range(guidance_range),
+            eta=options.parse_eta(eta),
+            eta_range=options.parse_eta_range(eta_range),
             grid=options.parse_grid(grid),
             final=final.value,
             dtype=dtype.value,

@@ -201,8 +201,8 @@ def interpolate(
     from ddim_ode import inversion, options, originals, runs
     from ddim_ode.data import to_float
     from ddim_ode.interpolation import interpolate as go_between
+    from ddim_ode.jobs import seeded_noise
     from ddim_ode.planning import SampleError
-    from ddim_ode.sampling import seeded_noise
     from ddim_ode.solvers import get_method
 
     get_method(method)

@@ -59,6 +59,21 @@ MaxNfe = Annotated[
     typer.Option(help="Adaptive methods: evaluations after which one DDIM step must do.", show_default="1000"),
 ]
 Guidance = Annotated[float, typer.Option(help="Scale of classifier-free guidance; other than 1 costs two evaluations.")]
+GuidanceRange = Annotated[
+    str | None, typer.Option(metavar="LOW:HIGH", help="Guide at these sigmas only.", show_default="all")
+]
+EtaScale = Annotated[
+    str | None,
+    typer.Option(
+        "--eta",
+        metavar="ETA",
+        help="Scale of the noise on the way: 0 is DDIM, 1 is DDPM, 'ddpm_large' its other variance.",
+        show_default="0; 1 for the sde methods",
+    ),
+]
+EtaRange = Annotated[
+    str | None, typer.Option(metavar="LOW:HIGH", help="Noise at these sigmas only.", show_default="all")
+]
 Grid = Annotated[
     str | None, typer.Option(help="Grid's name, or decreasing sigmas: 80,10,1,0.", show_default="the method's")
 ]

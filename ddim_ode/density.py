@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ddim_ode.denoiser import Model, Prediction
 from ddim_ode.errors import DDIMError
+from ddim_ode.jobs import Job
 from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.paths import f64
-from ddim_ode.sampling import Job
 from ddim_ode.solvers import Adaptive, Watch, integrate
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ddim_ode.errors import DDIMError
 
 if TYPE_CHECKING:
+    from ddim_ode.jobs import Progress as SamplingProgress
     from ddim_ode.likelihood import Likelihood
     from ddim_ode.runs import Manifest, Spread
-    from ddim_ode.sampling import Progress as SamplingProgress
     from ddim_ode.solvers import Solution
 
 FILES = {"samples": "samples.safetensors", "manifest": "manifest.json", "grid": "grid.png", "trace": "trace.png"}

@@ -28,7 +28,7 @@ from ddim_ode.solvers.reversible import ReversibleHeun, TwoStep
 from ddim_ode.solvers.runge_kutta import RungeKutta
 
 if TYPE_CHECKING:
-    from ddim_ode.sampling import Job
+    from ddim_ode.jobs import Job
 
 DRIFT = 1e-3  # by which the way back may miss the start: RMS, in units of the start or of data
 
@@ -68,6 +68,10 @@ def carrier(
     if differentiable not in MODES:
         raise GradientError(f"differentiable={differentiable!r} is unknown; choose one of {', '.join(MODES)}, or None")
     able, what, example = MODES[differentiable]
+    if not job.method.deterministic:
+        raise GradientError(
+            f"differentiable={differentiable!r} takes deterministic methods; leave eta out, or use 'ddim'"
+        )
     if not able(job.method.solver):
         others = [f"differentiable={mode!r}" for mode, (can, *_) in MODES.items() if can(job.method.solver)]
         name = method if isinstance(method, str) else "this one"

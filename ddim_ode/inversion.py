@@ -20,9 +20,9 @@ from torch import Tensor
 from ddim_ode.data import to_float, to_uint8
 from ddim_ode.denoiser import Model
 from ddim_ode.grids import Grid
+from ddim_ode.jobs import Progress, prepare
 from ddim_ode.latents import Latent, LatentError, fingerprint
 from ddim_ode.planning import SampleError, check_data
-from ddim_ode.sampling import Progress, prepare
 from ddim_ode.solvers import Method, MethodError, Outcome, Reversible, Solution, Step, Watch, follow, get_method
 
 

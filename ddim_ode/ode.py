@@ -8,6 +8,7 @@
 import torch
 from torch import Tensor
 
+from ddim_ode.brownian import Noise
 from ddim_ode.denoiser import Model, Prediction
 from ddim_ode.errors import DDIMError
 from ddim_ode.paths import Path, f64
@@ -41,6 +42,7 @@ class ProbabilityFlow:
     ):
         self.model, self.path, self.domain, self.labels = model, path, domain, labels
         self.differentiable = differentiable
+        self.brownian: Noise | None = None  # what stochastic solvers draw from
         self.nfe: int | Tensor = 0
 
     def __call__(self, u: Tensor, y: Tensor) -> Tensor:

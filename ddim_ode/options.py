@@ -11,6 +11,7 @@ from ddim_ode.grids import GRIDS, GridError
 from ddim_ode.guidance import GuidanceError
 from ddim_ode.latents import DTYPES
 from ddim_ode.planning import SampleError
+from ddim_ode.solvers.stochastic import EtaError
 
 DEFAULT_COUNT = 16
 MOST = 10_000_000
@@ -81,15 +82,39 @@ def parse_grid(text: str | None) -> str | tuple[float, ...] | None:
 
 def parse_guidance_range(text: str | None) -> tuple[float, float | None] | None:
     """LOW:HIGH in sigma; an end left out is open. Raises GuidanceError."""
+    try:
+        return _parse_range(text)
+    except ValueError:
+        raise GuidanceError(f"the guidance range {text!r} is not LOW:HIGH; write it as in 0.1:10") from None
+
+
+def parse_eta_range(text: str | None) -> tuple[float, float | None] | None:
+    """LOW:HIGH in sigma; an end left out is open. Raises EtaError."""
+    try:
+        return _parse_range(text)
+    except ValueError:
+        raise EtaError(f"the eta range {text!r} is not LOW:HIGH; write it as in 0.05:50") from None
+
+
+def _parse_range(text: str | None) -> tuple[float, float | None] | None:
     if text is None:
         return None
     low, colon, high = text.partition(":")
+    if not colon:
+        raise ValueError
+    return float(low or 0), float(high) if high else None
+
+
+def parse_eta(text: str | None) -> float | Literal["ddpm_large"] | None:
+    """A number, or "ddpm_large". Raises EtaError."""
+    if text is None:
+        return None
+    if text == "ddpm_large":
+        return "ddpm_large"
     try:
-        if not colon:
-            raise ValueError
-        return float(low or 0), float(high) if high else None
+        return float(text)
     except ValueError:
-        raise GuidanceError(f"the guidance range {text!r} is not LOW:HIGH; write it as in 0.1:10") from None
+        raise EtaError(f"eta={text!r} is no number; give one from 0 to 1, or ddpm_large") from None
 
 
 def pick_device(name: str) -> Literal["cpu", "cuda"]:

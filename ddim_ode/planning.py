@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Sequence
-from typing import SupportsFloat, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -128,8 +128,19 @@ def _dry(model: Model, method: Method, sigmas: Tensor) -> "_Dry":
     return ode
 
 
+class _Still:
+    """No noise."""
+
+    def increment(self, sigma0: Tensor | float, sigma1: Tensor | float) -> tuple[Tensor, Tensor]:
+        return torch.zeros(1), torch.zeros(1)
+
+
 class _Dry(ProbabilityFlow):
     calls = 0  # predictions
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self.brownian = _Still()
 
     def predict(self, xbar: Tensor, sigma: Tensor) -> Prediction:
         spent = self.model.evaluations(float(sigma))

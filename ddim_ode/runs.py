@@ -23,11 +23,12 @@ from ddim_ode.files import replacing
 from ddim_ode.grids import Final
 from ddim_ode.guidance import GuidanceError, Guided
 from ddim_ode.images import save_grid, save_images
+from ddim_ode.jobs import Progress
 from ddim_ode.latents import DTYPES
 from ddim_ode.options import pick_device
 from ddim_ode.outputs import write_json
 from ddim_ode.planning import SampleError, span
-from ddim_ode.sampling import Progress, sample
+from ddim_ode.sampling import sample
 from ddim_ode.solvers import Adaptive, Solution, get_method
 from ddim_ode.solvers.adaptive import TorchDiffEq
 
@@ -48,6 +49,8 @@ class Settings(Record):
     label: int | Literal["each"] | None
     guidance: float
     guidance_range: tuple[float, float | None] | None
+    eta: float | Literal["ddpm_large"] | None = None
+    eta_range: tuple[float, float | None] | None = None
     grid: str | tuple[float, ...] | None
     final: Final
     dtype: Literal["float32", "float64"]
@@ -129,6 +132,8 @@ def draw(
         callback=callback,
         tol=record.tol if record else settings.tol,
         max_nfe=settings.max_nfe,
+        eta=settings.eta,
+        eta_range=settings.eta_range and (settings.eta_range[0], _open(settings.eta_range[1])),
     )
     seconds = time.perf_counter() - started
     adaptive = get_method(settings.method).adaptive
@@ -136,9 +141,14 @@ def draw(
     return Drawn(solution, tuple(sigmas.tolist()), labels, seconds)
 
 
+def _open(high: float | None) -> float:
+    """The upper end of a range; JSON has no infinity."""
+    return math.inf if high is None else high
+
+
 def _guided(model: Denoiser, settings: Settings) -> Guided:
     low, high = settings.guidance_range or (0.0, None)
-    guided = Guided(model, settings.guidance, (low, math.inf if high is None else high))
+    guided = Guided(model, settings.guidance, (low, _open(high)))
     if settings.label is None:
         raise GuidanceError(f"guidance={settings.guidance:g} has no label to guide to; give --label 0 or --label each")
     return guided
@@ -168,7 +178,7 @@ def manifest(model: Denoiser, settings: Settings, drawn: Drawn) -> Manifest:
 
 def circumstances() -> dict[str, Any]:
     """Where the numbers were computed, and by what."""
-    names = ("ddim_ode", "torch", "torchdiffeq", "numpy")
+    names = ("ddim_ode", "torch", "torchdiffeq", "torchsde", "numpy")
     return {
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
@@ -227,26 +237,6 @@ def recall(file: Path) -> tuple[Denoiser, Manifest]:
         raise CheckpointError(f"{settings.model}/config.yaml is not what {file} was made with; put that one back")
     torch.set_num_threads(wanted.threads)
     return model, wanted
-
-
-def describe(model: Denoiser) -> dict[str, Any]:
-    """What `ddim-ode info` shows."""
-    config, file = model.info["config"], Path(model.info["file"])
-    network = config.network
-    assert isinstance(model.net, torch.nn.Module)  # `load` gives no other
-    return {
-        "shape": list(model.shape),
-        "classes": model.num_classes,
-        "parameters": sum(p.numel() for p in model.net.parameters()),
-        "description": f"UNet of {', '.join(map(str, network.channels))} channels, {config.schedule.name} schedule",
-        "predicts": model.predicts,
-        "schedule": config.schedule.name,
-        "timesteps": config.schedule.timesteps,
-        "sigma_range": [model.sigma_min, model.sigma_max],
-        "weights": str(file),
-        "bytes": file.stat().st_size,
-        "sha256": model.info["sha256"],
-    }
 
 
 def has_pictures(model: Denoiser) -> bool:

@@ -15,8 +15,9 @@ from ddim_ode import METHODS, GaussianMixture, paths
 from ddim_ode.denoiser import Denoiser, NonFiniteError
 from ddim_ode.errors import DDIMError
 from ddim_ode.guidance import Guided
+from ddim_ode.jobs import Job
 from ddim_ode.planning import SampleError
-from ddim_ode.sampling import Job, sample
+from ddim_ode.sampling import sample
 from ddim_ode.solvers import Control, DivergedError, Solution
 
 ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive]

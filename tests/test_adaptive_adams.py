@@ -9,7 +9,8 @@ from helpers import MIXTURES, PATHS, f64, network, rms
 
 from ddim_ode import METHODS, GaussianMixture, paths
 from ddim_ode.denoiser import Denoiser
-from ddim_ode.sampling import Job, sample
+from ddim_ode.jobs import Job
+from ddim_ode.sampling import sample
 from ddim_ode.solvers import Control, Method
 from ddim_ode.solvers.adaptive_adams import AdaptiveAdams, integrals, lagrange
 

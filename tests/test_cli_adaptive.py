@@ -174,7 +174,7 @@ def test_a_manifest_recreates_the_same_bytes(
     def search(*_: object) -> None:
         raise AssertionError("the tolerance is known")
 
-    monkeypatch.setattr("ddim_ode.sampling.calibrate", search)
+    monkeypatch.setattr("ddim_ode.jobs.calibrate", search)
     file = tmp_path / "one" / "manifest.json"
     assert run("sample", "--manifest", file, "--trace", "--out", tmp_path / "two").code == 0
     for name in ("samples.safetensors", "grid.png", "trace.png"):

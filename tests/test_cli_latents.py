@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 import ddim_ode
 from ddim_ode.data import bundled_images, load_images, to_float, to_uint8
+from ddim_ode.jobs import seeded_noise
 from ddim_ode.likelihood import log_likelihood
-from ddim_ode.sampling import seeded_noise
 from ddim_ode.solvers import METHODS
 from ddim_ode.unet import UNet
 

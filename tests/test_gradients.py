@@ -10,9 +10,9 @@ from ddim_ode import Denoiser, sample
 from ddim_ode.adjoints import GradientError
 from ddim_ode.denoiser import NonFiniteError
 from ddim_ode.gradients import MODES
+from ddim_ode.jobs import Progress
 from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.paths import flow
-from ddim_ode.sampling import Progress
 from ddim_ode.solvers import METHODS, DivergedError
 
 MIXTURE = labelled().denoiser(PATHS["linear"], "velocity")
@@ -79,7 +79,11 @@ def same(found: list[Tensor], truth: list[Tensor], rel: float) -> bool:
 FEW = [("direct", "ddim"), ("adjoint", "dopri5"), ("adjoint", "rk4"), ("reversible", "leapfrog")]
 INVERSE = [("reversible", name) for name, row in METHODS.items() if MODES["reversible"][0](row.solver)]
 CASES = [
-    *(("direct", name) for name, row in METHODS.items() if MODES["direct"][0](row.solver) and not row.adaptive),
+    *(
+        ("direct", name)
+        for name, row in METHODS.items()
+        if MODES["direct"][0](row.solver) and row.deterministic and not row.adaptive
+    ),
     *INVERSE,
     ("adjoint", "rk4"),
     *((mode, name) for mode in ("direct", "adjoint") for name in ("dopri5", "dopri8")),

@@ -25,7 +25,11 @@ MIXTURE = labelled()
 MODEL = MIXTURE.denoiser(paths.Flow(0.02, 60.0))
 EXACT = ["leapfrog", "exact_heun"]
 #: EDICT and O-BELM lose all where sigma grows by a constant factor a step; tests/test_reversible.py has them.
-ABLE = [name for name, method in METHODS.items() if not method.adaptive and name not in ("edict", "belm")]
+ABLE = [
+    name
+    for name, method in METHODS.items()
+    if method.deterministic and not method.adaptive and name not in ("edict", "belm")
+]
 
 
 def real_images(count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,8 +13,8 @@ from ddim_ode import METHODS, Denoiser, Guided, data, paths
 from ddim_ode.analytic import GaussianMixture
 from ddim_ode.denoiser import NonFiniteError
 from ddim_ode.errors import DDIMError
+from ddim_ode.jobs import Job
 from ddim_ode.likelihood import TRACES, LikelihoodError, carry_density, log_likelihood
-from ddim_ode.sampling import Job
 from ddim_ode.solvers import Control
 
 LOW, HIGH = 0.02, 20.0

@@ -25,7 +25,7 @@ LOW, HIGH = 0.3, 0.9  # where the two modes part, and where no term of an error 
 MODES = two_modes()
 MODEL = MODES.denoiser(paths.Flow(LOW, HIGH))
 MIXTURE = labelled()
-FIXED = {name: method for name, method in METHODS.items() if not method.adaptive}
+FIXED = {name: method for name, method in METHODS.items() if method.deterministic and not method.adaptive}
 #: Those that step in sigma by more than one slope have terms of size 20000 that cancel.
 FLOAT32 = [k for k, m in FIXED.items() if isinstance(m.solver, Adams) or (m.path != paths.noise and k != "edict")]
 #: EDICT draws its two chains together by a constant factor a step, and apart on the way up: many steps do not converge.

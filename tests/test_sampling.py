@@ -10,7 +10,8 @@ from helpers import PATHS, Recording, f64, labelled, network, normal, tiny_unet
 from ddim_ode import paths
 from ddim_ode.denoiser import Denoiser
 from ddim_ode.guidance import Guided
-from ddim_ode.sampling import sample, seeded_noise
+from ddim_ode.jobs import seeded_noise
+from ddim_ode.sampling import sample
 from ddim_ode.solvers import DivergedError
 
 VP = PATHS["linear"]

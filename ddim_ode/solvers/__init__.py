@@ -26,6 +26,7 @@ from ddim_ode.solvers.base import (
 from ddim_ode.solvers.exponential import EULER, HEUN, MIDPOINT, THIRDS, Adams, SingleStep
 from ddim_ode.solvers.reversible import BDIA, BELM, EDICT, LATTICE, FixedPoint, Leapfrog, ReversibleHeun
 from ddim_ode.solvers.runge_kutta import RungeKutta
+from ddim_ode.solvers.stochastic import Churn, SDEDPMpp2M, TorchSDE
 from ddim_ode.solvers.weights import bh1, equal_steps, half, half_quadratic
 
 __all__ = [
@@ -170,12 +171,38 @@ ADAPTIVE: Mapping[str, tuple[Adaptive, int, int, str]] = {
     ),
 }
 
+# (solver, path, default grid, strong order, evaluations a step, summary): with noise on the way, of scale eta = 1.
+STOCHASTIC: Mapping[str, tuple[Solver, paths.Path, str, int, int, str]] = {
+    "sde_euler": (TorchSDE("euler"), angle, "log_snr", 1, 1, "Euler-Maruyama in log sigma (torchsde: Li et al. 2020)"),
+    "sde_milstein": (
+        TorchSDE("milstein"),
+        angle,
+        "log_snr",
+        1,
+        1,
+        "Milstein: sde_euler, as the noise is additive (torchsde)",
+    ),
+    "sde_heun": (TorchSDE("heun", ito=False), angle, "log_snr", 1, 2, "Heun in log sigma (torchsde)"),
+    "sde_midpoint": (TorchSDE("midpoint", ito=False), angle, "log_snr", 1, 2, "midpoint rule in log sigma (torchsde)"),
+    "sde_srk": (TorchSDE("srk"), angle, "log_snr", 1, 2, "Roessler's SRA1 in log sigma, strong order 1.5 (torchsde)"),
+    "sde_dpmpp_2m": (SDEDPMpp2M(), data, "log_snr", 1, 1, "SDE-DPM-Solver++(2M) (Lu et al. 2022b)"),
+    "edm_churn": (
+        Churn(RungeKutta("heun2")),
+        noise,
+        "karras",
+        1,
+        2,
+        "EDM's sampler with churn (Karras et al. 2022, Alg. 2)",
+    ),
+}
+
 METHODS: Mapping[str, Method] = {
     **{name: Method(*row) for name, row in ROWS.items()},
     "adams2": adams(2, grid="trailing"),
     "adams3": adams(3, corrector=True),
     "adams4": adams(4),
     **{name: Method(row[0], flow, "", *row[1:]) for name, row in ADAPTIVE.items()},
+    **{name: Method(*row, deterministic=False) for name, row in STOCHASTIC.items()},
 }
 
 

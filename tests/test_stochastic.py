@@ -1,0 +1,276 @@
+"""eta > 0: DDIM's kernel is the paper's, the SDE keeps the marginals, and both follow the seed's Brownian path."""
+
+import dataclasses
+import math
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from helpers import PATHS, Counting, f64, labelled, linear_table, network, normal, one_line, random_network, two_modes
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ddim_ode import METHODS, paths
+from ddim_ode.analytic import GaussianMixture
+from ddim_ode.brownian import Brownian, BrownianError
+from ddim_ode.checkpoints import load
+from ddim_ode.grids import make_grid
+from ddim_ode.inversion import encode
+from ddim_ode.jobs import seeded_noise
+from ddim_ode.sampling import sample
+from ddim_ode.solvers import MethodError
+from ddim_ode.solvers.stochastic import EtaError
+
+SDE = [name for name, method in METHODS.items() if not method.deterministic]
+MIXTURE = labelled()
+
+
+# --- the kernel, against the paper
+
+
+def paths_of(seeds: list[int], shape: tuple[int, ...], sigmas: list[float]) -> list[Tensor]:
+    """The z of every step."""
+    brownian = Brownian(seeds, shape, dtype=torch.float64)
+    return [brownian.increment(a, b)[0] for a, b in pairwise(sigmas) if b > 0]
+
+
+def ddim_loop(x: Tensor, abar: list[float], eta: float | str, z: list[Tensor], predict) -> Tensor:
+    """Song et al. 2021, Eq. 12 with the sigma of Eq. 16, or DDPM's sigma-hat; abar of the steps, a last 1 included."""
+    for n, (now, then) in enumerate(pairwise(abar)):
+        eps = predict(x, now)
+        x0 = (x - math.sqrt(1 - now) * eps) / math.sqrt(now)
+        scale = 1.0 if eta == "ddpm_large" else eta
+        std = scale * math.sqrt((1 - then) / (1 - now)) * math.sqrt(1 - now / then)
+        x = math.sqrt(then) * x0 + math.sqrt(max(1 - then - std**2, 0.0)) * eps
+        if then < 1:
+            x = x + (math.sqrt(1 - now / then) if eta == "ddpm_large" else std) * z[n]
+    return x
+
+
+@pytest.mark.parametrize("eta", [0, 0.2, 0.5, 1, "ddpm_large"])
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_the_kernel_is_the_papers(steps, eta):
+    model, seeds = MIXTURE.denoiser(PATHS["linear"]), [3, 8, 21]
+    sigmas = make_grid("leading", model.path, steps, "denoise")
+    abar = [1 / (1 + s**2) for s in sigmas.tolist()]
+    noise = seeded_noise(seeds, model.shape).double()
+
+    def predict(x: Tensor, abar: float) -> Tensor:
+        return MIXTURE.denoise(x / math.sqrt(abar), math.sqrt(1 / abar - 1))[1]
+
+    expected = ddim_loop(noise, abar, eta, paths_of(seeds, model.shape, sigmas.tolist()), predict)
+    found = sample(model, "ddim", grid=sigmas, seeds=seeds, eta=eta, dtype=torch.float64).x
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_eta_0_is_ddim_to_the_last_bit():
+    model = network()
+    plain = sample(model, nfe=5, seeds=range(3)).x
+    assert torch.equal(sample(model, nfe=5, seeds=range(3), eta=0).x, plain)
+    assert torch.equal(sample(model, nfe=5, seeds=range(3), eta=1.0, eta_range=(1e6, 1e7)).x, plain)
+    assert not torch.equal(sample(model, nfe=5, seeds=range(3), eta=0.1).x, plain)
+
+
+def test_eta_1_on_all_steps_is_ddpms_ancestral_loop():
+    """Ho et al. 2020, Alg. 2, with the posterior's variance (their Eq. 7)."""
+    model, seeds = MIXTURE.denoiser(PATHS["linear"]), [5]
+    sigmas = make_grid("trailing", model.path, 1000, "denoise")
+    z = paths_of(seeds, model.shape, sigmas.tolist())
+    abar, x = linear_table(), seeded_noise(seeds, model.shape).double()
+    for t in reversed(range(1000)):
+        before = abar[t - 1] if t else 1.0
+        beta = 1 - abar[t] / before
+        eps = MIXTURE.denoise(x / math.sqrt(abar[t]), math.sqrt(1 / abar[t] - 1))[1]
+        x = (x - beta / math.sqrt(1 - abar[t]) * eps) / math.sqrt(1 - beta)
+        if t:
+            x = x + math.sqrt(beta * (1 - before) / (1 - abar[t])) * z[999 - t]
+    found = sample(model, "ddim", grid=sigmas, seeds=seeds, eta=1, dtype=torch.float64).x
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+def test_diffusers_agrees_given_the_same_noise(eta):
+    diffusers = pytest.importorskip("diffusers")
+    model, seeds = random_network(), [1, 2]
+    scheduler = diffusers.DDIMScheduler(1000, clip_sample=False, set_alpha_to_one=True, timestep_spacing="leading")
+    scheduler.set_timesteps(20)
+    sigmas = make_grid("leading", model.path, 20, "denoise")
+    z = [*paths_of(seeds, model.shape, sigmas.tolist()), torch.zeros(2, *model.shape)]
+    x = seeded_noise(seeds, model.shape)
+    with torch.no_grad():
+        for t, noise in zip(scheduler.timesteps, z, strict=True):
+            out = model.net(x, t.float().expand(2), torch.full((2,), 3))
+            x = scheduler.step(out, t, x, eta=eta, variance_noise=noise.float()).prev_sample
+    found = sample(model, "ddim", grid=sigmas, seeds=seeds, eta=eta).x
+    torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-3)
+
+
+# --- Brownian paths
+
+
+def test_increments_are_normal_and_independent_with_the_area_that_belongs_to_them():
+    brownian = Brownian(range(3000), (4,), dtype=torch.float64)
+    sigmas = np.geomspace(300, 0.003, 7)
+    z, u = (
+        torch.stack(x).flatten(1) for x in zip(*(brownian.increment(*ends) for ends in pairwise(sigmas)), strict=True)
+    )
+    off = 4 / math.sqrt(z.shape[1])  # four standard errors, on fixed seeds
+    assert z.mean(1).abs().max() < off
+    assert (z.var(1) - 1).abs().max() < 1.5 * off
+    assert (3 * u.var(1) - 1).abs().max() < 1.5 * off
+    assert (2 * (z * u).mean(1) - 1).abs().max() < 2 * off
+    assert (torch.corrcoef(z) - torch.eye(6)).abs().max() < off
+
+
+@pytest.mark.parametrize("order", ["down", "any"])
+def test_a_path_is_the_same_whatever_was_asked_before(order):
+    sigmas = np.geomspace(40, 0.02, 33)
+    fine = Brownian([7, 9], (3,), dtype=torch.float64)
+    steps = list(pairwise(sigmas))
+    asked = steps if order == "down" else [steps[k] for k in np.random.default_rng(0).permutation(32)]
+    h = {ends: math.log(ends[0] / ends[1]) for ends in steps}
+    found = {ends: fine.increment(*ends) for ends in asked}
+    w = sum(math.sqrt(h[ends]) * found[ends][0] for ends in steps)
+    area, so_far = torch.zeros(2, 3).double(), torch.zeros(2, 3).double()
+    for ends in steps:
+        area += h[ends] * so_far + h[ends] ** 1.5 * found[ends][1]
+        so_far += math.sqrt(h[ends]) * found[ends][0]
+    total = math.log(40 / 0.02)
+    z, u = Brownian([9, 7], (3,), dtype=torch.float64).increment(40, 0.02)
+    torch.testing.assert_close(w / math.sqrt(total), z.flip(0), rtol=0, atol=1e-9)
+    torch.testing.assert_close(area / total**1.5, u.flip(0), rtol=0, atol=1e-6)
+
+
+def test_noise_goes_down_and_not_beyond_its_reach():
+    brownian = Brownian([0], (1,))
+    assert "noise is drawn downwards" in one_line(BrownianError, brownian.increment, 1.0, 1.0)
+    assert "beyond the Brownian paths" in one_line(BrownianError, brownian.increment, 1e9, 1.0)
+
+
+# --- the SDE
+
+
+ENDS = 0.9, 0.3
+MODES = two_modes()
+
+
+@cache
+def strong(name: str, steps: int, eta: float) -> Tensor:
+    model = MODES.denoiser(paths.Flow(0.001, 40.0))
+    start = MODES.sample(64, seed=1, sigma=ENDS[0])
+    grid = f64(np.geomspace(*ENDS, steps + 1))
+    return sample(model, name, grid=grid, start=start, eta=eta, dtype=torch.float64).x
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        ("ddim", 1), ("heun_angle", 1), ("sde_euler", 1), ("sde_milstein", 1), ("sde_heun", 1), ("sde_midpoint", 1),
+        ("sde_dpmpp_2m", 1), ("sde_srk", 1.5),
+    ],
+)  # fmt: skip
+def test_strong_order_on_one_path(name, order):
+    """Against SRA1 with 2,000 steps; DDIM's kernel, too, converges to the solution of the SDE."""
+    steps = [16, 32, 64, 128]
+    exact = strong("sde_srk", 2000, 1.0)
+    errors = [(strong(name, n, 1.0) - exact).square().mean().sqrt().item() for n in steps]
+    assert -np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(order, abs=0.2)
+
+
+@pytest.mark.parametrize("eta", [0.5, 1])
+@pytest.mark.parametrize("name", ["ddim", "sde_euler", "sde_srk", "sde_dpmpp_2m"])
+@pytest.mark.parametrize(
+    ("dimensions", "count"),
+    [(2, 400), (64, 100), *(pytest.param(d, 20_000, marks=pytest.mark.slow) for d in (2, 64))],
+)
+def test_the_marginals_are_those_of_the_mixture(name, eta, dimensions, count):
+    """At sigma_min: means, deviations and the modes' shares, within four or five standard errors and a little bias."""
+    means = 1.5 * torch.sign(normal(2, dimensions, seed=0))
+    means[1] = -means[0]
+    mixture = GaussianMixture(means, [0.3, 0.5], [0.7, 0.3])
+    model = mixture.denoiser(paths.Flow(0.02, 60.0))
+    x = sample(
+        model, name, nfe=240, seeds=range(count), eta=eta, final="sigma_min", dtype=torch.float64, batch_size=2000
+    ).x
+    share = (x @ means[0] > 0).double().mean()
+    assert share == pytest.approx(0.7, abs=4 * math.sqrt(0.21 / count) + 0.01)
+    for sign, mean, std, weight in [(1, means[0], 0.3, 0.7), (-1, means[1], 0.5, 0.3)]:
+        own = x[sign * (x @ means[0]) > 0]
+        error = std / math.sqrt(weight * count)
+        assert (own.mean(0) - mean).abs().max() < 5 * error + 0.01
+        assert (own.std(0) / math.hypot(std, 0.02) - 1).abs().mean() < 0.02 + 2 / math.sqrt(weight * count)
+
+
+@pytest.mark.parametrize("name", ["ddim", "sde_srk", "sde_dpmpp_2m"])
+def test_a_sample_changes_little_as_the_steps_grow(name):
+    model = MODES.denoiser(paths.Flow(0.02, 60.0))
+    found = [
+        sample(*(model, name, nfe), range(64), eta=1, grid="log_snr", dtype=torch.float64, final="sigma_min").x
+        for nfe in (50, 100, 200, 400)
+    ]
+    gaps = [float((a - b).abs().median()) for a, b in pairwise(found)]
+    assert gaps[0] > 1.5 * gaps[1] > 1.5 * 1.5 * gaps[2]
+
+
+@pytest.mark.parametrize("name", [*SDE, "ddim", "rk4"])
+def test_a_sample_does_not_see_its_companions_and_every_pass_is_counted(name):
+    counting = Counting(MIXTURE.denoiser(PATHS["linear"]).net)
+    model = dataclasses.replace(MIXTURE.denoiser(PATHS["linear"]), net=counting)
+    whole = sample(model, name, nfe=13, seeds=range(5), eta=None if name == "edm_churn" else 0.7, dtype=torch.float64)
+    assert whole.nfe.sum() == counting.rows
+    assert 13 - METHODS[name].evaluations < whole.nfe[0] <= 13
+    alone = sample(
+        model, name, nfe=13, seeds=[4, 1], eta=None if name == "edm_churn" else 0.7, dtype=torch.float64, batch_size=1
+    )
+    torch.testing.assert_close(alone.x, whole.x[[4, 1]], rtol=0, atol=1e-10)
+
+
+def test_a_function_of_sigma_and_a_range_are_the_same_where_they_agree():
+    model = MODES.denoiser(paths.Flow(0.02, 60.0))
+    for name in ("ddim", "sde_euler"):
+        one = sample(model, name, nfe=30, seeds=range(4), eta=lambda sigma: 0.8 * (0.1 <= sigma <= 5)).x
+        other = sample(model, name, nfe=30, seeds=range(4), eta=0.8, eta_range=(0.1, 5)).x
+        assert torch.equal(one, other)
+
+
+BAD = [
+    (EtaError, "ddim", {"eta": -0.1}, "eta=-0.1 must be a number >= 0, a function of sigma, or 'ddpm_large'"),
+    (EtaError, "ddim", {"eta": "large"}, "eta='large' must be a number >= 0"),
+    (EtaError, "ddim", {"eta": 1.5}, "eta=1.5: DDIM's kernel has no more noise than there is, eta <= 1"),
+    (EtaError, "ddim", {"eta": lambda sigma: math.nan}, "must be a finite number >= 0"),
+    (EtaError, "ddim", {"eta_range": (0.1, 1.0)}, "does nothing without eta; give eta"),
+    (EtaError, "ddim", {"eta": 1, "eta_range": (2.0, 1.0)}, "eta_range=2:1 is empty; give 0 <= low < high"),
+    (EtaError, "dpmpp_2m", {"eta": 0.5}, "dpmpp_2m cannot have noise with eta=0.5 between its steps; use one of ddim"),
+    (EtaError, "adaptive", {"eta": 0.5}, "adaptive cannot have noise with eta=0.5 between its steps"),
+    (EtaError, "sde_srk", {"eta": "ddpm_large"}, "sde_srk cannot have noise with eta='ddpm_large'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "method", "choices", "line"), BAD)
+def test_noise_that_cannot_be_is_one_line(error, method, choices, line):
+    assert line in one_line(error, sample, MIXTURE.denoiser(PATHS["linear"]), method, **choices)
+
+
+@pytest.mark.parametrize("name", SDE)
+def test_noise_cannot_encode(name):
+    line = one_line(MethodError, encode, MIXTURE.denoiser(PATHS["linear"]), normal(2, 2, 3, seed=0), name)
+    assert line.startswith(f"{name} draws noise on its way, so nothing can be encoded")
+
+
+# --- the command line
+
+
+def test_the_command_draws_what_the_library_does_and_its_manifest_again(run, fails, model, tmp_path):
+    common = ["sample", model, "-n", 3, "--nfe", 6, "--method", "sde_srk", "--eta", 0.5, "--eta-range", "0.05:50"]
+    assert run(*common, "--out", tmp_path / "a").code == 0
+    found = load_file(tmp_path / "a" / "samples.safetensors")["x"]
+    own = sample(load(model), "sde_srk", nfe=6, seeds=range(3), eta=0.5, eta_range=(0.05, 50.0)).x
+    assert torch.equal(found, own)
+    assert run("sample", "--manifest", tmp_path / "a" / "manifest.json", "--out", tmp_path / "b").code == 0
+    assert torch.equal(load_file(tmp_path / "b" / "samples.safetensors")["x"], found)
+    out = ["--out", tmp_path / "c"]
+    assert "eta='much' is no number" in fails("sample", model, "--eta", "much", *out)
+    assert "the eta range '3' is not LOW:HIGH" in fails("sample", model, "--eta", 1, "--eta-range", 3, *out)
+    assert "dpmpp_2m cannot have noise" in fails("sample", model, "--method", "dpmpp_2m", "--eta", 1, *out)
