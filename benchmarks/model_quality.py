@@ -4,9 +4,9 @@ python benchmarks/model_quality.py MODEL [--method NAME] [--nfe N ...] [--grid N
     [--eta ETA ...] [--json FILE] [--sheet PNG]
 
 2000 samples, seeds 0..1999, 200 a class (label = seed % 10), with DDIM at each NFE; and, unguided, 2000 with the null
-class at the largest. With --eta each NFE is run at each of these scales of noise, as in DDIM's Table 1, and no more. The
-first row of the table is the floor: 2000 random training images, 200 a class, against the same test set. The classifier
-was trained on those (98% recognised); of the test images, new to it, it recognises 92.9%.
+class at the largest. With --eta each NFE is run at each of these scales of noise, as in DDIM's Table 1, and no more.
+The first row of the table is the floor: 2000 random training images, 200 a class, against the same test set. The
+classifier was trained on those (98% recognised); of the test images, new to it, it recognises 92.9%.
 """
 
 import argparse
