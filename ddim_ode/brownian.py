@@ -22,9 +22,10 @@ from ddim_ode.paths import f64
 from ddim_ode.seeds import mix
 
 REACH = 16.0  # |log sigma| at most: sigma from 1.1e-7 to 8.9e6
-DEPTH = 16  # halvings
-SMALLEST = 2 * REACH / 2**DEPTH  # 5e-4: two times in one interval of this size are not told of each other
-TICKS = 2**28  # in one of them: times are rounded, so that a sigma that is rounded differently means the same one
+DEPTH = 18  # halvings
+SMALLEST = 2 * REACH / 2**DEPTH  # 1.2e-4: two times in one interval of this size are not told of each other
+LEAST = 4 * SMALLEST  # of a step, whose noise would not be normal if it were smaller
+TICKS = 2**26  # in one of them: times are rounded, so that a sigma that is rounded differently means the same one
 
 
 class BrownianError(DDIMError):
@@ -79,9 +80,14 @@ class Brownian:
         That is sqrt(t1 - t0) and (t1 - t0)^(3/2); u ~ N(0, 1/3), with a covariance of 1/2 with z.
 
         Raises:
-            BrownianError: sigmas that are out of reach, or rise.
+            BrownianError: sigmas that are out of reach, closer than the paths can tell, or rise.
         """
         t0, t1 = self._time(sigma0), self._time(sigma1)
+        if 0 < t1 - t0 < LEAST:
+            raise BrownianError(
+                f"the step from sigma={float(sigma0):.6g} to {float(sigma1):.6g} is too small for a Brownian path"
+                f"; it must be {LEAST:.1e} of log sigma or more, so use fewer steps"
+            )
         if t1 <= t0:
             raise BrownianError(f"noise is drawn downwards, not from {float(sigma0):.6g} to {float(sigma1):.6g}")
         (w0, a0), (w1, a1) = self._at(t0), self._at(t1)
@@ -111,10 +117,12 @@ class Brownian:
         self._bits = bits
         node, share = self._branch[-1], tick / TICKS
         found = node.before, node.area
-        if share:  # a bridge, whose area is taken as that of a line: it is SMALLEST^(3/2) at most
+        if share:  # W there given the interval's W and H, and the mean of its area
             x, _ = self._normals("bridge", place, tick)
-            w = share * node.w + math.sqrt(share * (1 - share) * SMALLEST) * x
-            found = node.before + w, node.area + share * SMALLEST * (node.before + w / 2)
+            both = share * (1 - share)
+            w = share * node.w + 6 * both * node.h + math.sqrt((both - 3 * both**2) * SMALLEST) * x
+            mean = share**2 / 2 * node.w + (3 * share**2 - 2 * share**3) * node.h
+            found = node.before + w, node.area + SMALLEST * (share * node.before + mean)
         self._last = t, found
         return found
 
@@ -133,7 +141,7 @@ class Brownian:
 
     def _normals(self, *node: int | str) -> tuple[Tensor, Tensor]:
         """Two standard normals (B, *shape) of a node of the tree."""
-        both = torch.empty(len(self.seeds), 2, *self.shape)
+        both = torch.empty(len(self.seeds), 2, *self.shape, dtype=torch.float32, device="cpu")
         for row, seed in zip(both, self.seeds, strict=True):
             torch.randn(row.shape, generator=self._generator.manual_seed(mix(seed, *node)), out=row)
         x, y = both.double().unbind(1)

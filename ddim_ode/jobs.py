@@ -14,7 +14,17 @@ from ddim_ode.denoiser import Model, NonFiniteError
 from ddim_ode.grids import Final, Grid
 from ddim_ode.guidance import Guided
 from ddim_ode.ode import ProbabilityFlow
-from ddim_ode.planning import LEAST_TOL, SampleError, check_labels, control, index, plan, refuse_adaptive, span, whole
+from ddim_ode.planning import (
+    LEAST_TOL,
+    SampleError,
+    check_labels,
+    check_seeds,
+    control,
+    plan,
+    refuse_adaptive,
+    span,
+    whole,
+)
 from ddim_ode.solvers import Adaptive, Control, Method, Outcome, Solution, Watch, get_method, integrate
 from ddim_ode.solvers.stochastic import EtaLike, with_noise
 
@@ -51,8 +61,8 @@ class Job:
     def flow(self, rows: slice, differentiable: bool = False) -> ProbabilityFlow:
         """The ODE of some of the samples, between the first sigma and the last above 0."""
         ends = sorted((float(self.sigmas[0]), float(self.sigmas[self.sigmas > 0][-1])))
-        if not self.method.deterministic:
-            ends[0] = 0.0  # they step below the next sigma, and come up to it with noise
+        if not self.method.deterministic:  # they step below the next sigma, and churn above it
+            ends = [0.0, max(ends[1], self.model.sigma_max)]
         labels = None if self.labels is None else self.labels[rows].to(self.model.device)
         ode = ProbabilityFlow(self.model, self.method.path, (ends[0], ends[1]), labels, differentiable)
         if not self.method.deterministic:
@@ -207,17 +217,8 @@ def calibrate(
 
 def seeded_noise(seeds: Iterable[int], shape: tuple[int, ...]) -> Tensor:
     """(B, *shape) float32 standard normals, each row a function of its own seed only."""
-    if not isinstance(seeds, Iterable):
-        raise SampleError(f"seeds={seeds!r} is not a sequence; give one int a sample, such as range(64) or [{seeds}]")
-    rows = []
-    for seed in seeds:
-        value = index(seed)
-        if value is None or not 0 <= value < 2**32:  # torch's CPU generator ignores the higher bits of a seed
-            raise SampleError(f"seed {seed!r} is not a whole number in 0..2^32-1")
-        rows.append(torch.randn(shape, generator=torch.Generator().manual_seed(value)))
-    if not rows:
-        raise SampleError("seeds is empty; give at least one")
-    return torch.stack(rows)
+    generators = [torch.Generator().manual_seed(seed) for seed in check_seeds(seeds)]
+    return torch.stack([torch.randn(shape, generator=g, dtype=torch.float32, device="cpu") for g in generators])
 
 
 def watch_of(callback: Callable[[Progress], None] | None, rows: range, steps: int | None) -> Watch | None:

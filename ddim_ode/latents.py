@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ddim_ode.arguments import index
 from ddim_ode.config import parse
 from ddim_ode.denoiser import Denoiser, Model
 from ddim_ode.errors import DDIMError
@@ -21,7 +22,6 @@ from ddim_ode.files import replacing
 from ddim_ode.guidance import Guided
 from ddim_ode.ode import along
 from ddim_ode.paths import f64
-from ddim_ode.planning import index
 from ddim_ode.solvers import METHODS, Method, get_method
 from ddim_ode.solvers.reversible import LATTICE
 

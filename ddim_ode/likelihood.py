@@ -10,13 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ddim_ode.arguments import index
 from ddim_ode.denoiser import Model
 from ddim_ode.density import Carried, LikelihoodError, carry_density
 from ddim_ode.errors import unknown
 from ddim_ode.grids import Grid
 from ddim_ode.jobs import Progress, prepare
 from ddim_ode.paths import Path
-from ddim_ode.planning import DEFAULT_MOST, check_data, index, whole
+from ddim_ode.planning import DEFAULT_MOST, check_data, whole
 from ddim_ode.seeds import mix
 from ddim_ode.solvers import METHODS, PATHS, Method, Watch, get_method
 from ddim_ode.solvers.adaptive import TorchDiffEq

@@ -1,13 +1,13 @@
 """From what was asked for to what a solver needs: a grid that spends the budget, or a tolerance and where to go."""
 
 import math
-import operator
-from collections.abc import Sequence
-from typing import Any, SupportsFloat, SupportsIndex
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ddim_ode.arguments import index, number
 from ddim_ode.denoiser import Model, Prediction
 from ddim_ode.errors import DDIMError
 from ddim_ode.grids import Final, Grid, check_grid, make_grid, most_intervals
@@ -123,7 +123,7 @@ def _least_cost(model: Model, each: int, sigmas: Tensor) -> int:
 def _dry(model: Model, method: Method, sigmas: Tensor) -> "_Dry":
     """What the method does on a grid, on one pixel and without the network."""
     assert not isinstance(method.solver, Adaptive)
-    ode = _Dry(model, method.path, domain=(0.0, math.inf))
+    ode = _Dry(model, method.path, domain=(0.0, max(float(sigmas.max()), model.sigma_max)))
     integrate(ode, method.solver, sigmas, torch.zeros(1, *(1 for _ in model.shape)))
     return ode
 
@@ -149,16 +149,6 @@ class _Dry(ProbabilityFlow):
         return Prediction(xbar, xbar, spent)
 
 
-def number(value: object) -> float:
-    """A real number as a float; anything else (True, "ten", None) as NaN, which no range holds."""
-    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
-        return math.nan
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError):  # an array or a tensor of many, or on no device
-        return math.nan
-
-
 def whole(name: str, value: int) -> int:
     found = index(value)
     if found is None or found < 1:
@@ -166,14 +156,23 @@ def whole(name: str, value: int) -> int:
     return found
 
 
-def index(value: object) -> int | None:
-    """A Python, NumPy or torch integer as an int; anything else (1.5, True, "ten", nan) as None."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        return None
+def check_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
+    """Seeds as ints. torch's CPU generator ignores the higher bits of one."""
     try:
-        return operator.index(value)
-    except TypeError:  # every tensor has __index__, and it fails unless the tensor is one integer
-        return None
+        given = tuple(seeds)
+    except TypeError:
+        raise SampleError(
+            f"seeds={seeds!r} is not a sequence; give one int a sample, such as range(64) or [{seeds}]"
+        ) from None
+    found = []
+    for seed in given:
+        value = index(seed)
+        if value is None or not 0 <= value < 2**32:
+            raise SampleError(f"seed {seed!r} is not a whole number in 0..2^32-1")
+        found.append(value)
+    if not found:
+        raise SampleError("seeds is empty; give at least one")
+    return tuple(found)
 
 
 def check_data(model: Model, x: Tensor) -> Tensor:

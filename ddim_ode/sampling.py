@@ -9,7 +9,7 @@ from ddim_ode.denoiser import Model
 from ddim_ode.gradients import carrier
 from ddim_ode.grids import Final, Grid
 from ddim_ode.jobs import Progress, prepare, seeded_noise
-from ddim_ode.planning import SampleError
+from ddim_ode.planning import SampleError, check_seeds
 from ddim_ode.solvers import Method, Outcome, Solution, Watch
 from ddim_ode.solvers.stochastic import EtaLike
 
@@ -66,17 +66,18 @@ def sample(
             0, and 1 for the sde methods). With one-step methods it is that of DDIM's kernel, 0 to 1: `ddim` with eta=1
             is DDPM. Sample i's noise is a Brownian path of its seed, or with noise or start of its index, whatever the
             steps and the method.
-        eta_range: (low, high) in sigma, outside which the way is deterministic.
+        eta_range: (low, high) in sigma; a step that begins outside is deterministic.
 
     Returns:
         A `Solution`; its x is on the model's device.
 
     Raises:
-        SampleError, MethodError, GridError, GuidanceError, GradientError, EtaError: arguments that cannot be.
+        SampleError, MethodError, GridError, GuidanceError, GradientError, EtaError, BrownianError: arguments that
+            cannot be.
         NonFiniteError: the network returned NaN or infinity.
         DivergedError: the solver diverged.
     """
-    seeds = None if seeds is None or not isinstance(seeds, Iterable) else tuple(seeds)
+    seeds = None if seeds is None else check_seeds(seeds)
     latents = _latents(model, seeds, noise, start).to(dtype)
     job = prepare(
         *(model, method, nfe, len(latents), labels, guidance, grid, final, dtype, batch_size, tol, max_nfe, first_step),

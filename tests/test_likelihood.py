@@ -217,7 +217,7 @@ BAD = [
     ({"seed": 0.5}, "seed=0.5 is not a whole number"),
     ({"dtype": torch.float16}, "dtype=torch.float16 is no dtype for a state; use torch.float32 or torch.float64"),
     ({"method": "ddim"}, "ddim cannot carry a density; use one of euler, euler_flow, midpoint, heun,"),
-    ({"method": replace(METHODS["rk4"], deterministic=False)}, "this method cannot carry a density; use one of"),
+    ({"method": METHODS["sde_euler"]}, "this method cannot carry a density; use one of"),
     ({"nfe": 10}, "nfe=10 is for methods on a grid; an adaptive one takes tol and max_nfe"),
     ({"method": "rk4", "tol": 0.1}, "tol=0.1 is for adaptive methods"),
     ({"method": "rk4", "nfe": 7}, "nfe=7 is too small: one step costs 8 network passes; use nfe >= 8"),

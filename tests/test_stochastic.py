@@ -19,9 +19,10 @@ from ddim_ode.checkpoints import load
 from ddim_ode.grids import make_grid
 from ddim_ode.inversion import encode
 from ddim_ode.jobs import seeded_noise
+from ddim_ode.planning import SampleError
 from ddim_ode.sampling import sample
-from ddim_ode.solvers import MethodError
-from ddim_ode.solvers.stochastic import EtaError
+from ddim_ode.solvers import MethodError, adams
+from ddim_ode.solvers.stochastic import Eta, EtaError, TorchSDE
 
 SDE = [name for name, method in METHODS.items() if not method.deterministic]
 MIXTURE = labelled()
@@ -112,7 +113,7 @@ def test_diffusers_agrees_given_the_same_noise(eta):
 
 def test_increments_are_normal_and_independent_with_the_area_that_belongs_to_them():
     brownian = Brownian(range(3000), (4,), dtype=torch.float64)
-    sigmas = np.geomspace(300, 0.003, 7)
+    sigmas = 300 * np.exp(-np.cumsum([0, 4, 2, 0.1, 0.002, 5e-4, 3]))
     z, u = (
         torch.stack(x).flatten(1) for x in zip(*(brownian.increment(*ends) for ends in pairwise(sigmas)), strict=True)
     )
@@ -238,7 +239,15 @@ def test_a_function_of_sigma_and_a_range_are_the_same_where_they_agree():
 BAD = [
     (EtaError, "ddim", {"eta": -0.1}, "eta=-0.1 must be a number >= 0, a function of sigma, or 'ddpm_large'"),
     (EtaError, "ddim", {"eta": "large"}, "eta='large' must be a number >= 0"),
-    (EtaError, "ddim", {"eta": 1.5}, "eta=1.5: DDIM's kernel has no more noise than there is, eta <= 1"),
+    (EtaError, "ddim", {"eta": 1.5}, "DDIM's kernel takes eta <= 1; use method='sde_euler'"),
+    (EtaError, "ddim", {"eta": torch.ones(2)}, "must be a number >= 0, a function of sigma, or 'ddpm_large'"),
+    (EtaError, "ddim", {"eta": True}, "eta=True must be a number >= 0"),
+    (EtaError, "ddim", {"eta": lambda sigma: None}, "eta=None at sigma="),
+    (EtaError, "ddim", {"eta": 1, "eta_range": 3}, "eta_range=3 is no range; give (low, high) in sigma"),
+    (EtaError, "edm_churn", {"eta": 0}, "edm_churn has its S_churn instead of eta; leave eta=0 out"),
+    (EtaError, adams(2, corrector=True), {"eta": 1}, "this method cannot have noise with eta=1 between its steps"),
+    (BrownianError, "sde_euler", {"grid": [1.0, 0.99999, 0.5]}, "is too small for a Brownian path"),
+    (SampleError, "sde_euler", {"seeds": 5}, "seeds=5 is not a sequence; give one int a sample"),
     (EtaError, "ddim", {"eta": lambda sigma: math.nan}, "must be a finite number >= 0"),
     (EtaError, "ddim", {"eta_range": (0.1, 1.0)}, "does nothing without eta; give eta"),
     (EtaError, "ddim", {"eta": 1, "eta_range": (2.0, 1.0)}, "eta_range=2:1 is empty; give 0 <= low < high"),
@@ -257,6 +266,31 @@ def test_noise_that_cannot_be_is_one_line(error, method, choices, line):
 def test_noise_cannot_encode(name):
     line = one_line(MethodError, encode, MIXTURE.denoiser(PATHS["linear"]), normal(2, 2, 3, seed=0), name)
     assert line.startswith(f"{name} draws noise on its way, so nothing can be encoded")
+
+
+@pytest.mark.parametrize("seeds", [np.arange(3), torch.arange(3), (k for k in range(3)), [np.int64(0), 1, 2]])
+def test_a_seed_is_a_number_whatever_its_type(seeds):
+    model = MIXTURE.denoiser(PATHS["linear"])
+    found, own = (sample(model, "sde_euler", nfe=5, seeds=given).x for given in (seeds, range(3)))
+    assert torch.equal(found, own)
+
+
+@pytest.mark.parametrize("name", [*SDE, "ddim"])
+def test_torchs_own_generator_is_left_alone(name):
+    before = torch.random.get_rng_state()
+    sample(MIXTURE.denoiser(PATHS["linear"]), name, nfe=5, eta=None if name == "edm_churn" else 1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_range_alone_leaves_a_methods_own_scale():
+    model, own = (
+        MIXTURE.denoiser(PATHS["linear"]),
+        dataclasses.replace(METHODS["sde_euler"], solver=TorchSDE("euler", Eta(0.3))),
+    )
+    found = sample(model, own, nfe=6, eta_range=(0.1, 5)).x
+    assert torch.equal(found, sample(model, "sde_euler", nfe=6, eta=0.3, eta_range=(0.1, 5)).x)
+    churn = sample(model, "edm_churn", nfe=9, eta_range=(1e3, 2e3)).x
+    assert torch.equal(churn, sample(model, "heun", nfe=9).x)
 
 
 # --- the command line

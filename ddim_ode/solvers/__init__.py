@@ -171,7 +171,7 @@ ADAPTIVE: Mapping[str, tuple[Adaptive, int, int, str]] = {
     ),
 }
 
-# (solver, path, default grid, strong order, evaluations a step, summary): with noise on the way, of scale eta = 1.
+# (solver, path, default grid, strong order as a whole number, evaluations a step, summary): noise of scale eta = 1.
 STOCHASTIC: Mapping[str, tuple[Solver, paths.Path, str, int, int, str]] = {
     "sde_euler": (TorchSDE("euler"), angle, "log_snr", 1, 1, "Euler-Maruyama in log sigma (torchsde: Li et al. 2020)"),
     "sde_milstein": (
@@ -202,7 +202,7 @@ METHODS: Mapping[str, Method] = {
     "adams3": adams(3, corrector=True),
     "adams4": adams(4),
     **{name: Method(row[0], flow, "", *row[1:]) for name, row in ADAPTIVE.items()},
-    **{name: Method(*row, deterministic=False) for name, row in STOCHASTIC.items()},
+    **{name: Method(*row) for name, row in STOCHASTIC.items()},
 }
 
 

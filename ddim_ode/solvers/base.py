@@ -78,6 +78,12 @@ class Adaptive(ABC):
         """
 
 
+class Stochastic:
+    """A solver that draws noise from `ode.brownian`, on the way down."""
+
+    to_zero = False
+
+
 class Reversible(ABC):
     """A solver whose steps can be undone, given the pair of states that it ended with."""
 
@@ -113,12 +119,16 @@ class Method:
     order: int
     evaluations: int  # a step
     summary: str
-    deterministic: bool = True
 
     @property
     def adaptive(self) -> bool:
         """Whether it takes a tolerance and chooses its steps, instead of a budget and a grid."""
         return isinstance(self.solver, Adaptive)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether it draws no noise on its way."""
+        return not isinstance(self.solver, Stochastic)
 
     @property
     def invertible(self) -> bool:

@@ -20,12 +20,13 @@ import torch
 import torchsde
 from torch import Tensor
 
+from ddim_ode.arguments import number
 from ddim_ode.brownian import Noise
 from ddim_ode.denoiser import Prediction
 from ddim_ode.errors import DDIMError
 from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.paths import f64
-from ddim_ode.solvers.base import Adaptive, Method, Solver, Step
+from ddim_ode.solvers.base import Adaptive, Method, Solver, Step, Stochastic
 from ddim_ode.solvers.exponential import Adams, SingleStep
 from ddim_ode.solvers.runge_kutta import RungeKutta
 
@@ -45,30 +46,31 @@ class Eta:
     def __call__(self, sigma: float) -> float:
         if not self.low <= sigma <= self.high:
             return 0.0
-        eta = float(self.value(sigma) if callable(self.value) else self.value)
-        if not 0 <= eta < math.inf:
-            raise EtaError(f"eta={eta:g} at sigma={sigma:.6g} must be a finite number >= 0")
+        given = self.value(sigma) if callable(self.value) else self.value
+        if not 0 <= (eta := number(given)) < math.inf:
+            raise EtaError(f"eta={given!r} at sigma={sigma:.6g} must be a finite number >= 0")
         return eta
 
 
 def one_step(solver: object) -> bool:
     """Whether each of its steps stands alone, so that noise may be added in between."""
-    return isinstance(solver, RungeKutta | SingleStep) or (isinstance(solver, Adams) and solver.order == 1)
+    return isinstance(solver, RungeKutta | SingleStep) or (
+        isinstance(solver, Adams) and solver.order == 1 and not solver.corrector
+    )
 
 
 @dataclass(frozen=True)
-class Ancestral:
+class Ancestral(Stochastic):
     """DDIM(eta) around a one-step method: its step goes lower than sigma1, and fresh noise comes up to there.
 
     With `ddim` inside it is the paper's kernel; eta = 1 has the posterior variance of DDPM. large: DDPM's other choice,
-    sigma-hat, the variance of the step forward, with the same mean (DDIM, Table 1).
+    sigma-hat, the variance of a variance-preserving step forward, with the same mean (DDIM, Table 1). Other methods
+    evaluate between sigma0 and where they step to, which on the last interval is below the model's smallest sigma.
     """
 
     solver: Solver
     eta: Eta = Eta()
     large: bool = False
-
-    to_zero = False
 
     def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> None:
         return None
@@ -79,14 +81,16 @@ class Ancestral:
         eta = self.eta(float(sigma0))
         if eta > 1:
             raise EtaError(
-                f"eta={eta:g}: DDIM's kernel has no more noise than there is, eta <= 1; use method='sde_euler'"
+                f"eta={eta:g} at sigma={float(sigma0):.6g}: DDIM's kernel takes eta <= 1; use method='sde_euler'"
             )
-        fresh = eta**2 * sigma1**2 * (sigma0**2 - sigma1**2) / sigma0**2
-        down = (sigma1**2 - fresh).sqrt() if fresh > 0 else sigma1
-        lower, nodes = path.u(down), torch.stack([sigma0, down])
-        y = self.solver.step(ode, u0, lower, y, self.solver.init(ode, nodes, y)).y
+        ratio = sigma1 / sigma0
+        fresh = (eta * sigma1) ** 2 * (1 - ratio**2)
         if fresh == 0:
-            return Step(y, None)
+            nodes = torch.stack([sigma0, sigma1])
+            return Step(self.solver.step(ode, u0, u1, y, self.solver.init(ode, nodes, y)).y, None)
+        down = sigma1 * (1 - eta**2 + (eta * ratio) ** 2).sqrt()  # not sigma1^2 - fresh, which cancels
+        nodes = torch.stack([sigma0, down])
+        y = self.solver.step(ode, u0, path.u(down), y, self.solver.init(ode, nodes, y)).y
         if self.large:
             fresh = (sigma0**2 - sigma1**2) * (1 + sigma1**2) / (1 + sigma0**2)
         z, _ = noise_of(ode).increment(sigma0, sigma1)
@@ -94,10 +98,11 @@ class Ancestral:
 
 
 @dataclass(frozen=True)
-class Churn:
+class Churn(Stochastic):
     """EDM's sampler (Karras et al. 2022, Alg. 2) around a one-step method: noise up to sigma-hat, and from there down.
 
-    churn, low, high, noise: S_churn, S_tmin, S_tmax, S_noise.
+    churn, low, high, noise: S_churn, S_tmin, S_tmax, S_noise. EDM's 40 is for 256 steps; with fewer than 97 every step
+    in range has the largest gamma, 0.41. The evaluation that ends at sigma = 0 has none.
     """
 
     solver: Solver
@@ -105,8 +110,6 @@ class Churn:
     low: float = 0.05
     high: float = 50.0
     noise: float = 1.003
-
-    to_zero = False
 
     def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> int:
         return len(sigmas) - 1
@@ -131,12 +134,10 @@ class Past(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SDEDPMpp2M:
-    """SDE-DPM-Solver++(2M) (Lu et al. 2022b): exact for a prediction linear in log sigma, noise included."""
+class SDEDPMpp2M(Stochastic):
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022b): exact for a constant prediction, of order 2 without noise."""
 
     eta: Eta = Eta()
-
-    to_zero = False
 
     def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> Past | None:
         return None
@@ -159,7 +160,7 @@ class SDEDPMpp2M:
 
 
 @dataclass(frozen=True)
-class TorchSDE:
+class TorchSDE(Stochastic):
     """One step of torchsde's `name` (Li et al. 2020) in t = -log sigma, where the noise is additive.
 
     On a path y = a xbar:  dy = (f du/dt - eta^2 a sigma ehat) dt + eta sqrt(2) a sigma dW.
@@ -168,8 +169,6 @@ class TorchSDE:
     name: str
     eta: Eta = Eta()
     ito: bool = True
-
-    to_zero = False
 
     def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> None:
         return None
@@ -182,7 +181,8 @@ class TorchSDE:
         # In s = t - t0: torchsde casts its times to the dtype of y.
         unit = torch.stack([torch.zeros(()), torch.ones(())]).to(flat)
         sde.begin, sde.length = ends[0], ends[1] - ends[0]
-        found = torchsde.sdeint(sde, flat, unit, bm=bm, method=self.name, dt=1.0)[-1]
+        with torch.random.fork_rng(devices=[y.device] if y.is_cuda else []):  # sdeint draws to see a shape
+            found = torchsde.sdeint(sde, flat, unit, bm=bm, method=self.name, dt=1.0)[-1]
         return Step(found.reshape(y.shape), None)
 
 
@@ -277,24 +277,37 @@ def with_noise(method: Method, name: str, eta: EtaLike, eta_range: tuple[float, 
         EtaError: no such scale or range, or a method whose steps lean on one another.
     """
     solver = method.solver
+    if eta is None and eta_range is None:
+        return method
+    low, high = _range(eta_range)
+    if isinstance(solver, Churn):
+        if eta is not None:
+            raise EtaError(f"{name} has its S_churn instead of eta; leave eta={eta!r} out")
+        return replace(method, solver=replace(solver, low=low, high=high))
     if eta is None:
-        if eta_range is not None and method.deterministic:
+        if not isinstance(solver, TorchSDE | SDEDPMpp2M):
             raise EtaError(f"eta_range={eta_range} does nothing without eta; give eta, such as 1")
-        eta = 1.0 if not method.deterministic else 0.0
-        if eta_range is None:
-            return method
-    low, high = (0.0, math.inf) if eta_range is None else eta_range
-    if not 0 <= low < high:
-        raise EtaError(f"eta_range={low:g}:{high:g} is empty; give 0 <= low < high")
+        return replace(method, solver=replace(solver, eta=replace(solver.eta, low=low, high=high)))
     large = isinstance(eta, str)
-    if eta != "ddpm_large" and not callable(eta) and not (isinstance(eta, int | float) and 0 <= eta < math.inf):
+    if eta != "ddpm_large" and not callable(eta) and not 0 <= number(eta) < math.inf:
         raise EtaError(f"eta={eta!r} must be a number >= 0, a function of sigma, or 'ddpm_large'")
-    scale = Eta(1.0 if isinstance(eta, str) else eta, low, high)
+    scale = Eta(1.0 if isinstance(eta, str) else eta if callable(eta) else number(eta), low, high)
     if isinstance(solver, TorchSDE | SDEDPMpp2M) and not large:
         return replace(method, solver=replace(solver, eta=scale))
-    if eta == 0:
+    if scale.value == 0:
         return method
     if isinstance(solver, Adaptive) or not one_step(solver):
-        others = "ddim, heun_angle, rk4, sde_euler, sde_dpmpp_2m"
+        others = "ddim" if large else "ddim, heun_angle, rk4, sde_euler, sde_dpmpp_2m"
         raise EtaError(f"{name} cannot have noise with eta={eta!r} between its steps; use one of {others}")
-    return replace(method, solver=Ancestral(solver, scale, large), deterministic=False)
+    return replace(method, solver=Ancestral(solver, scale, large), order=1)
+
+
+def _range(given: tuple[float, float] | None) -> tuple[float, float]:
+    try:
+        low, high = (None, None) if given is None else given
+    except (TypeError, ValueError):
+        raise EtaError(f"eta_range={given!r} is no range; give (low, high) in sigma") from None
+    low, high = number(0.0 if low is None else low), number(math.inf if high is None else high)
+    if not 0 <= low < high:
+        raise EtaError(f"eta_range={low:g}:{high:g} is empty; give 0 <= low < high")
+    return low, high
