@@ -26,7 +26,8 @@ from ddim_ode.planning import (
     whole,
 )
 from ddim_ode.solvers import Adaptive, Control, Method, Outcome, Solution, Watch, get_method, integrate
-from ddim_ode.solvers.stochastic import EtaLike, with_noise
+from ddim_ode.solvers.eta import EtaLike
+from ddim_ode.solvers.stochastic import with_noise
 
 DEFAULT_BATCH = 128
 CALIBRATION = 8  # samples that a tolerance is looked for with

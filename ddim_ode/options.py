@@ -11,7 +11,7 @@ from ddim_ode.grids import GRIDS, GridError
 from ddim_ode.guidance import GuidanceError
 from ddim_ode.latents import DTYPES
 from ddim_ode.planning import SampleError
-from ddim_ode.solvers.stochastic import EtaError
+from ddim_ode.solvers.eta import EtaError
 
 DEFAULT_COUNT = 16
 MOST = 10_000_000

@@ -11,7 +11,7 @@ from ddim_ode.grids import Final, Grid
 from ddim_ode.jobs import Progress, prepare, seeded_noise
 from ddim_ode.planning import SampleError, check_seeds
 from ddim_ode.solvers import Method, Outcome, Solution, Watch
-from ddim_ode.solvers.stochastic import EtaLike
+from ddim_ode.solvers.eta import EtaLike
 
 
 def sample(

@@ -26,7 +26,8 @@ from ddim_ode.solvers.base import (
 from ddim_ode.solvers.exponential import EULER, HEUN, MIDPOINT, THIRDS, Adams, SingleStep
 from ddim_ode.solvers.reversible import BDIA, BELM, EDICT, LATTICE, FixedPoint, Leapfrog, ReversibleHeun
 from ddim_ode.solvers.runge_kutta import RungeKutta
-from ddim_ode.solvers.stochastic import Churn, SDEDPMpp2M, TorchSDE
+from ddim_ode.solvers.stochastic import Churn, SDEDPMpp2M
+from ddim_ode.solvers.torch_sde import TorchSDE
 from ddim_ode.solvers.weights import bh1, equal_steps, half, half_quadratic
 
 __all__ = [

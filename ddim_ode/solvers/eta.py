@@ -1,0 +1,44 @@
+"""The scale of the noise, and where it comes from."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from ddim_ode.arguments import number
+from ddim_ode.brownian import Noise
+from ddim_ode.errors import DDIMError
+from ddim_ode.ode import ProbabilityFlow
+
+#: what `sample` takes as eta
+EtaLike = float | Callable[[float], float] | Literal["ddpm_large"] | None
+
+
+class EtaError(DDIMError):
+    """Noise of a scale that cannot be, or with a solver that cannot have it."""
+
+
+@dataclass(frozen=True)
+class Eta:
+    """The scale of the noise as a function of sigma: `value`, a number or a function, in a range of sigma; else 0."""
+
+    value: float | Callable[[float], float] = 1.0
+    low: float = 0.0
+    high: float = math.inf
+
+    def __call__(self, sigma: float) -> float:
+        if not self.low <= sigma <= self.high:
+            return 0.0
+        given = self.value(sigma) if callable(self.value) else self.value
+        if not 0 <= (eta := number(given)) < math.inf:
+            raise EtaError(f"eta={given!r} at sigma={sigma:.6g} must be a finite number >= 0")
+        return eta
+
+
+DDPM = Eta()  # 1 everywhere
+
+
+def noise_of(ode: ProbabilityFlow) -> Noise:
+    if ode.brownian is None:
+        raise EtaError("eta > 0 draws noise, and there are no seeds to draw it from; sample with seeds")
+    return ode.brownian
