@@ -42,7 +42,7 @@ def test_sample_writes_what_the_library_draws(run: Command, model: Path, tmp_pat
     assert manifest["tol"] is None
     assert manifest["arguments"]["seeds"] == [3, 0, 1, 9]
     assert manifest["model"]["sha256"] == checkpoints.sha256(model / "model.safetensors")
-    assert {"ddim_ode", "torch", "torchdiffeq", "numpy", "python"} == set(manifest["versions"])
+    assert {"ddim_ode", "torch", "torchdiffeq", "torchsde", "numpy", "python"} == set(manifest["versions"])
 
 
 def test_sample_for_machines(run: Command, model: Path, tmp_path: Path) -> None:
