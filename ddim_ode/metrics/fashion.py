@@ -1,9 +1,7 @@
-"""How good samples are: the Frechet distance between features, and whether a classifier sees the class asked for.
+"""The shipped Fashion-MNIST classifier: its features, and whether it sees the class asked for.
 
-d^2 = |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2))        Heusel et al. 2017, arXiv:1706.08500, Eq. 6
-
-The features are those of a small Fashion-MNIST classifier shipped here, not of Inception, which never saw a
-28 x 28 grey image; the numbers compare with each other and not with published FIDs.
+Its features are not those of Inception, which never saw a 28 x 28 grey image; the numbers compare with each other and
+not with published FIDs.
 """
 
 from dataclasses import dataclass
@@ -15,7 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddim_ode.data import ASSETS, fashion_mnist, to_float, to_uint8
-from ddim_ode.errors import DDIMError
+from ddim_ode.metrics.checks import MetricError
+from ddim_ode.metrics.frechet import frechet_distance
+
+SHAPE = (1, 28, 28)
 
 
 class FashionFeatures(nn.Module):
@@ -43,34 +44,12 @@ class FashionFeatures(nn.Module):
 
 def load_fashion_features() -> FashionFeatures:
     """The shipped classifier, float32, in evaluation mode, without gradients (trained by benchmarks/feature_cnn.py)."""
-    net = FashionFeatures()
+    with torch.device("meta"):  # no random start: it would move the global generator
+        net = FashionFeatures()
     stored = load_file(ASSETS / "fashion-features.safetensors")
-    net.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in stored.items()})
+    weights = {name: value.float() if value.is_floating_point() else value for name, value in stored.items()}
+    net.load_state_dict(weights, assign=True)
     return net.eval().requires_grad_(False)
-
-
-def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Squared Frechet distance between the Gaussians fitted to features a (N, D) and b (M, D); float64, >= 0.
-
-    Heusel et al. 2017, Eq. 6, with unbiased covariances. Tr (S1 S2)^(1/2) is the sum of the square roots of the
-    eigenvalues of S1^(1/2) S2 S1^(1/2), which is symmetric, so no imaginary part ever has to be thrown away.
-    Biased upwards for few samples: compare only distances that were made with the same N and M.
-    Raises DDIMError unless N, M >= 2, the widths agree and every value is finite.
-    """
-    for name, x in (("a", a), ("b", b)):
-        if x.ndim != 2 or len(x) < 2:
-            raise DDIMError(f"{name} has shape {tuple(x.shape)}, expected features (N, D) with N >= 2")
-        if not x.isfinite().all():
-            raise DDIMError(f"{name} holds values that are not finite; look at the samples it came from")
-    if a.shape[1] != b.shape[1]:
-        raise DDIMError(f"a has {a.shape[1]} features and b has {b.shape[1]}; use one feature extractor for both")
-
-    (mean_a, cov_a), (mean_b, cov_b) = _moments(a), _moments(b)
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
-    overlap = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
-    distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * overlap
-    return max(float(distance), 0.0)  # rounding can leave -1e-15 for equal sets
 
 
 @dataclass(frozen=True)
@@ -89,15 +68,17 @@ def quality(samples: Tensor, labels: Tensor | None = None, data: Path | None = N
 
     They are clipped and rounded to bytes first. `labels`: the classes asked for, int64 (N,). `data`: the folder of
     the test set, as in `fashion_mnist`. For scale: the classifier recognises 0.929 of the test images, and about
-    0.98 of the training images, which it has seen. Raises DDIMError for samples of another shape, fewer than 2 or
+    0.98 of the training images, which it has seen. Raises MetricError for samples of another shape, fewer than 2 or
     not finite, and DataError without the test set.
     """
-    if samples.ndim != 4 or samples.shape[1:] != (1, 28, 28):
-        raise DDIMError(f"samples have shape {tuple(samples.shape)}, expected (N, 1, 28, 28)")
+    if samples.ndim != 4 or samples.shape[1:] != SHAPE:
+        raise MetricError(f"samples have shape {tuple(samples.shape)}, expected (N, 1, 28, 28)")
     if not samples.isfinite().all():
-        raise DDIMError("samples hold values that are not finite; look at how they were drawn")  # a byte would hide it
+        raise MetricError(
+            "samples hold values that are not finite; look at how they were drawn"
+        )  # a byte would hide it
     if labels is not None and labels.shape != samples.shape[:1]:
-        raise DDIMError(f"labels have shape {tuple(labels.shape)}, expected {tuple(samples.shape[:1])}, one a sample")
+        raise MetricError(f"labels have shape {tuple(labels.shape)}, expected {tuple(samples.shape[:1])}, one a sample")
     net = load_fashion_features()
     features = extract(net, to_uint8(samples.cpu()))
     recognised = None
@@ -115,9 +96,3 @@ def extract(net: FashionFeatures, images: Tensor, batch_size: int = 500) -> Tens
 @cache
 def _test_features(data: Path | None) -> Tensor:
     return extract(load_fashion_features(), fashion_mnist("test", data)[0])
-
-
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    x = x.double()
-    mean = x.mean(0)
-    return mean, (x - mean).mT @ (x - mean) / (len(x) - 1)

@@ -1,0 +1,72 @@
+"""What the metrics ask of their arguments, and the errors when they do not get it."""
+
+from operator import index
+
+import torch
+from torch import Tensor
+
+from ddim_ode.errors import DDIMError
+from ddim_ode.seeds import mix
+
+
+class MetricError(DDIMError):
+    """Something that cannot be measured; the message is one line: the value, the rule and the remedy."""
+
+
+class TooFewError(MetricError):
+    """A set of fewer samples than the metric is defined for."""
+
+
+def whole(name: str, value: int, least: int) -> int:
+    """value as an int, or MetricError unless it is a whole number >= least."""
+    try:
+        found = index(value)
+    except TypeError:
+        found = least - 1
+    if found < least:
+        raise MetricError(f"{name}={value!r} must be a whole number >= {least}")
+    return found
+
+
+def generator(seed: int, purpose: str) -> torch.Generator:
+    """Random numbers on the CPU that depend on the seed and on what they are for."""
+    try:
+        return torch.Generator().manual_seed(mix(index(seed), purpose))
+    except TypeError:
+        raise MetricError(f"seed={seed!r} must be a whole number") from None
+
+
+def finite(name: str, x: Tensor) -> Tensor:
+    """x itself, or MetricError when a value is NaN or infinite."""
+    if not x.isfinite().all():
+        raise MetricError(f"{name} holds values that are not finite; look at the samples it came from")
+    return x
+
+
+def features(name: str, x: Tensor, least: int) -> Tensor:
+    """Features (N, D) as float64 on the CPU. Raises TooFewError for N < least, MetricError for what is no features."""
+    if x.ndim != 2 or x.shape[1] == 0 or len(x) < least:
+        kind = TooFewError if x.ndim == 2 and x.shape[1] else MetricError
+        raise kind(f"{name} has shape {tuple(x.shape)}, expected features (N, D) with N >= {least}")
+    return finite(name, x.detach().to("cpu", torch.float64))
+
+
+def same_width(a: int, b: int) -> None:
+    """MetricError unless two sets have equally many features."""
+    if a != b:
+        raise MetricError(f"a has {a} features and b has {b}; use one feature extractor for both")
+
+
+def image_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Two batches of float images (B, C, H, W), clipped to [-1, 1] and mapped to [0, 1], float64 on the CPU."""
+    if x.shape != y.shape:
+        raise MetricError(f"x has shape {tuple(x.shape)} and y has {tuple(y.shape)}; pairs need one shape")
+    if x.ndim != 4 or x.numel() == 0:
+        raise MetricError(f"x has shape {tuple(x.shape)}, expected images (B, C, H, W), at least one pixel each")
+    for name, z in (("x", x), ("y", y)):
+        if not z.is_floating_point():
+            raise MetricError(f"{name} is {z.dtype}, expected floats in [-1, 1]; use data.to_float for bytes")
+    unit_x, unit_y = (
+        (finite(n, z.detach().to("cpu", torch.float64)).clamp(-1, 1) + 1) / 2 for n, z in (("x", x), ("y", y))
+    )
+    return unit_x, unit_y

@@ -1,0 +1,121 @@
+"""How far samples are from real images, by every metric there is, in one feature space."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ddim_ode.data import to_uint8
+from ddim_ode.metrics import checks, frechet, kernel, sliced
+from ddim_ode.metrics.manifolds import PrecisionRecall, precision_recall
+from ddim_ode.metrics.spaces import Features, feature_space
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Samples against real images; None where there are too few of either, and then `missing` says why.
+
+    `frechet`: squared Frechet distance. `kid`, `kid_error`: squared kernel distance and its standard error.
+    `precision`, `recall`: shares in 0..1, of equally many of both. `sliced_wasserstein`: of pixels in [-1, 1].
+    `missing`: name of a field to the reason, one line.
+    """
+
+    frechet: float | None
+    kid: float | None
+    kid_error: float | None
+    precision: float | None
+    recall: float | None
+    sliced_wasserstein: float | None
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def distribution(samples: Tensor, real: Tensor, features: Features, seed: int = 0) -> Distribution:
+    """Measure samples (N, C, H, W), floats in [-1, 1], against real images (M, C, H, W), bytes or floats.
+
+    Both are rounded to the bytes that image files would hold. `features` as in `feature_space`. `seed`: of the groups,
+    the directions and the choice for precision and recall, which are those of min(N, M) of each set, the rest of the
+    larger one left out at random. To measure several sets of samples against the same images, use `RealImages`.
+
+    Raises MetricError for shapes that differ, no images, or values that are not finite. Too few images are no error.
+    """
+    return RealImages(real, features, seed).distribution(samples)
+
+
+class RealImages:
+    """Real images to measure sets of samples against: what does not depend on the samples is worked out once.
+
+    Args:
+        images: (M, C, H, W), bytes or floats in [-1, 1].
+        features: as in `feature_space`.
+        seed: as in `distribution`.
+    """
+
+    def __init__(self, images: Tensor, features: Features, seed: int = 0) -> None:
+        self.space, self.seed = feature_space(features, images.shape[1:]), seed
+        self.images = _bytes("real", images)
+        self.features = self.space(self.images)
+
+    @cached_property
+    def _gaussian(self) -> frechet.Gaussian:
+        return frechet.fitted("real", self.features)
+
+    @cached_property
+    def _groups(self) -> kernel.Grouped:
+        return kernel.grouped("real", self.features, self.seed)
+
+    @cached_property
+    def _projections(self) -> Tensor:
+        return sliced.projected("real", self.images, seed=self.seed)
+
+    def distribution(self, samples: Tensor) -> Distribution:
+        """Measure samples (N, C, H, W), floats in [-1, 1]; see the function of that name."""
+        pictures = _bytes("samples", samples)
+        found = self.space(pictures)
+        missing: dict[str, str] = {}
+
+        def unless_too_few(names: tuple[str, ...], measure: Callable[[], T]) -> T | None:
+            try:
+                return measure()
+            except checks.TooFewError as error:
+                missing.update(dict.fromkeys(names, str(error)))
+                return None
+
+        distance = unless_too_few(
+            ("frechet",), lambda: frechet.between(frechet.fitted("samples", found), self._gaussian)
+        )
+        kid = unless_too_few(
+            ("kid", "kid_error"),
+            lambda: kernel.between(kernel.grouped("samples", found, self.seed), self._groups),
+        )
+        shares = unless_too_few(("precision", "recall"), lambda: self._precision_recall(found))
+        return Distribution(
+            frechet=distance,
+            kid=kid.value if kid else None,
+            kid_error=kid.error if kid else None,
+            precision=shares.precision if shares else None,
+            recall=shares.recall if shares else None,
+            sliced_wasserstein=sliced.between(sliced.projected("samples", pictures, seed=self.seed), self._projections),
+            missing=missing,
+        )
+
+    def _precision_recall(self, found: Tensor) -> PrecisionRecall:
+        count = min(len(found), len(self.features))
+        return precision_recall(_choose(found, count, self.seed), _choose(self.features, count, self.seed))
+
+
+def _bytes(name: str, images: Tensor) -> Tensor:
+    if images.is_floating_point():
+        return to_uint8(checks.finite(name, images.detach()).cpu())
+    return images.cpu()
+
+
+def _choose(x: Tensor, count: int, seed: int) -> Tensor:
+    """`count` rows at random; all of them stay in their order."""
+    if count == len(x):
+        return x
+    return x[torch.randperm(len(x), generator=checks.generator(seed, "choice"))[:count]]
