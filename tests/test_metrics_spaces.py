@@ -95,7 +95,7 @@ def test_a_space_that_does_not_fit_is_refused(what, shape, message):
         (torch.zeros(0, 1, 2, 2), "images have shape (0, 1, 2, 2)"),
         (torch.tensor(0.0), "images have shape ()"),
         (torch.zeros(2, 1, 2, 2).long(), "images are torch.int64"),
-        (torch.full((2, 1, 2, 2), torch.inf), "images holds values that are not finite"),
+        (torch.full((2, 1, 2, 2), torch.inf), "a batch of images holds values that are not finite"),
     ],
 )
 def test_what_are_no_images_of_the_shape_is_refused(images, message):

@@ -42,7 +42,7 @@ def test_it_is_every_metric_by_itself(n, m):
 
 
 def test_precision_and_recall_are_of_equally_many():
-    x, y = pictures(20, 2), pictures(400, 3) + 0.2
+    x, y = pictures(20, 2), pictures(401, 3) + 0.2
     found, swapped = distribution(x, y, "pixels"), distribution(y, x, "pixels")
     assert (found.precision, found.recall) == (swapped.recall, swapped.precision)
     assert [round(20 * share, 9).is_integer() for share in (found.precision, found.recall)] == [True, True]
@@ -117,8 +117,16 @@ def test_better_samples_are_better_by_every_metric():
         (torch.zeros(0, *SHAPE), torch.zeros(9, *SHAPE), "images have shape (0, 1, 4, 4)"),
         (torch.zeros(9, *SHAPE), torch.zeros(0, *SHAPE), "images have shape (0, 1, 4, 4)"),
         (torch.zeros(9, 1, 4, 5), torch.zeros(9, *SHAPE), "images have shape (9, 1, 4, 5), expected (N, 1, 4, 4)"),
-        (torch.full((9, *SHAPE), torch.nan), torch.zeros(9, *SHAPE), "samples holds values that are not finite"),
-        (torch.zeros(9, *SHAPE), torch.full((9, *SHAPE), torch.nan), "real holds values that are not finite"),
+        (
+            torch.full((9, *SHAPE), torch.nan),
+            torch.zeros(9, *SHAPE),
+            "the set of samples holds values that are not finite",
+        ),
+        (
+            torch.zeros(9, *SHAPE),
+            torch.full((9, *SHAPE), torch.nan),
+            "the set of real images holds values that are not finite",
+        ),
         (torch.zeros(9, *SHAPE).int(), torch.zeros(9, *SHAPE), "images are torch.int32"),
     ],
 )

@@ -17,7 +17,7 @@ from ddim_ode.metrics.kernel import Kid, kid
 from ddim_ode.metrics.manifolds import PrecisionRecall, precision_recall
 from ddim_ode.metrics.pairs import consistency, psnr, ssim
 from ddim_ode.metrics.sliced import sliced_wasserstein
-from ddim_ode.metrics.spaces import SPACES, FeatureSpace, default_features, feature_space
+from ddim_ode.metrics.spaces import SPACES, Features, FeatureSpace, default_features, feature_space
 from ddim_ode.metrics.summary import Distribution, RealImages, distribution
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Distribution",
     "FashionFeatures",
     "FeatureSpace",
+    "Features",
     "Kid",
     "MetricError",
     "PrecisionRecall",

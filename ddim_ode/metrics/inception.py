@@ -53,4 +53,4 @@ def hub_file() -> Path:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{(str(error) or type(error).__name__).splitlines()[0]:.200}"
+    return f"{(str(error) or type(error).__name__).splitlines()[0].rstrip(':'):.200}"

@@ -60,6 +60,7 @@ def consistency(x: Tensor, y: Tensor, features: Features) -> Tensor:
 
     0 is the same high-level content; 1 is the mean of y_i against another y_j. The DDIM paper's claim (Song et al.
     2021, arXiv:2010.02502, section 5.2) is that it is small for samples of one latent at different numbers of steps.
+    Features are float32: a distance of 1e-6 of their size is rounding.
 
     Args:
         x, y: (B, C, H, W), bytes or floats in [-1, 1], B >= 2; row by row of the same latents. y is the unit's source,

@@ -49,7 +49,10 @@ class FeatureSpace:
         return torch.cat([self._batch(batch) for batch in images.split(self.batch_size)])
 
     def _batch(self, images: Tensor) -> Tensor:
-        x = to_float(images) if images.dtype == torch.uint8 else finite("images", images).float().clamp(-1, 1)
+        if images.dtype == torch.uint8:
+            x = to_float(images)
+        else:
+            x = finite("a batch of images", images).float().clamp(-1, 1)
         found = self.net(x.to(_device(self.net)))
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x) or not found.is_floating_point():
             what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__

@@ -13,6 +13,8 @@ from ddim_ode.metrics import checks, frechet, kernel, sliced
 from ddim_ode.metrics.manifolds import PrecisionRecall, precision_recall
 from ddim_ode.metrics.spaces import Features, feature_space
 
+SAMPLES, REAL = "the set of samples", "the set of real images"  # what the errors call them
+
 T = TypeVar("T")
 
 
@@ -57,24 +59,24 @@ class RealImages:
 
     def __init__(self, images: Tensor, features: Features, seed: int = 0) -> None:
         self.space, self.seed = feature_space(features, images.shape[1:]), seed
-        self.images = _bytes("real", images)
+        self.images = _bytes(REAL, images)
         self.features = self.space(self.images)
 
     @cached_property
     def _gaussian(self) -> frechet.Gaussian:
-        return frechet.fitted("real", self.features)
+        return frechet.fitted(REAL, self.features)
 
     @cached_property
     def _groups(self) -> kernel.Grouped:
-        return kernel.grouped("real", self.features, self.seed)
+        return kernel.grouped(REAL, self.features, self.seed)
 
     @cached_property
     def _projections(self) -> Tensor:
-        return sliced.projected("real", self.images, seed=self.seed)
+        return sliced.projected(REAL, self.images, seed=self.seed)
 
     def distribution(self, samples: Tensor) -> Distribution:
         """Measure samples (N, C, H, W), floats in [-1, 1]; see the function of that name."""
-        pictures = _bytes("samples", samples)
+        pictures = _bytes(SAMPLES, samples)
         found = self.space(pictures)
         missing: dict[str, str] = {}
 
@@ -85,12 +87,10 @@ class RealImages:
                 missing.update(dict.fromkeys(names, str(error)))
                 return None
 
-        distance = unless_too_few(
-            ("frechet",), lambda: frechet.between(frechet.fitted("samples", found), self._gaussian)
-        )
+        distance = unless_too_few(("frechet",), lambda: frechet.between(frechet.fitted(SAMPLES, found), self._gaussian))
         kid = unless_too_few(
             ("kid", "kid_error"),
-            lambda: kernel.between(kernel.grouped("samples", found, self.seed), self._groups),
+            lambda: kernel.between(kernel.grouped(SAMPLES, found, self.seed), self._groups),
         )
         shares = unless_too_few(("precision", "recall"), lambda: self._precision_recall(found))
         return Distribution(
@@ -99,7 +99,7 @@ class RealImages:
             kid_error=kid.error if kid else None,
             precision=shares.precision if shares else None,
             recall=shares.recall if shares else None,
-            sliced_wasserstein=sliced.between(sliced.projected("samples", pictures, seed=self.seed), self._projections),
+            sliced_wasserstein=sliced.between(sliced.projected(SAMPLES, pictures, seed=self.seed), self._projections),
             missing=missing,
         )
 
