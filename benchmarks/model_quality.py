@@ -1,10 +1,12 @@
 """How good are the samples of a Fashion-MNIST model? Recognised classes and Frechet distance, beside real images.
 
 python benchmarks/model_quality.py MODEL [--method NAME] [--nfe N ...] [--grid NAME] [--guidance SCALE]
-    [--eta ETA ...] [--json FILE] [--sheet PNG]
+    [--eta ETA ...] [--fast] [--json FILE] [--sheet PNG]
 
 2000 samples, seeds 0..1999, 200 a class (label = seed % 10), with DDIM at each NFE; and, unguided, 2000 with the null
 class at the largest. With --eta each NFE is run at each of these scales of noise, as in DDIM's Table 1, and no more.
+--fast compiles the network and computes it in bfloat16 (half a percent off, twice as fast on two cores). With --json
+the rows are saved as they come, and a run that was cut short goes on from there.
 The first row of the table is the floor: 2000 random training images, 200 a class, against the same test set. The
 classifier was trained on those (98% recognised); of the test images, new to it, it recognises 92.9%.
 """
@@ -14,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from torch import Tensor
 
 import ddim_ode
 from ddim_ode.data import fashion_mnist, to_float, to_uint8
+from ddim_ode.files import replacing
 from ddim_ode.metrics import quality
 from ddim_ode.options import parse_eta
 
@@ -67,11 +70,25 @@ def contact_sheet(x: Tensor, side: int = 8) -> Image.Image:
     return Image.frombytes("L", (side * width, side * height), bytes(sheet.flatten().tolist()))
 
 
+def fast(model: Any) -> Any:
+    """The same model, its network compiled and in bfloat16."""
+    net = torch.compile(model.net)
+
+    def forward(*inputs: Tensor) -> Tensor:
+        with torch.autocast(model.device.type, torch.bfloat16):
+            return net(*inputs).to(model.dtype)
+
+    return replace(model, net=forward)
+
+
 def study(model: Any, args: argparse.Namespace, report: Callable[[str], None]) -> list[Row]:
     """Sample and score; `report` is called with a line before each run."""
-    real, real_labels = real_images(args.count, args.data)
-    score = quality(real, real_labels, args.data)
-    rows = [Row("real training images", None, score.recognised, score.frechet, None)]
+    rows = earlier(args)
+    done = {(row.images, row.nfe) for row in rows}
+    if not rows:
+        real, real_labels = real_images(args.count, args.data)
+        score = quality(real, real_labels, args.data)
+        rows = [Row("real training images", None, score.recognised, score.frechet, None)]
 
     asked = torch.arange(args.count) % CLASSES
     runs: list[tuple[int, Tensor | None, Any]] = [(nfe, asked, eta) for nfe in args.nfe for eta in args.eta or [None]]
@@ -80,6 +97,8 @@ def study(model: Any, args: argparse.Namespace, report: Callable[[str], None]) -
     for nfe, labels, eta in runs:
         name = f"{args.method}, {'null class' if labels is None else 'each class'}"
         name += "" if eta is None else f", eta {eta}"
+        if (name, nfe) in done:
+            continue
         report(f"{name}, nfe {nfe} ...")
         start = time.perf_counter()
         solution = ddim_ode.sample(
@@ -98,7 +117,29 @@ def study(model: Any, args: argparse.Namespace, report: Callable[[str], None]) -
         rows.append(Row(name, int(solution.nfe.max()), score.recognised, score.frechet, seconds))
         if args.sheet and nfe == max(args.nfe) and labels is not None:
             contact_sheet(solution.x).save(args.sheet)
+        save(args, rows)
     return rows
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {k: getattr(args, k) for k in ("model", "method", "grid", "guidance", "count", "fast")}
+
+
+def earlier(args: argparse.Namespace) -> list[Row]:
+    """The rows of the --json file, if a run with these settings left any there."""
+    if not args.json or not args.json.exists():
+        return []
+    stored = json.loads(args.json.read_text())
+    rows = stored.pop("rows")
+    if stored != settings(args):
+        raise SystemExit(f"{args.json} is of another study, {stored}; give another --json, or remove it")
+    return [Row(**row) for row in rows]
+
+
+def save(args: argparse.Namespace, rows: list[Row]) -> None:
+    if args.json:
+        with replacing(args.json) as tmp:
+            tmp.write_text(json.dumps({**settings(args), "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
 
 
 def table(rows: list[Row]) -> Table:
@@ -118,6 +159,7 @@ def main() -> None:
     parser.add_argument("--nfe", type=int, nargs="+", default=NFES, metavar="N", help="evaluations (10 20 50)")
     parser.add_argument("--guidance", type=float, default=1.0, help="scale of classifier-free guidance (1: none)")
     parser.add_argument("--eta", type=parse_eta, nargs="+", help="scales of the noise: numbers, or ddpm_large")
+    parser.add_argument("--fast", action="store_true", help="compile the network, in bfloat16")
     parser.add_argument("--grid", help="name of the sigma grid; the method's own by default")
     parser.add_argument("--count", type=int, default=2000, help="samples a run, a multiple of 10 (default 2000)")
     parser.add_argument("--batch-size", type=int, default=100)
@@ -129,11 +171,10 @@ def main() -> None:
         parser.error(f"--count {args.count} cannot be split over {CLASSES} classes; use a multiple of {CLASSES}")
 
     console = Console()
-    rows = study(ddim_ode.load(args.model), args, lambda line: console.print(line, style="dim"))
+    model = ddim_ode.load(args.model)
+    rows = study(fast(model) if args.fast else model, args, lambda line: console.print(line, style="dim"))
     console.print(table(rows))
-    if args.json:
-        settings = {k: getattr(args, k) for k in ("model", "method", "grid", "guidance", "count")}
-        args.json.write_text(json.dumps({**settings, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    save(args, rows)
 
 
 if __name__ == "__main__":

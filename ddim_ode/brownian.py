@@ -14,12 +14,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.paths import f64
-from ddim_ode.seeds import mix
+from ddim_ode.seeds import normal_pairs
 
 REACH = 16.0  # |log sigma| at most: sigma from 1.1e-7 to 8.9e6
 DEPTH = 18  # halvings
@@ -64,13 +65,12 @@ class Brownian:
         dtype: torch.dtype = torch.float32,
     ):
         self.seeds, self.shape, self.device, self.dtype = tuple(seeds), shape, device, dtype
-        self._generator = torch.Generator()
+        self._keys = np.array(self.seeds, dtype=np.uint64)
         w, h = self._normals("root", 0, 0)
         length = 2 * REACH
         zero = torch.zeros_like(w)
-        self._branch = [
-            Interval(math.sqrt(length) * w, math.sqrt(length / 12) * h, zero, zero)
-        ]  # the last one gone down
+        root = Interval(math.sqrt(length) * w, math.sqrt(length / 12) * h, zero, zero)
+        self._branch = [root]  # the last one gone down
         self._bits = ""
         self._last: tuple[float, tuple[Tensor, Tensor]] | None = None
 
@@ -130,19 +130,18 @@ class Brownian:
         """The left half of an interval, or the right one, as the last bit says."""
         length = 2 * REACH / 2**level
         x, y = self._normals("half", level, int(bits[:-1] or "0", 2))
-        difference = 3 * whole.h + math.sqrt(length) / 2 * x  # W1 - W2
-        total = 2 * whole.h - difference / 2  # H1 + H2
-        off = math.sqrt(length / 12) * y  # H1 - H2
-        w1, h1 = (whole.w + difference) / 2, (total + off) / 2
+        difference = torch.add(3 * whole.h, x, alpha=math.sqrt(length) / 2)  # W1 - W2
+        total = torch.sub(2 * whole.h, difference, alpha=0.5)  # H1 + H2
+        w1 = (whole.w + difference) / 2
+        h1 = torch.add(total, y, alpha=math.sqrt(length / 12)) / 2
         if bits[-1] == "0":
             return Interval(w1, h1, whole.before, whole.area)
-        area = whole.area + length / 2 * (whole.before + w1 / 2 + h1)
+        mean = torch.add(whole.before, w1, alpha=0.5).add_(h1)  # of W over the left half
+        area = torch.add(whole.area, mean, alpha=length / 2)
         return Interval(whole.w - w1, total - h1, whole.before + w1, area)
 
     def _normals(self, *node: int | str) -> tuple[Tensor, Tensor]:
         """Two standard normals (B, *shape) of a node of the tree."""
-        both = torch.empty(len(self.seeds), 2, *self.shape, dtype=torch.float32, device="cpu")
-        for row, seed in zip(both, self.seeds, strict=True):
-            torch.randn(row.shape, generator=self._generator.manual_seed(mix(seed, *node)), out=row)
-        x, y = both.double().unbind(1)
+        pair = normal_pairs(self._keys, math.prod(self.shape), *node)
+        x, y = (torch.from_numpy(z.astype(np.float64)).reshape(-1, *self.shape) for z in pair)
         return x, y

@@ -198,7 +198,7 @@ def calibrate(
 
     def cost(exponent: float) -> float:
         tried = steering._replace(tol=10**exponent, max_nfe=3 * nfe + 100)  # more is too much anyway
-        found = Job(model, method, sigmas, tried, labels, count).carry(begin, slice(None))
+        found = Job(model, method, sigmas, tried, labels, count, tuple(range(count)), dtype).carry(begin)
         return float(found.nfe.double().mean()) if found.converged.all() else math.inf
 
     least = math.log10(LEAST_TOL[dtype])

@@ -1,8 +1,38 @@
 """Seeds made of seeds, so that independent streams of numbers can be had from one."""
 
 import hashlib
+import math
+
+import numpy as np
+
+GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 
 
 def mix(*words: int | str) -> int:
     """A seed that depends on every word: torch reads its low 32 bits alone."""
-    return int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:4], "little")
+    return int.from_bytes(_digest(words)[:4], "little")
+
+
+def normal_pairs(seeds: np.ndarray, count: int, *words: int | str) -> tuple[np.ndarray, np.ndarray]:
+    """Two standard normals (len(seeds), count), float32: row i is a function of seeds[i] (uint64) and the words alone.
+
+    Number j of a row is SplitMix64's hash of (key of the row) + j gamma (Steele, Lea & Flood 2014, Fig. 17), whose
+    halves Box and Muller's transform (1958) takes to a pair. No state: torch's generator takes longer to seed than to
+    draw, and one for each row adds up.
+    """
+    keys = _hash(_hash(seeds * GAMMA) + np.uint64(int.from_bytes(_digest(words)[:8], "little")))
+    bits = _hash(keys[:, None] + GAMMA * np.arange(1, count + 1, dtype=np.uint64))
+    uniform = ((bits >> np.uint64(32)).astype(np.float32) + np.float32(0.5)) * np.float32(2**-32)
+    radius = np.sqrt(np.float32(-2) * np.log(uniform))
+    turn = bits.astype(np.uint32).astype(np.float32) * np.float32(2 * math.pi * 2**-32)
+    return radius * np.cos(turn), radius * np.sin(turn)
+
+
+def _hash(z: np.ndarray) -> np.ndarray:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _digest(words: tuple[int | str, ...]) -> bytes:
+    return hashlib.sha256(repr(words).encode()).digest()

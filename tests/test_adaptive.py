@@ -20,7 +20,7 @@ from ddim_ode.planning import SampleError
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import Control, DivergedError, Solution
 
-ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive]
+ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive and method.deterministic]
 
 
 def counted(model: Denoiser) -> tuple[Denoiser, Counting]:

@@ -26,6 +26,7 @@ from ddim_ode.solvers.eta import Eta, EtaError
 from ddim_ode.solvers.torch_sde import TorchSDE
 
 SDE = [name for name, method in METHODS.items() if not method.deterministic]
+GRIDDED = [name for name in SDE if not METHODS[name].adaptive]
 MIXTURE = labelled()
 
 
@@ -109,6 +110,25 @@ def test_diffusers_agrees_given_the_same_noise(eta):
     torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(("variance", "eta"), [("fixed_small", 1), ("fixed_large", "ddpm_large")])
+def test_diffusers_ddpm_agrees_given_the_same_noise(variance, eta):
+    """Its variance is clamped at 1e-20 and its mean is that of x0 and x, not of x0 and eps: the same, rounded apart."""
+    diffusers = pytest.importorskip("diffusers")
+    model, seeds = random_network(), [1, 2]
+    scheduler = diffusers.DDPMScheduler(1000, clip_sample=False, variance_type=variance, timestep_spacing="leading")
+    scheduler.set_timesteps(20)
+    sigmas = make_grid("leading", model.path, 20, "denoise")
+    z = [*paths_of(seeds, model.shape, sigmas.tolist()), torch.zeros(2, *model.shape)]
+    x = seeded_noise(seeds, model.shape)
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        for t, noise in zip(scheduler.timesteps, z, strict=True):
+            drawn = noise.float()
+            patch.setattr(f"{scheduler.__module__}.randn_tensor", lambda *_, drawn=drawn, **__: drawn)
+            x = scheduler.step(model.net(x, t.float().expand(2), torch.full((2,), 3)), t, x).prev_sample
+    found = sample(model, "ddim", grid=sigmas, seeds=seeds, eta=eta).x
+    torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-3)
+
+
 # --- the SDE
 
 
@@ -117,9 +137,9 @@ MODES = two_modes()
 
 
 @cache
-def strong(name: str, steps: int, eta: float) -> Tensor:
+def strong(name: str, steps: int, eta: float, count: int = 64) -> Tensor:
     model = MODES.denoiser(paths.Flow(0.001, 40.0))
-    start = MODES.sample(64, seed=1, sigma=ENDS[0])
+    start = MODES.sample(count, seed=1, sigma=ENDS[0])
     grid = f64(np.geomspace(*ENDS, steps + 1))
     return sample(model, name, grid=grid, start=start, eta=eta, dtype=torch.float64).x
 
@@ -163,18 +183,31 @@ def test_the_marginals_are_those_of_the_mixture(name, eta, dimensions, count):
         assert (own.std(0) / math.hypot(std, 0.02) - 1).abs().mean() < 0.02 + 2 / math.sqrt(weight * count)
 
 
-@pytest.mark.parametrize("name", ["ddim", "sde_srk", "sde_dpmpp_2m"])
-def test_a_sample_changes_little_as_the_steps_grow(name):
+@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("sde_srk", 1.5), ("sde_dpmpp_2m", 1)])
+def test_a_sample_changes_little_as_the_steps_grow(name, order):
+    """At NFE 50, 100, 200, 400 with the same seeds: the distance falls at the strong order, or faster."""
     model = MODES.denoiser(paths.Flow(0.02, 60.0))
     found = [
-        sample(*(model, name, nfe), range(64), eta=1, grid="log_snr", dtype=torch.float64, final="sigma_min").x
+        sample(*(model, name, nfe), range(256), eta=1, grid="log_snr", dtype=torch.float64, final="sigma_min").x
         for nfe in (50, 100, 200, 400)
     ]
     gaps = [float((a - b).abs().median()) for a, b in pairwise(found)]
-    assert gaps[0] > 1.5 * gaps[1] > 1.5 * 1.5 * gaps[2]
+    assert -np.polyfit([0, 1, 2], np.log2(gaps), 1)[0] > order - 0.2
 
 
-@pytest.mark.parametrize("name", [*SDE, "ddim", "rk4"])
+@pytest.mark.parametrize(("name", "order"), [("sde_euler", 1), ("sde_srk", 2)])
+def test_weak_order(name, order):
+    """The error of the mean and of the second moment, on the paths of the reference so that chance cancels."""
+    steps = [4, 8, 16, 32]
+    exact = strong("sde_srk", 2000, 1.0, 4096)
+    errors = [
+        max(abs(float((found**k - exact**k).mean())) for k in (1, 2))
+        for found in (strong(name, n, 1.0, 4096) for n in steps)
+    ]
+    assert -np.polyfit(np.log(steps), np.log(errors), 1)[0] > order - 0.3
+
+
+@pytest.mark.parametrize("name", [*GRIDDED, "ddim", "rk4"])
 def test_a_sample_does_not_see_its_companions_and_every_pass_is_counted(name):
     counting = Counting(MIXTURE.denoiser(PATHS["linear"]).net)
     model = dataclasses.replace(MIXTURE.denoiser(PATHS["linear"]), net=counting)
@@ -252,6 +285,33 @@ def test_a_range_alone_leaves_a_methods_own_scale():
     assert torch.equal(churn, sample(model, "heun", nfe=9).x)
 
 
+def test_steps_of_their_own_choice_follow_the_tolerance_on_the_same_path():
+    model, ends = MODES.denoiser(paths.Flow(0.02, 60.0)), f64([60.0, 0.02])
+    common = {"seeds": range(64), "dtype": torch.float64}
+    exact = sample(model, "sde_srk", grid=np.geomspace(60, 0.02, 3001), **common).x
+    found = [sample(model, "sde_adaptive", grid=ends, tol=tol, **common) for tol in (0.1, 0.01, 0.001)]
+    errors = [float((run.x - exact).abs().median()) for run in found]
+    assert errors[0] < 0.01
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+    for run in found:
+        assert run.converged.all()
+        assert run.sigmas[0, 0] == 60
+        assert run.sigmas[0, -1] == 0.02
+        assert (run.sigmas.diff(dim=1) < 0).all()
+        # five evaluations a trial, and one fewer where a trial begins with what the last one knew
+        assert 4 * (run.steps + run.rejected)[0] <= run.nfe[0] <= 5 * (run.steps + run.rejected)[0]
+
+
+def test_steps_of_their_own_choice_stay_within_their_budget():
+    model = MODES.denoiser(paths.Flow(0.02, 60.0))
+    short = sample(model, "sde_adaptive", tol=0.001, max_nfe=50, seeds=range(4))
+    assert not short.converged.any()
+    assert short.nfe.max() <= 50
+    found = sample(model, "sde_adaptive", nfe=60, seeds=range(4))
+    assert found.nfe.double().mean() <= 60
+    assert torch.equal(sample(model, "sde_adaptive", tol=found.tol, seeds=range(4)).x, found.x)
+
+
 # --- the command line
 
 
@@ -263,6 +323,13 @@ def test_the_command_draws_what_the_library_does_and_its_manifest_again(run, fai
     assert torch.equal(found, own)
     assert run("sample", "--manifest", tmp_path / "a" / "manifest.json", "--out", tmp_path / "b").code == 0
     assert torch.equal(load_file(tmp_path / "b" / "samples.safetensors")["x"], found)
+    large = ["sample", model, "-n", 2, "--nfe", 4, "--eta", "ddpm_large", "--out", tmp_path / "large"]
+    assert run(*large).code == 0
+    again = ["sample", "--manifest", tmp_path / "large" / "manifest.json", "--out", tmp_path / "again"]
+    assert run(*again).code == 0
+    first, second = (load_file(tmp_path / name / "samples.safetensors")["x"] for name in ("large", "again"))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, sample(load(model), nfe=4, seeds=range(2), eta=1).x)
     out = ["--out", tmp_path / "c"]
     assert "eta='much' is no number" in fails("sample", model, "--eta", "much", *out)
     assert "the eta range '3' is not LOW:HIGH" in fails("sample", model, "--eta", 1, "--eta-range", 3, *out)

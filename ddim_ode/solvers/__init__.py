@@ -27,7 +27,7 @@ from ddim_ode.solvers.exponential import EULER, HEUN, MIDPOINT, THIRDS, Adams, S
 from ddim_ode.solvers.reversible import BDIA, BELM, EDICT, LATTICE, FixedPoint, Leapfrog, ReversibleHeun
 from ddim_ode.solvers.runge_kutta import RungeKutta
 from ddim_ode.solvers.stochastic import Churn, SDEDPMpp2M
-from ddim_ode.solvers.torch_sde import TorchSDE
+from ddim_ode.solvers.torch_sde import AdaptiveSDE, TorchSDE
 from ddim_ode.solvers.weights import bh1, equal_steps, half, half_quadratic
 
 __all__ = [
@@ -173,7 +173,7 @@ ADAPTIVE: Mapping[str, tuple[Adaptive, int, int, str]] = {
 }
 
 # (solver, path, default grid, strong order as a whole number, evaluations a step, summary): noise of scale eta = 1.
-STOCHASTIC: Mapping[str, tuple[Solver, paths.Path, str, int, int, str]] = {
+STOCHASTIC: Mapping[str, tuple[Solver | Adaptive, paths.Path, str, int, int, str]] = {
     "sde_euler": (TorchSDE("euler"), angle, "log_snr", 1, 1, "Euler-Maruyama in log sigma (torchsde: Li et al. 2020)"),
     "sde_milstein": (
         TorchSDE("milstein"),
@@ -186,6 +186,14 @@ STOCHASTIC: Mapping[str, tuple[Solver, paths.Path, str, int, int, str]] = {
     "sde_heun": (TorchSDE("heun", ito=False), angle, "log_snr", 1, 2, "Heun in log sigma (torchsde)"),
     "sde_midpoint": (TorchSDE("midpoint", ito=False), angle, "log_snr", 1, 2, "midpoint rule in log sigma (torchsde)"),
     "sde_srk": (TorchSDE("srk"), angle, "log_snr", 1, 2, "Roessler's SRA1 in log sigma, strong order 1.5 (torchsde)"),
+    "sde_adaptive": (
+        AdaptiveSDE("srk"),
+        angle,
+        "",
+        1,
+        5,
+        "SRA1 in steps of its own choice, each against two halves; tol is that of a step (torchsde)",
+    ),
     "sde_dpmpp_2m": (SDEDPMpp2M(), data, "log_snr", 1, 1, "SDE-DPM-Solver++(2M) (Lu et al. 2022b)"),
     "edm_churn": (
         Churn(RungeKutta("heun2")),

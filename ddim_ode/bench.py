@@ -1,0 +1,199 @@
+"""One model, one set of seeds: measuring cells on them, each once."""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddim_ode import __version__
+from ddim_ode.archive import Archive, Kept, digest_of
+from ddim_ode.cells import Cell, StudyError
+from ddim_ode.data import to_uint8
+from ddim_ode.denoiser import Model, NonFiniteError
+from ddim_ode.errors import DDIMError
+from ddim_ode.inversion import reconstruct
+from ddim_ode.latents import fingerprint
+from ddim_ode.meter import Meter, forget_peak, peak_memory
+from ddim_ode.metrics import RealImages, consistency, default_features, feature_space, psnr, ssim
+from ddim_ode.metrics.spaces import Features
+from ddim_ode.reference import Reference, rms_each, solve_reference
+from ddim_ode.rows import CLEAR, Row, errors_of
+from ddim_ode.runs import spread
+from ddim_ode.sampling import sample
+from ddim_ode.solvers import DivergedError, Method
+
+SHOWN = 8  # samples whose pictures are kept
+
+#: called with what is at work and the evaluations a sample that it has spent so far
+Tell = Callable[[str, float], None]
+
+
+class Setting(NamedTuple):
+    """What all cells of a study share."""
+
+    seeds: tuple[int, ...]
+    labels: Tensor | None  # (B,)
+    guidance: float
+    dtype: torch.dtype
+    batch_size: int | None
+    reference_tol: float
+
+
+class Bench:
+    """Measures cells of a model; `meter` tells what went through its network."""
+
+    def __init__(
+        self,
+        model: Model,
+        methods: Mapping[str, Method],
+        setting: Setting,
+        real: Tensor | None = None,
+        features: Features | None = None,
+    ):
+        self.methods, self.setting, self.meter = methods, setting, Meter()
+        self.model = self.meter.watch(model)
+        self.pictures = len(model.shape) == 3 and model.shape[0] in (1, 3)
+        if real is not None and not self.pictures:
+            raise StudyError(f"real images say nothing of samples of shape {model.shape}; leave real out")
+        self.space = feature_space(features or default_features(model.shape), model.shape) if self.pictures else None
+        self.real = None if real is None or self.space is None else RealImages(real, self.space)
+        self.identity = {
+            "model": fingerprint(model),
+            "seeds": list(setting.seeds),
+            "labels": None if setting.labels is None else setting.labels.tolist(),
+            "guidance": setting.guidance,
+            "dtype": str(setting.dtype).removeprefix("torch."),
+            "reference_tol": setting.reference_tol,
+            "features": self.space and self.space.name,
+            "real": None if real is None else _digest(real),
+            "version": __version__,
+        }
+
+    def reference(self, archive: Archive, tell: Tell) -> Reference:
+        """Solved once a study."""
+        digest = digest_of({**self.identity, "reference": True})
+        if not (kept := archive.get(digest)):
+            s = self.setting
+            found = solve_reference(
+                *(self.model, s.seeds, s.labels, s.guidance, s.reference_tol, s.batch_size),
+                lambda run, now: tell(f"reference, resolution {run}", now.share),
+            )
+            facts = {name: value for name, value in found._asdict().items() if name != "x"}
+            kept = Kept({"x": found.x.cpu()}, facts)
+            archive.put(digest, kept)
+        return Reference(kept.tensors["x"], **kept.facts)
+
+    def row(self, cell: Cell, archive: Archive, reference: Reference, tell: Tell) -> tuple[Row, Kept | None]:
+        """The row of a cell and its numbers, measured unless the archive has them."""
+        common: dict[str, Any] = {"key": cell.key, "kind": self.kind(cell), **asdict(cell)}
+        solver = re.sub(r" at 0x\w+", "", repr(self.methods[cell.method]))  # of functions, whose address is chance
+        digest = digest_of({**self.identity, "cell": asdict(cell), "method": solver, "batch": self.setting.batch_size})
+        kept = archive.get(digest)
+        try:
+            if not kept:
+                kept = self.measure(cell, reference, tell)
+                archive.put(digest, kept)
+        except (NonFiniteError, DivergedError) as error:
+            return Row(**common, status="failed", reason=_line(error)), None
+        except DDIMError as error:
+            return Row(**common, status="skipped", reason=_line(error)), None
+        except Exception as error:  # out of memory, a network that cannot: the study goes on
+            return Row(**common, status="failed", reason=f"{type(error).__name__}: {_line(error)}"), None
+        errors = errors_of(kept.tensors["error"]) if "error" in kept.tensors else None
+        resolved = None if errors is None else errors.median > CLEAR * reference.median
+        return Row(**common, status="done", error=errors, resolved=resolved, **kept.facts), kept
+
+    def kind(self, cell: Cell) -> str:
+        """What is out of the ordinary about it."""
+        method = self.methods[cell.method]
+        noisy = bool(cell.eta) or not method.deterministic
+        words = {
+            "adaptive": method.adaptive,
+            "coupled": not method.per_sample,
+            "stochastic": noisy,
+            "invertible": method.invertible and not noisy,
+        }
+        return ", ".join(word for word, holds in words.items() if holds)
+
+    def measure(self, cell: Cell, reference: Reference, tell: Tell) -> Kept:
+        """Sample, and compare with the reference. Raises as `sample`."""
+        s, device = self.setting, self.model.device
+        forget_peak(device)
+        begin = time.perf_counter()
+        found = sample(
+            self.model,
+            self.methods[cell.method],
+            seeds=s.seeds,
+            labels=s.labels,
+            guidance=s.guidance,
+            dtype=s.dtype,
+            batch_size=s.batch_size,
+            callback=lambda now: tell(cell.key, now.share),
+            **cell.options(),
+        )
+        seconds = time.perf_counter() - begin
+        memory = peak_memory(device)
+        x = found.x.cpu().double()
+        facts: dict[str, Any] = {
+            "measured_nfe": spread(found.nfe).model_dump(),
+            "steps": float(found.steps.double().mean()),
+            "found_tol": found.tol if cell.tol is None else None,
+            "not_converged": int((~found.converged).sum()),
+            "timing": {
+                "seconds": seconds,
+                "images_per_second": len(x) / seconds,
+                "peak_memory_mb": memory,
+            },
+        }
+        tensors: dict[str, Tensor] = {"nfe": found.nfe}
+        noisy = "stochastic" in self.kind(cell)
+        if not noisy:
+            tensors["error"] = rms_each(x - reference.x)
+        if self.space:
+            tensors["shown"] = shown(x)
+            facts["consistency"] = float(consistency(x, reference.x, self.space).mean())
+            if not noisy:
+                facts |= {"psnr": float(psnr(x, reference.x).mean()), "ssim": float(ssim(x, reference.x).mean())}
+            facts["distribution"] = asdict(self.real.distribution(x)) if self.real else None
+        if "invertible" in self.kind(cell):
+            facts["reconstruction"] = self.trip(cell, reference)
+        return Kept(tensors, facts)
+
+    def trip(self, cell: Cell, reference: Reference) -> dict[str, float]:
+        """The reference's first images to latents and back."""
+        s = self.setting
+        few = slice(0, SHOWN)
+        found = reconstruct(
+            self.model,
+            reference.x[few].clamp(-1, 1).to(s.dtype),
+            self.methods[cell.method],
+            nfe=cell.nfe,
+            labels=None if s.labels is None else s.labels[few],
+            guidance=s.guidance,
+            grid=cell.grid,
+            dtype=s.dtype,
+        )
+        return {
+            "rms": float(found.rms.square().mean().sqrt()),
+            "bit_exact": float(found.bit_exact.double().mean()),
+            "nfe_up": float(found.latent.nfe.double().mean()),
+            "nfe_down": float(found.solution.nfe.double().mean()),
+        }
+
+
+def shown(x: Tensor) -> Tensor:
+    """The bytes of the first samples."""
+    return to_uint8(x[:SHOWN].cpu())
+
+
+def _digest(images: Tensor) -> str:
+    return hashlib.sha256(images.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

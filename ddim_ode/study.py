@@ -1,0 +1,195 @@
+"""Comparing solvers at equal measured NFE: every cell from the same noise, against one trusted reference."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ddim_ode.archive import opened
+from ddim_ode.bench import Bench, Setting, shown
+from ddim_ode.cells import EtaValue, StudyError, cells_of, named
+from ddim_ode.denoiser import Denoiser, Model
+from ddim_ode.display import finite
+from ddim_ode.guidance import Guided
+from ddim_ode.metrics.spaces import Features
+from ddim_ode.planning import check_labels, check_seeds
+from ddim_ode.reference import METHOD
+from ddim_ode.rows import Row, best
+from ddim_ode.runs import circumstances
+from ddim_ode.solvers import Method
+
+COMPARED = ("ddim", "heun_angle", "dpmpp_2m", "unipc_2", "deis_tab3", "adams2", "adams3", "adams4", "rk4", "adaptive")
+BUDGETS = (5, 10, 20, 50)
+FORMAT = 1
+
+
+class StudyProgress(NamedTuple):
+    """What a callback is told: which cell is at work, how many of all are done, and how far this one is, 0 to 1."""
+
+    what: str
+    done: int
+    total: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """A comparison.
+
+    results: what results.json holds, rows included. pictures: key of a row, or "reference" -> (up to 8, C, H, W) bytes
+    of the first samples, where samples are pictures.
+    """
+
+    rows: tuple[Row, ...]
+    results: Mapping[str, Any]
+    pictures: Mapping[str, Tensor]
+
+    @property
+    def best(self) -> list[dict[str, Any]]:
+        """At each budget the key of the row of the smallest median error, and those of the rows that tie with it."""
+        return self.results["best"]
+
+    def row(self, key: str) -> Row:
+        return next(row for row in self.rows if row.key == key)
+
+    def to_pandas(self) -> Any:
+        """A pandas data frame, one row a cell, nested values as columns such as "error.median".
+
+        Raises StudyError where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise StudyError("to_pandas needs pandas; pip install pandas") from None
+        return pandas.json_normalize([row.to_dict() for row in self.rows])
+
+
+def compare(
+    model: Model,
+    methods: Sequence[str] | Mapping[str, str | Method] = COMPARED,
+    nfe: Sequence[int] = BUDGETS,
+    seeds: Iterable[int] = range(64),
+    labels: Tensor | Sequence[int] | int | None = None,
+    guidance: float = 1.0,
+    grids: Sequence[str] = ("auto",),
+    etas: Sequence[EtaValue] = (),
+    tols: Sequence[float] = (),
+    dtype: torch.dtype = torch.float32,
+    batch_size: int | None = None,
+    reference_tol: float = 1e-3,
+    real: Tensor | None = None,
+    features: Features | None = None,
+    out: str | os.PathLike[str] | None = None,
+    callback: Callable[[StudyProgress], None] | None = None,
+) -> Study:
+    """Run every method at every budget from the same noise, and measure it against the flow's own solution.
+
+    Args:
+        methods: names in `METHODS`, or a mapping of names to names or `Method`s.
+        nfe: budgets, the most evaluations a sample may cost (adaptive methods: on average).
+        seeds, labels, guidance, dtype, batch_size: as in `sample`.
+        grids: names in `GRIDS`, "auto" for each method's own, "all" for every one.
+        etas: scales of noise, each tried with each method; none for the methods as they are.
+        tols: tolerances of adaptive methods, instead of the budgets.
+        reference_tol: to which two resolutions of the reference must agree, RMS over a sample in data units.
+        real: (M, C, H, W) real images, bytes or floats in [-1, 1], to measure the distribution of samples against.
+        features: where consistency and distributions are measured (default: `metrics.default_features`).
+        out: a folder to keep what is measured, cell by cell: a study that was cut short goes on, and cells that an
+            earlier study of the same model, seeds, labels and reference has measured are not measured again.
+        callback: called with a `StudyProgress` after every step.
+
+    Returns:
+        A `Study`. A cell that cannot be done, or fails, is a row that says why.
+
+    Raises:
+        StudyError, MethodError, SampleError, MetricError: a study that cannot be.
+        OutputError: `out` cannot be written, or is not the folder of a study.
+    """
+    begin = time.perf_counter()
+    chosen = named(methods)
+    cells = cells_of(chosen, nfe, tols, grids, etas)
+    numbers = check_seeds(seeds)
+    setting = Setting(numbers, check_labels(model, labels, len(numbers)), guidance, dtype, batch_size, reference_tol)
+    bench = Bench(model, chosen, setting, real, features)
+    with opened(None if out is None else Path(out), bench.identity) as archive:
+        reference = bench.reference(archive, _teller(callback, 0, len(cells)))
+        found = [bench.row(cell, archive, reference, _teller(callback, n, len(cells))) for n, cell in enumerate(cells)]
+    rows, kept = tuple(row for row, _ in found), {row.key: each for row, each in found if each}
+    errors = {key: each.tensors["error"] for key, each in kept.items() if "error" in each.tensors}
+    pictures = {key: each.tensors["shown"] for key, each in kept.items() if "shown" in each.tensors}
+    told = reference._asdict() | {"method": METHOD, "error": {"median": reference.median, "rms": reference.rms}}
+    results = {
+        "format": FORMAT,
+        "model": facts_of(model),
+        "settings": {
+            "methods": list(chosen),
+            "nfe": sorted({c.nfe for c in cells if c.nfe}),
+            "tols": list(tols),
+            "grids": list(grids),
+            "etas": list(etas),
+            "batch_size": batch_size,
+            **{name: bench.identity[name] for name in ("seeds", "labels", "guidance", "dtype", "features")},
+            "real": None if real is None else {"what": "images", "count": len(real)},
+        },
+        "versions": circumstances()["versions"],
+        "command": None,
+        "reference": {name: told[name] for name in ("method", "tol", "nfe_mean", "wanted", "agreed", "error")}
+        | {"dtype": "float64"},
+        "rows": [row.to_dict() for row in rows],
+        "best": best(rows, errors, nfe),
+        "timing": {
+            **_spent(bench, time.perf_counter() - begin),
+            "date": date.today().isoformat(),
+            "machine": _machine(model.device),
+            "threads": torch.get_num_threads(),
+        },
+    }
+    return Study(rows, finite(results), {**pictures, "reference": shown(reference.x)} if pictures else {})
+
+
+def facts_of(model: Model) -> dict[str, Any]:
+    """What a study says of its model; None for what a model does not tell."""
+    inner = model.model if isinstance(model, Guided) else model
+    net = inner.net if isinstance(inner, Denoiser) else None
+    file = inner.info.get("file") if isinstance(inner, Denoiser) else None
+    steps = model.path.num_timesteps
+    return {
+        "name": Path(file).parent.name if file else "model",
+        "shape": list(model.shape),
+        "classes": model.num_classes,
+        "predicts": inner.predicts if isinstance(inner, Denoiser) else None,
+        "schedule": f"{steps} timesteps" if steps else type(model.path).__name__.lower(),
+        "sigma_min": model.sigma_min,
+        "sigma_max": model.sigma_max,
+        "parameters": sum(p.numel() for p in net.parameters()) if isinstance(net, nn.Module) else None,
+    }
+
+
+def _teller(callback: Callable[[StudyProgress], None] | None, done: int, total: int) -> Callable[[str, float], None]:
+    if callback is None:
+        return lambda what, share: None
+    return lambda what, share: callback(StudyProgress(what, done, total, share))
+
+
+def _spent(bench: Bench, seconds: float) -> dict[str, float | None]:
+    """Of this run; what an earlier one has measured cost nothing."""
+    network = bench.meter.seconds
+    return {
+        "seconds": seconds,
+        "network_seconds": network,
+        "ratio": seconds / network if network else None,
+        "evaluations": bench.meter.evaluations,
+    }
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} cores, {platform.machine()}"
