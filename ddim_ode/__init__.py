@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddim_ode import data, grids, metrics, paths
+    from ddim_ode.advice import recommend
     from ddim_ode.analytic import GaussianMixture
     from ddim_ode.checkpoints import load
     from ddim_ode.denoiser import Denoiser, Prediction
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ddim_ode.likelihood import Likelihood, log_likelihood
     from ddim_ode.sampling import sample
     from ddim_ode.solvers import METHODS, Method, Solution, adams
+    from ddim_ode.study import Study, compare
 
 __version__ = version("ddim_ode")
 
@@ -37,8 +39,10 @@ __all__ = [
     "Prediction",
     "Reconstruction",
     "Solution",
+    "Study",
     "adams",
     "between",
+    "compare",
     "data",
     "decode",
     "encode",
@@ -48,6 +52,7 @@ __all__ = [
     "log_likelihood",
     "metrics",
     "paths",
+    "recommend",
     "reconstruct",
     "sample",
     "slerp",
@@ -66,13 +71,16 @@ _HOME = {
     "Prediction": "denoiser",
     "Reconstruction": "inversion",
     "Solution": "solvers",
+    "Study": "study",
     "adams": "solvers",
     "between": "interpolation",
+    "compare": "study",
     "decode": "inversion",
     "encode": "inversion",
     "interpolate": "interpolation",
     "load": "checkpoints",
     "log_likelihood": "likelihood",
+    "recommend": "advice",
     "reconstruct": "inversion",
     "sample": "sampling",
     "slerp": "interpolation",

@@ -1,5 +1,6 @@
 """Samples as picture files: floats (B, C, H, W) in [-1, 1], C = 1 or 3, clipped and rounded to bytes."""
 
+from io import BytesIO
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -32,6 +33,14 @@ def save_images(x: Tensor, folder: Path) -> list[Path]:
     for pixels, file in zip(to_uint8(_checked(x).cpu()), files, strict=True):
         _write(rearrange(pixels, "c h w -> h w c"), file)
     return files
+
+
+def png_of(pixels: Tensor) -> bytes:
+    """Images of bytes (B, C, H, W) side by side as a PNG."""
+    strip = rearrange(pixels, "b c h w -> h (b w) c").numpy()
+    written = BytesIO()
+    Image.fromarray(strip[..., 0] if strip.shape[-1] == 1 else strip).save(written, format="PNG")
+    return written.getvalue()
 
 
 def _checked(x: Tensor) -> Tensor:

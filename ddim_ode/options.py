@@ -1,6 +1,6 @@
 """What options say, from text: seeds, labels, grids, ranges of sigma, the device and the model there."""
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -13,6 +13,7 @@ from ddim_ode.latents import DTYPES
 from ddim_ode.planning import SampleError
 from ddim_ode.solvers.eta import EtaError
 
+Number = TypeVar("Number", int, float)
 DEFAULT_COUNT = 16
 MOST = 10_000_000
 
@@ -66,6 +67,16 @@ def parse_labels(text: str | None, count: int) -> list[int] | None:
         raise SampleError(f"label={text!r} names {len(parts)} classes; give {wanted}")
     labels = [int(part) for part in parts]
     return labels * count if len(labels) == 1 else labels
+
+
+def parse_numbers(name: str, text: str, kind: type[Number]) -> list[Number]:
+    """Numbers between commas. Raises SampleError."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return [kind(part) for part in parts]
+    except ValueError:
+        example = "5,10,20" if kind is int else "0.1,0.01"
+        raise SampleError(f"{name}={text!r} is not a list of numbers; write it as in {example}") from None
 
 
 def parse_grid(text: str | None) -> str | tuple[float, ...] | None:

@@ -18,7 +18,9 @@ from ddim_ode.cells import EtaValue, StudyError, cells_of, named
 from ddim_ode.denoiser import Denoiser, Model
 from ddim_ode.display import finite
 from ddim_ode.guidance import Guided
+from ddim_ode.images import png_of
 from ddim_ode.metrics.spaces import Features
+from ddim_ode.outputs import write_json
 from ddim_ode.planning import check_labels, check_seeds
 from ddim_ode.reference import METHOD
 from ddim_ode.rows import Row, best
@@ -59,6 +61,26 @@ class Study:
     def row(self, key: str) -> Row:
         return next(row for row in self.rows if row.key == key)
 
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write report.html, results.json, results.csv and pictures into a folder, each whole or not at all."""
+        from ddim_ode.report import write_csv, write_report  # jinja2 and matplotlib take a second to import
+        from ddim_ode.study_plots import save_sheet, save_work_precision
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        strips = {key: png_of(pictures) for key, pictures in self.pictures.items()}
+        write_report(folder / "report.html", self.results, strips)
+        write_json(folder / "results.json", self.results)
+        write_csv(folder / "results.csv", self.results)
+        files = ["report.html", "results.json", "results.csv"]
+        if any(row.error for row in self.rows):
+            save_work_precision(self.results, folder / "work_precision.png")
+            files.append("work_precision.png")
+        if strips:
+            save_sheet(self.results, strips, folder / "sheet.png")
+            files.append("sheet.png")
+        return [folder / name for name in files]
+
     def to_pandas(self) -> Any:
         """A pandas data frame, one row a cell, nested values as columns such as "error.median".
 
@@ -88,6 +110,7 @@ def compare(
     features: Features | None = None,
     out: str | os.PathLike[str] | None = None,
     callback: Callable[[StudyProgress], None] | None = None,
+    command: str | None = None,
 ) -> Study:
     """Run every method at every budget from the same noise, and measure it against the flow's own solution.
 
@@ -104,6 +127,7 @@ def compare(
         out: a folder to keep what is measured, cell by cell: a study that was cut short goes on, and cells that an
             earlier study of the same model, seeds, labels and reference has measured are not measured again.
         callback: called with a `StudyProgress` after every step.
+        command: how to make the same study again, for its report.
 
     Returns:
         A `Study`. A cell that cannot be done, or fails, is a row that says why.
@@ -139,7 +163,7 @@ def compare(
             "real": None if real is None else {"what": "images", "count": len(real)},
         },
         "versions": circumstances()["versions"],
-        "command": None,
+        "command": command,
         "reference": {name: told[name] for name in ("method", "tol", "nfe_mean", "wanted", "agreed", "error")}
         | {"dtype": "float64"},
         "rows": [row.to_dict() for row in rows],
