@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from ddim_ode import series
@@ -76,7 +76,7 @@ def render(results: Mapping[str, Any], strips: Mapping[str, bytes]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "seconds": seconds}
+    environment.filters |= {"number": number, "seconds": seconds, "breakable": breakable}
     return environment.get_template("report.html.j2").render(
         results,
         style=style,
@@ -178,6 +178,11 @@ def source(name: str) -> Markup:
 def digest(text: str) -> str:
     """What allows exactly this text in a Content-Security-Policy."""
     return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def breakable(text: str) -> Markup:
+    """A name that a narrow column may break after an underscore."""
+    return escape(text).replace("_", Markup("_<wbr>"))
 
 
 def shortly(values: Sequence[int]) -> str:

@@ -163,7 +163,9 @@ RESULTS = [
         "Distance from the reference image in features of a network; 0 is the same.",
         _plain("consistency"),
     ),
-    Column("Images/s", "Samples made in a second of wall time.", _plain("timing.images_per_second")),
+    Column(
+        "Images/s", "Samples made in a second of wall time on this study's machine.", _plain("timing.images_per_second")
+    ),
     Column("Seconds", "Wall time for all samples of the row.", _plain("timing.seconds")),
     Column("Memory, MB", "Largest memory in use while the row ran.", _plain("timing.peak_memory_mb")),
 ]

@@ -17,13 +17,18 @@ function showTooltip(point) {
   place(tip, point);
 }
 
-/* Beside the point, on the side with more room, and always inside the drawing. */
+/* Beside the point, on the side with more room; on a phone, where neither has enough, above or below it. */
 function place(tip, point) {
-  const box = tip.parentElement.getBoundingClientRect();
-  const left = point.x < box.width / 2 ? point.x + 14 : point.x - tip.offsetWidth - 14;
-  const top = point.y - tip.offsetHeight / 2;
-  tip.style.left = `${Math.max(0, Math.min(left, box.width - tip.offsetWidth))}px`;
-  tip.style.top = `${Math.max(0, Math.min(top, box.height - tip.offsetHeight))}px`;
+  const box = byId("drawing").getBoundingClientRect();
+  const [width, height] = [tip.offsetWidth, tip.offsetHeight];
+  const inside = (value, most) => Math.max(0, Math.min(value, most));
+  const away = (at, size, whole) => (at < whole / 2 ? at + 14 : at - size - 14);
+  let [left, top] = [away(point.x, width, box.width), inside(point.y - height / 2, box.height - height)];
+  if (left < 0 || left + width > box.width) {
+    [left, top] = [inside(point.x - width / 2, box.width - width), away(point.y, height, box.height)];
+  }
+  tip.style.left = `${left}px`;
+  tip.style.top = `${top}px`;
 }
 
 function hideTooltip() {
@@ -82,7 +87,8 @@ function legendEntry(line) {
   const y = 7;
   const stroke = svg("line", { x1: 1, x2: 31, y1: y, y2: y, "stroke-dasharray": line.dash.join(" ") });
   const mark = marker(line.marker, 16, y, { class: "point" });
-  const picture = svg("svg", { width: 32, height: 14, class: `line color-${line.color}`, "aria-hidden": "true" }, stroke, mark);
+  const box = { width: 32, height: 14, class: `line color-${line.color}`, "aria-hidden": "true" };
+  const picture = svg("svg", box, stroke, mark);
   const button = element("button", { type: "button" }, picture, line.name);
   button.dataset.line = line.name;
   button.addEventListener("click", () => setHidden(shown.hidden.has(line.name) ? [] : [line.name], [line.name]));

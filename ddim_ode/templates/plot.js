@@ -22,7 +22,7 @@ const QUALITIES = {
   frechet: { title: "Frechet distance", value: (row) => row.distribution?.frechet },
   sliced: { title: "Sliced Wasserstein distance", value: (row) => row.distribution?.sliced_wasserstein },
 };
-const MARGIN = { left: 58, right: 14, top: 10, bottom: 46 };
+const MARGIN = { left: 68, right: 14, top: 10, bottom: 46 };
 const NEAR = 28; /* pixels from the pointer in which a point answers */
 
 const shown = { cost: "nfe", quality: "median", hidden: new Set(), points: [], current: null };
@@ -55,7 +55,8 @@ function regular(count, turn, inner = 1) {
   });
 }
 const third = 1 / 3;
-const ARM = [[-third, -1], [third, -1], [third, -third], [1, -third], [1, third], [third, third]]; /* half of the plus */
+/* Half of the plus. */
+const ARM = [[-third, -1], [third, -1], [third, -third], [1, -third], [1, third], [third, third]];
 const CORNERS = {
   square: regular(4, Math.PI / 4),
   diamond: regular(4, 0),
@@ -183,7 +184,8 @@ function noteOf(above, floor, seen) {
   const { ceiling } = QUALITIES[shown.quality];
   const names = above.map((point) => `${titleOf(point.row)} (${number(point.quality)})`);
   const far = floor && !seen ? `The reference's own error, ${number(floor)}, lies far below this plot. ` : "";
-  return far + (names.length ? `Above an error of ${ceiling}, the whole range of a pixel: ${names.join(", ")}.` : "");
+  if (!names.length) return far;
+  return `${far}Not drawn, above an error of ${ceiling} (the whole range of a pixel): ${names.join("; ")}.`;
 }
 
 function drawPlot() {
