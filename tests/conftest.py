@@ -2,23 +2,32 @@
 passes its own seed.
 """
 
+import json
 import os
+import shutil
+import time
 
 # Idle OpenMP threads that spin slow torch several-fold as soon as another process is busy.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+import study_example
 import torch
 from helpers import KINDS, Command, Ran, folder_of, make_model, settings
 from PIL import Image
 
 from ddim_ode.cli import main
+from ddim_ode.report import write_report
 from ddim_ode.train import Run, train
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webdriver import WebDriver
 
 # The same examples on every run, and no time limit an example could miss by chance.
 hypothesis.settings.register_profile("ddim_ode", deadline=None, derandomize=True)
@@ -105,3 +114,57 @@ def fails(run: Command) -> Callable[..., str]:
         return err
 
     return fails
+
+
+# --- a browser
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["WebDriver"]:
+    """A headless Chromium that has no network."""
+    chromium, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    if chromium is None or driver is None:
+        pytest.skip("needs a browser: apt-get install chromium chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    started.execute_cdp_cmd("Network.enable", {})
+    started.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+    yield started
+    started.quit()
+
+
+@pytest.fixture(scope="session")
+def study_page(tmp_path_factory) -> Path:
+    """The page of the invented study."""
+    results = study_example.results()
+    file = tmp_path_factory.mktemp("study") / "report.html"
+    write_report(file, results, study_example.strips(results["rows"]))
+    return file
+
+
+@pytest.fixture(params=[1280, 390], ids=lambda width: f"{width}px")
+def page(request, browser, study_page) -> Iterator["WebDriver"]:
+    """The page at a width, new; afterwards, no error and no request but for the file itself and its own data."""
+    size = {"width": request.param, "height": 844, "deviceScaleFactor": 1, "mobile": request.param < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)  # of other pages; reading empties it
+    browser.get(study_page.as_uri())
+    deadline = time.monotonic() + 20
+    while not browser.execute_script("return document.getElementById('sheet-seed').length"):  # pictures are decoded
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield browser
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requested = [
+        event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert study_page.as_uri() in requested  # the log is not empty because it is off
+    assert [url for url in requested if url != study_page.as_uri() and not url.startswith("data:")] == []
