@@ -24,7 +24,8 @@ from ddim_ode.files import replacing
 from ddim_ode.report_tables import distribution_table, number, reconstruction_table, results_table
 
 LIMIT = 5_000_000  # bytes of the page
-PICTURES = 4_000_000  # bytes of them that samples may take
+TEXT, ROW = 150_000, 3_500  # at most: bytes of the page's text, and of what each row adds to it but its picture
+LEAST = 500_000  # bytes that pictures get in any case
 SCRIPTS = ("report.js", "plot.js", "interact.js", "table.js", "sheet.js")
 PLOTTED = ("error.median", "error.rms", "distribution.frechet", "distribution.sliced_wasserstein")
 
@@ -42,7 +43,7 @@ CSV_COLUMNS = (
 
 
 def write_report(file: Path, results: Mapping[str, Any], strips: Mapping[str, bytes]) -> None:
-    """Write the page of a study, under 5 MB.
+    """Write the page of a study, under 5 MB up to a thousand rows.
 
     strips: a PNG for each row's key, and for "reference": the first samples side by side. Where they would make the
     page too large, fewer samples are shown, then smaller ones, and the page says so.
@@ -65,7 +66,9 @@ def render(results: Mapping[str, Any], strips: Mapping[str, bytes]) -> str:
     results = finite(results)
     rows = results["rows"]
     shape = results["model"]["shape"]
-    pictures, shown, scale = fitting(strips, shape)
+    room = max(LIMIT - TEXT - ROW * len(rows), LEAST)
+    done = {"reference", *(row["key"] for row in rows if row["status"] == "done")}
+    pictures, shown, scale = fitting({key: strips[key] for key in strips if key in done}, shape, room)
     titles, sheet = series.sheet([row for row in rows if row["key"] in pictures or row["status"] != "done"])
     style, script = source("report.css"), Markup("\n").join(map(source, SCRIPTS))
     style = palette() + style
@@ -99,7 +102,7 @@ def render(results: Mapping[str, Any], strips: Mapping[str, bytes]) -> str:
             "floor": results["reference"]["error"],
             "ceiling": series.CEILING,
             "seeds": results["settings"]["seeds"][:shown],
-            "tile": [shape[-1] * scale, shape[-2] * scale] if pictures else None,
+            "tile": [round(shape[-1] * scale), round(shape[-2] * scale)] if pictures else None,
             "strips": {key: f"data:image/png;base64,{b64encode(png).decode()}" for key, png in pictures.items()},
         },
     )
@@ -117,8 +120,8 @@ def winners(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def fitting(strips: Mapping[str, bytes], shape: Sequence[int]) -> tuple[dict[str, bytes], int, float]:
-    """The strips, cut to what a page can hold; how many samples each has, and the scale that they are at.
+def fitting(strips: Mapping[str, bytes], shape: Sequence[int], room: int) -> tuple[dict[str, bytes], int, float]:
+    """The strips, cut to what fits into so many bytes as base64; how many samples each has; the scale they are at.
 
     Half of the samples is given up before half of the size, because a smaller picture hides what the sheet is for.
     """
@@ -127,7 +130,7 @@ def fitting(strips: Mapping[str, bytes], shape: Sequence[int]) -> tuple[dict[str
     width, height = Image.open(io.BytesIO(strips["reference"])).size
     tile = round(height * shape[-1] / shape[-2])
     shown, scale, found = width // tile, height / shape[-2], dict(strips)
-    while sum(map(len, found.values())) * 4 / 3 > PICTURES:  # as base64
+    while sum(map(len, found.values())) * 4 / 3 > room:
         if shown > 2:
             shown //= 2
         else:

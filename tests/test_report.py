@@ -201,6 +201,19 @@ def test_sixty_rows_stay_below_five_megabytes(written, shape):
     assert data_of(html)["tile"] == [shape[2], shape[1]]
 
 
+def test_a_study_of_every_grid_stays_below_five_megabytes(written):
+    results = study_example.results()
+    results["model"]["shape"] = [3, 28, 28]
+    results["rows"] = [
+        row | {"key": f"{row['key']} {i}", "grid": f"grid {i}"} for i in range(8) for row in results["rows"]
+    ]
+    results["best"] = []
+    picture = noise((3, 28, 28), 0)
+    html = written(results, {"reference": picture} | {row["key"]: picture for row in results["rows"]})
+    assert LIMIT / 2 < len(html.encode()) < LIMIT
+    assert data_of(html)["seeds"] == [0, 1]
+
+
 def noise(shape: tuple[int, int, int], seed: int) -> bytes:
     """A strip of 8 samples that does not compress."""
     pixels = np.random.default_rng(seed).integers(0, 256, (shape[1], 8 * shape[2], shape[0]), np.uint8)
@@ -212,7 +225,7 @@ def noise(shape: tuple[int, int, int], seed: int) -> bytes:
 @pytest.mark.parametrize(("side", "count", "shown", "scale"), [(64, 20, 8, 1), (64, 60, 4, 1), (128, 40, 2, 0.5)])
 def test_pictures_that_are_too_large_are_cut_and_then_made_smaller(side, count, shown, scale):
     strips = {name: noise((3, side, side), i) for i, name in enumerate(["reference", *map(str, range(count - 1))])}
-    found, kept, at = fitting(strips, [3, side, side])
+    found, kept, at = fitting(strips, [3, side, side], 4_000_000)
     assert (kept, at) == (shown, scale)
     assert sum(map(len, found.values())) * 4 / 3 < 4e6
     first = np.asarray(Image.open(io.BytesIO(found["0"])), float)

@@ -89,6 +89,8 @@ def test_another_cost_and_another_quality(page):
     assert len(page.find_elements(By.CSS_SELECTOR, ".floor")) == 1
     Select(find(page, "#plot-y")).select_by_visible_text("Frechet distance")
     assert page.find_elements(By.CSS_SELECTOR, ".floor") == []
+    ActionChains(page).move_to_element(point(page, "heun|karras|nfe=20|eta=0")).perform()
+    assert "Frechet distance\n12.3\n" in find(page, "#tooltip").text
     assert find(page, "#drawing [data-line='ddim, eta 0.5']")  # no error, but a distribution
 
 

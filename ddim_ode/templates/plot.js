@@ -4,7 +4,7 @@ const COSTS = {
   nfe: { title: "Network evaluations an image (NFE)", value: (row) => row.measured_nfe.mean },
   time: { title: "Wall time an image, ms", value: (row) => 1000 / row.timing.images_per_second },
 };
-const QUALITIES = {
+const ERRORS = {
   median: {
     title: "Median error",
     value: (row) => row.error?.median,
@@ -19,6 +19,9 @@ const QUALITIES = {
     floor: study.floor.rms,
     ceiling: study.ceiling,
   },
+};
+const QUALITIES = {
+  ...ERRORS,
   frechet: { title: "Frechet distance", value: (row) => row.distribution?.frechet },
   sliced: { title: "Sliced Wasserstein distance", value: (row) => row.distribution?.sliced_wasserstein },
 };
@@ -140,7 +143,7 @@ function describe({ row, cost, quality }) {
     ["Median error", error && number(error.median)],
     ["95% interval", interval],
     ["RMS error", error && number(error.rms)],
-    [QUALITIES[shown.quality].title, error ? null : number(quality)],
+    [QUALITIES[shown.quality].title, shown.quality in ERRORS ? null : number(quality)],
     ["Wall time an image", timing && `${number(1000 / timing.images_per_second)} ms`],
     ["Note", row.resolved === false ? "not well above the reference's error" : null],
   ].filter(([, text]) => text);
