@@ -196,6 +196,7 @@ def sample(
             context.fail(f"--manifest says it all; leave out {', '.join(extra)}")
     from ddim_ode import options, runs
     from ddim_ode.checkpoints import bundled, load
+    from ddim_ode.checkpoints.hub import is_hub_id
     from ddim_ode.jobs import DEFAULT_BATCH
     from ddim_ode.solvers import get_method
 
@@ -206,7 +207,7 @@ def sample(
     else:
         get_method(method)
         settings = runs.Settings(
-            model=str(model) if model in bundled() else str(Path(str(model)).resolve()),
+            model=str(model) if model in bundled() or is_hub_id(str(model)) else str(Path(str(model)).resolve()),
             method=method,
             nfe=nfe,
             tol=tol,

@@ -92,7 +92,7 @@ def test_an_unknown_key_lists_the_valid_ones(key, kind):
         ({"model": 3}, "model: .*dictionary"),
         ({"model__network": [1, 2]}, "model.network: .*dictionary"),
         ({"model__predicts": "x0"}, "model.predicts: .*'noise', 'data', 'velocity', 'flow' or 'score'"),
-        ({"model__schedule__name": "sigmoid"}, "model.schedule.name: .*'linear' or 'cosine'"),
+        ({"model__schedule__name": "sigmoid"}, "model.schedule.name: .*'linear', 'scaled_linear', 'cosine' or 'betas'"),
         ({"model__schedule__timesteps": 1}, "model.schedule.timesteps: .*greater than or equal to 2"),
         ({"model__network__shape": [8, 8]}, r"model.network.shape.*"),
         ({"model__network__shape": [1, 0, 8]}, r"model.network.*shape.*"),
