@@ -235,7 +235,8 @@ def recall(file: Path) -> tuple[Denoiser, Manifest]:
         )
     if model.info.get("config") != wanted.model.config:
         raise CheckpointError(
-            f"the configuration of {settings.model} (config.yaml in a folder of ours) is not what {file} was made with; put that one back"
+            f"the configuration of {settings.model} (config.yaml in a folder of ours) is not what {file} was made with"
+            "; put that one back"
         )
     torch.set_num_threads(wanted.threads)
     return model, wanted

@@ -27,6 +27,7 @@ from ddim_ode.checkpoints.files import (
     shards,
 )
 from ddim_ode.checkpoints.hub import fetch, is_hub_id
+from ddim_ode.checkpoints.original import find, load_original
 from ddim_ode.config import ModelConfig, read_yaml
 from ddim_ode.data import ASSETS
 from ddim_ode.denoiser import Denoiser
@@ -51,13 +52,17 @@ def bundled() -> list[str]:
     return sorted(file.parent.name for file in ASSETS.glob("*/config.yaml"))
 
 
-def load(what: str | os.PathLike[str]) -> Denoiser:
+def load(what: str | os.PathLike[str], config: str | os.PathLike[str] | None = None, ema: bool = True) -> Denoiser:
     """A model by the name of a bundled one ("fashion") or by where it is, on the CPU in float32.
 
     That is one of
         - a folder of ours;
         - a folder of diffusers: of a pipeline around a `UNet2DModel`, or of such a model; or the id of one on the
-          hub ("google/ddpm-cifar10-32"), where `huggingface_hub` is installed.
+          hub ("google/ddpm-cifar10-32"), where `huggingface_hub` is installed;
+        - a checkpoint of the DDIM or DDPM code, `ckpt.pth` or `diffusion_*_model.ckpt`, or the folder of one. Its
+          network is described by `config`, a YAML file of that code; without it, by the one YAML file beside it.
+
+    ema: of a checkpoint that holds both, take the averaged weights and not the last ones.
 
     Raises:
         CheckpointError: no such model, or files that are damaged, do not belong together or mean a network that
@@ -66,11 +71,11 @@ def load(what: str | os.PathLike[str]) -> Denoiser:
     """
     where = ASSETS / what if str(what) in bundled() else Path(what)
     if where.is_file():
-        if is_pickle(where):
-            load_torch(where)  # a pickle that would run code is refused as such
-        raise CheckpointError(
-            f"{where} is a file; give the folder of a model, which holds config.yaml and model.safetensors"
-        )
+        if not is_pickle(where):
+            raise CheckpointError(
+                f"{where} is a file; give the folder of a model, which holds config.yaml and model.safetensors"
+            )
+        return load_original(where, config, ema)
     if not where.is_dir():
         if not is_hub_id(str(what)):
             raise CheckpointError(
@@ -79,12 +84,14 @@ def load(what: str | os.PathLike[str]) -> Denoiser:
         where = fetch(str(what))
     if is_diffusers(where):
         return load_diffusers(where)
+    if not (where / "config.yaml").exists() and (where / "model/config.yaml").exists():
+        raise CheckpointError(f"{where} is the folder of a training run; its model is {where / 'model'}")
+    if not (where / "model.safetensors").exists() and (found := find(where)):
+        return load_original(found, config, ema)
     return _load_ours(where)
 
 
 def _load_ours(folder: Path) -> Denoiser:
-    if not (folder / "config.yaml").exists() and (folder / "model/config.yaml").exists():
-        raise CheckpointError(f"{folder} is the folder of a training run; its model is {folder / 'model'}")
     config = read_yaml(ModelConfig, folder / "config.yaml")
     file = folder / "model.safetensors"
     weights = load_safetensors(file)

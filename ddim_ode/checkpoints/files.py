@@ -38,7 +38,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     for shard in shards(file):
         found = load_safetensors(shard) if shard.suffix == ".safetensors" else load_torch(shard)
         if not is_state(found):
-            raise CheckpointError(f"{shard} holds {_kind(found)}; a dict of tensors was expected")
+            raise CheckpointError(f"{shard} holds {kind_of(found)}; a dict of tensors was expected")
         weights |= found
     check_finite(weights, file)
     return weights
@@ -74,7 +74,8 @@ def check_finite(weights: Mapping[str, Tensor], file: Path) -> None:
             raise CheckpointError(f"{file}: the weights of {name} hold NaN or infinity; use another checkpoint")
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """In words: a list of 3."""
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple | dict) else "")
 
 
