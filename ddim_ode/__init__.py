@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ddim_ode.inversion import Reconstruction, decode, encode, reconstruct
     from ddim_ode.latents import Latent
     from ddim_ode.likelihood import Likelihood, log_likelihood
+    from ddim_ode.plausibility import Probe, probe
     from ddim_ode.sampling import sample
     from ddim_ode.solvers import METHODS, Method, Solution, adams
 
@@ -35,6 +36,7 @@ __all__ = [
     "Likelihood",
     "Method",
     "Prediction",
+    "Probe",
     "Reconstruction",
     "Solution",
     "adams",
@@ -47,6 +49,7 @@ __all__ = [
     "load",
     "log_likelihood",
     "paths",
+    "probe",
     "reconstruct",
     "sample",
     "slerp",
@@ -63,6 +66,7 @@ _HOME = {
     "Likelihood": "likelihood",
     "Method": "solvers",
     "Prediction": "denoiser",
+    "Probe": "plausibility",
     "Reconstruction": "inversion",
     "Solution": "solvers",
     "adams": "solvers",
@@ -72,6 +76,7 @@ _HOME = {
     "interpolate": "interpolation",
     "load": "checkpoints",
     "log_likelihood": "likelihood",
+    "probe": "plausibility",
     "reconstruct": "inversion",
     "sample": "sampling",
     "slerp": "interpolation",

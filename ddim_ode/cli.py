@@ -37,7 +37,7 @@ from ddim_ode.cli_options import (
     Precision,
     Tol,
 )
-from ddim_ode.display import explain, kind_of, print_json, print_table, progress, report, text
+from ddim_ode.display import explain, kind_of, plain_warnings, print_json, print_table, progress, report, text
 from ddim_ode.outputs import new_folder
 
 app = typer.Typer(
@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
     try:
         # Not app(): that prints usage errors as boxes of many lines.
-        with command.make_context("ddim-ode", list(sys.argv[1:] if arguments is None else arguments)) as context:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        with plain_warnings(), command.make_context("ddim-ode", given) as context:
             command.invoke(context)
         sys.stdout.flush()
         return 0

@@ -5,6 +5,7 @@ pickle is ever executed.
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,14 @@ from ddim_ode.checkpoints.hub import fetch, is_hub_id
 from ddim_ode.checkpoints.original import find, load_original
 from ddim_ode.config import ModelConfig, read_yaml
 from ddim_ode.data import ASSETS
-from ddim_ode.denoiser import Denoiser
+from ddim_ode.denoiser import Denoiser, NonFiniteError
 from ddim_ode.files import replacing
+from ddim_ode.plausibility import PredictionWarning, probe
 
 __all__ = [
     "CheckpointError",
     "CheckpointWarning",
+    "PredictionWarning",
     "build",
     "bundled",
     "describe",
@@ -52,7 +55,12 @@ def bundled() -> list[str]:
     return sorted(file.parent.name for file in ASSETS.glob("*/config.yaml"))
 
 
-def load(what: str | os.PathLike[str], config: str | os.PathLike[str] | None = None, ema: bool = True) -> Denoiser:
+def load(
+    what: str | os.PathLike[str],
+    config: str | os.PathLike[str] | None = None,
+    ema: bool = True,
+    check: bool = True,
+) -> Denoiser:
     """A model by the name of a bundled one ("fashion") or by where it is, on the CPU in float32.
 
     That is one of
@@ -63,12 +71,32 @@ def load(what: str | os.PathLike[str], config: str | os.PathLike[str] | None = N
           network is described by `config`, a YAML file of that code; without it, by the one YAML file beside it.
 
     ema: of a checkpoint that holds both, take the averaged weights and not the last ones.
+    check: `probe` a model that is not of ours, which costs about 8 passes of its network, and give a
+        `PredictionWarning` if it does not seem to predict what its files say.
 
     Raises:
         CheckpointError: no such model, or files that are damaged, do not belong together or mean a network that
             cannot be had here.
         ConfigError: `config.yaml` is not valid.
     """
+    model = _load(what, config, ema)
+    if check and model.info["kind"] != "ddim_ode":
+        _check(model)
+    return model
+
+
+def _check(model: Denoiser) -> None:
+    """Warn the caller of `load`, in one line."""
+    try:
+        found = probe(model)
+        doubt = f"it {found}" if found.likely else None
+    except NonFiniteError as error:
+        doubt = str(error)
+    if doubt:
+        warnings.warn(f"{model.info['file']}: {doubt}", PredictionWarning, stacklevel=3)
+
+
+def _load(what: str | os.PathLike[str], config: str | os.PathLike[str] | None, ema: bool) -> Denoiser:
     where = ASSETS / what if str(what) in bundled() else Path(what)
     if where.is_file():
         if not is_pickle(where):

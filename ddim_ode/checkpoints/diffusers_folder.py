@@ -177,7 +177,7 @@ def _schedule(folder: Path) -> tuple[ScheduleConfig, str, list[str]]:
         warnings.warn(
             f"{folder} has no scheduler_config.json: DDPM's linear schedule and prediction of noise are assumed",
             CheckpointWarning,
-            stacklevel=4,
+            stacklevel=5,  # the caller of `load`
         )
         return ScheduleConfig(), "noise", []
     values = read_json(file)
