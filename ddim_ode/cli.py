@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ddim_ode import __version__, cli_latents, cli_measures
+from ddim_ode import __version__, cli_convert, cli_latents, cli_measures
 from ddim_ode.cli_options import (
     MODEL,
     BatchSize,
@@ -257,6 +257,7 @@ app.command()(cli_latents.decode)
 app.command()(cli_measures.reconstruct)
 app.command()(cli_latents.interpolate)
 app.command()(cli_measures.likelihood)
+app.command()(cli_convert.convert)
 
 
 @app.command()

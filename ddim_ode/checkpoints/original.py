@@ -119,7 +119,8 @@ def config_beside(file: Path) -> Path:
         return found[0]
     beside = f"{len(found)} YAML files are beside it" if found else "none is beside it"
     raise CheckpointError(
-        f"{file} needs its configuration, a YAML file of the DDIM code, and {beside}; put one there, or load(file, config=...)"
+        f"{file} needs its configuration, a YAML file of the DDIM code, and {beside}"
+        "; put one there, or load(file, config=...)"
     )
 
 
