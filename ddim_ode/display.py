@@ -245,7 +245,9 @@ def kind_of(method: Mapping[str, Any]) -> str:
 
 
 def text(value: Any) -> str:
-    """A value for people: 1 x 28 x 28 for whole numbers, a to b for a range, thousands set apart."""
+    """A value for people: yes or no, 1 x 28 x 28 for whole numbers, a to b for a range, thousands set apart."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
         whole = all(isinstance(v, int) for v in value)
         return " x ".join(map(str, value)) if whole else " to ".join(f"{v:.6g}" for v in value)
