@@ -45,7 +45,10 @@ class UNetConfig(BaseModel):
     groups: int = Field(32, ge=1, description="groups of every GroupNorm")
     norm_eps: float = Field(1e-6, gt=0.0)
     mid_attention: bool = Field(True, description="self-attention in the middle")
-    head_channels: PositiveInt | None = Field(None, description="channels of an attention head; None = one head")
+    heads: PositiveInt = Field(1, description="of attention, at every level")
+    head_channels: PositiveInt | None = Field(
+        None, description="channels of a head, which then says how many there are"
+    )
     time_order: Literal["sin_cos", "cos_sin"] = "sin_cos"
     time_shift: float = Field(1.0, description="frequencies 10000^(-k / (half - time_shift))")
     downsample_padding: Literal["asymmetric", "symmetric"] = "asymmetric"
@@ -65,6 +68,8 @@ class UNetConfig(BaseModel):
             )
         if self.channels[0] % 2 or self.channels[0] <= 2 * self.time_shift:
             raise ValueError(f"channels={self.channels}: the first must be even, and at least 4, for sines and cosines")
+        if self.heads > 1 and self.head_channels:
+            raise ValueError(f"heads={self.heads} and head_channels={self.head_channels}: give one of the two")
         for c in self.channels:
             if c % self.groups:
                 raise ValueError(f"channels={self.channels}: {c} is not a multiple of groups={self.groups}")
@@ -74,6 +79,8 @@ class UNetConfig(BaseModel):
         for c in (self.channels[level] for level in sorted({*self.attention, *last})):
             if self.head_channels and c % self.head_channels:
                 raise ValueError(f"channels={self.channels}: {c} is not a multiple of head_channels")
+            if c % self.heads:
+                raise ValueError(f"channels={self.channels}: {c} is not a multiple of heads={self.heads}")
         return self
 
 
@@ -201,7 +208,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, config: UNetConfig):
         super().__init__()
-        self.heads = channels // (config.head_channels or channels)
+        self.heads = channels // config.head_channels if config.head_channels else config.heads
         self.norm = nn.GroupNorm(config.groups, channels, config.norm_eps)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zero_(nn.Conv2d(channels, channels, 1))

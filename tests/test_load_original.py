@@ -83,7 +83,7 @@ def test_the_configuration_may_lie_elsewhere(tmp_path):
     for what in (tmp_path / "run/ckpt.pth", tmp_path / "run"):
         assert same_output(ddim_ode.load(what, config=config), EMA)
         text = one_line(CheckpointError, ddim_ode.load, what)
-        assert "ckpt.pth needs its configuration, a YAML file of the DDIM code, and none is beside it" in text
+        assert "ckpt.pth needs its configuration, a YAML file of the code that made it, and none is beside it" in text
     (tmp_path / "run/a.yml").touch()
     (tmp_path / "run/b.yaml").touch()
     assert "2 YAML files are beside it" in one_line(CheckpointError, ddim_ode.load, tmp_path / "run")

@@ -1,6 +1,6 @@
 """Models on disk. Ours are folders with `config.yaml` (see `config.ModelConfig`) and `model.safetensors`.
 
-`load` also reads what others have written: see `diffusers_folder` and `original`. Weights are computed in float32. No
+`load` also reads what others have written: see `diffusers_folder` and `states`. Weights are computed in float32. No
 pickle is ever executed.
 """
 
@@ -28,7 +28,7 @@ from ddim_ode.checkpoints.files import (
     shards,
 )
 from ddim_ode.checkpoints.hub import fetch, is_hub_id
-from ddim_ode.checkpoints.original import find, load_original
+from ddim_ode.checkpoints.states import find, load_state
 from ddim_ode.config import ModelConfig, read_yaml
 from ddim_ode.data import ASSETS
 from ddim_ode.denoiser import Denoiser, NonFiniteError
@@ -67,8 +67,9 @@ def load(
         - a folder of ours;
         - a folder of diffusers: of a pipeline around a `UNet2DModel`, or of such a model; or the id of one on the
           hub ("google/ddpm-cifar10-32"), where `huggingface_hub` is installed;
-        - a checkpoint of the DDIM or DDPM code, `ckpt.pth` or `diffusion_*_model.ckpt`, or the folder of one. Its
-          network is described by `config`, a YAML file of that code; without it, by the one YAML file beside it.
+        - a checkpoint of the DDIM or DDPM code, `ckpt.pth` or `diffusion_*_model.ckpt`, or of guided-diffusion, or the
+          folder of one. Its network is described by `config`, a YAML file in the form of the DDIM code, or of the flags
+          of guided-diffusion; without it, by the one YAML file beside it.
 
     ema: of a checkpoint that holds both, take the averaged weights and not the last ones.
     check: `probe` a model that is not of ours, which costs about 8 passes of its network, and give a
@@ -103,7 +104,7 @@ def _load(what: str | os.PathLike[str], config: str | os.PathLike[str] | None, e
             raise CheckpointError(
                 f"{where} is a file; give the folder of a model, which holds config.yaml and model.safetensors"
             )
-        return load_original(where, config, ema)
+        return load_state(where, config, ema)
     if not where.is_dir():
         if not is_hub_id(str(what)):
             raise CheckpointError(
@@ -115,7 +116,7 @@ def _load(what: str | os.PathLike[str], config: str | os.PathLike[str] | None, e
     if not (where / "config.yaml").exists() and (where / "model/config.yaml").exists():
         raise CheckpointError(f"{where} is the folder of a training run; its model is {where / 'model'}")
     if not (where / "model.safetensors").exists() and (found := find(where)):
-        return load_original(found, config, ema)
+        return load_state(found, config, ema)
     return _load_ours(where)
 
 

@@ -155,8 +155,13 @@ def write_network(c: UNetConfig) -> dict[str, Any]:
     """`config.json` of the `UNet2DModel` that is our UNet.
 
     Raises:
-        CheckpointError: there is none, since `UNet2DModel` knows no patches.
+        CheckpointError: there is none, since `UNet2DModel` knows no patches and no fixed number of heads.
     """
+    if c.heads > 1:
+        raise CheckpointError(
+            f"heads={c.heads}: a UNet2DModel of diffusers has heads of as many channels each at every level"
+            "; this network can be used through ddim_ode only"
+        )
     if c.patch > 1:
         raise CheckpointError(
             f"patch={c.patch}: this network works on patches of pixels, which a UNet2DModel of diffusers cannot"

@@ -1,27 +1,18 @@
 """Checkpoints of the DDIM code (ermongroup/ddim) and of the DDPM models that pesser converted to PyTorch.
 
-Weights are a torch.save file: of the first, a list [model, optimizer, epoch, step, EMA of the weights]; of the second,
-the weights alone. What they mean is said by a YAML file with the sections `data`, `model` and `diffusion`.
+What the weights mean is said by a YAML file with the sections `data`, `model` and `diffusion`.
 """
 
-import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, Field, PositiveInt
-from torch import Tensor
 
-from ddim_ode.checkpoints.building import build, dtypes
-from ddim_ode.checkpoints.files import CheckpointError, check_finite, is_state, kind_of, load_torch, sha256
-from ddim_ode.checkpoints.fitting import Names, Scheme, fit
+from ddim_ode.checkpoints.fitting import Names, Scheme
 from ddim_ode.config import ConfigError, ModelConfig, parse
-from ddim_ode.denoiser import Denoiser
 from ddim_ode.unet import UNetConfig
 
-WEIGHTS = (".pth", ".ckpt", ".pt")
-CONFIGS = (".yml", ".yaml")
 SCHEDULES: Mapping[str, str] = {"linear": "linear", "quad": "scaled_linear"}
 
 PARTS = Scheme(
@@ -69,68 +60,13 @@ class OriginalConfig(BaseModel):
     diffusion: Diffusion
 
 
-def load_original(file: Path, config_file: str | os.PathLike[str] | None = None, ema: bool = True) -> Denoiser:
-    """The model of a checkpoint and its configuration, on the CPU in float32.
-
-    config_file: None is the one YAML file beside the checkpoint. ema: take the averaged weights, where there are any.
-
-    Raises:
-        CheckpointError: the checkpoint is damaged, a pickle that would run code, or not of such a network.
-        ConfigError: the configuration is not valid, or of a network or data that cannot be had here.
-    """
-    found = load_torch(file)
-    config = read_config(config_beside(file) if config_file is None else Path(config_file))
-    state, averaged = _pick(found, file, ema)
-    check_finite(state, file)
-    weights = fit(state, names(config.network), config.network, file)
-    info = {
-        "kind": "DDIM code",
-        "folder": str(file.parent),
-        "file": str(file),
-        "sha256": sha256(file),
-        "ema": averaged,
-        "dtype": dtypes(weights),
-        "schedule": config.schedule,
-        "ignored": [],
-    }
-    return build(config, weights, info)
-
-
-def find(folder: Path) -> Path | None:
-    """The checkpoint in a folder or None; of several it is `ckpt.pth`, which the DDIM code keeps up to date.
-
-    Raises:
-        CheckpointError: there are several others.
-    """
-    found = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS)
-    if not found:
-        return None
-    latest = [file for file in found if file.name == "ckpt.pth"] or found
-    if len(latest) > 1:
-        some = ", ".join(file.name for file in latest[:3])
-        raise CheckpointError(f"{folder} has {len(latest)} checkpoints ({some}, ...); give the file of one")
-    return latest[0]
-
-
-def config_beside(file: Path) -> Path:
-    """The one YAML file in the folder of a checkpoint. Raises CheckpointError when there is none, or several."""
-    found = sorted(other for other in file.parent.iterdir() if other.suffix in CONFIGS)
-    if len(found) == 1:
-        return found[0]
-    beside = f"{len(found)} YAML files are beside it" if found else "none is beside it"
-    raise CheckpointError(
-        f"{file} needs its configuration, a YAML file of the DDIM code, and {beside}"
-        "; put one there, or load(file, config=...)"
-    )
-
-
-def read_config(file: Path) -> ModelConfig:
+def read_config(values: Any, file: Path) -> ModelConfig:
     """What a YAML file of the DDIM code says, in our words.
 
     Raises:
         ConfigError: it is not valid, or of a network or data that cannot be had here.
     """
-    given = parse(OriginalConfig, _read_yaml(file), str(file))
+    given = parse(OriginalConfig, values, str(file))
     data, model, diffusion = given.data, given.model, given.diffusion
     limits = {
         "data.rescaled: false": (data.rescaled, "images must be in [-1, 1]"),
@@ -188,38 +124,3 @@ def names(c: UNetConfig) -> Names:
                 table |= PARTS.names(f"{part}.{n}.blocks.{k}", f"{part}.{level}.block.{k}", f"{part}.{level}.attn.{k}")
             table[f"{part}.{n}.resample.conv"] = f"{part}.{level}.{resample}.conv"
     return table
-
-
-def _pick(found: Any, file: Path, ema: bool) -> tuple[Mapping[str, Tensor], str]:
-    """The weights to use, and whether they are averages: "yes", "no" or "not stated"."""
-    if isinstance(found, list) and found and is_state(found[0]):
-        averages = found[4] if len(found) > 4 and is_state(found[4]) else None
-        state, averaged = (averages, "yes") if ema and averages is not None else (found[0], "no")
-    elif is_state(found):
-        state, averaged = found, "not stated"
-    else:
-        raise CheckpointError(
-            f"{file} holds {kind_of(found)}; a dict of tensors, or a list that begins with one, was expected"
-        )
-    prefix = "module." if all(name.startswith("module.") for name in state) else ""  # of DataParallel
-    return {name.removeprefix(prefix): value for name, value in state.items()}, averaged
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads the argparse.Namespace as which the DDIM code writes its own configuration as a plain mapping."""
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:python/object:argparse.Namespace", _mapping)
-
-
-def _read_yaml(file: Path) -> Any:
-    try:
-        return _Loader(file.read_text()).get_single_data()
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}; give an existing YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
