@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ddim_ode.checkpoints.diffusers_config import read_network
+from ddim_ode.checkpoints.diffusers_config import read_network, read_unet
 from ddim_ode.checkpoints.diffusers_folder import names
 from ddim_ode.checkpoints.fitting import fit
 from ddim_ode.unet import UNet
@@ -48,13 +48,13 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 
 def networks(device: str) -> tuple[UNet2DModel, UNet]:
     """The same random weights twice; none is zero."""
-    generator = torch.Generator().manual_seed(0)
+    generator, file = torch.Generator().manual_seed(0), Path("in memory")
     theirs = UNet2DModel(**LAYOUT).eval().requires_grad_(False)
     for p in theirs.parameters():
         p.copy_(torch.randn(p.shape, generator=generator) * (0.5 / math.sqrt(max(p[0].numel(), 1))))
-    config = read_network(dict(theirs.config), Path("config.json"))
+    config = read_network(read_unet(dict(theirs.config), file), file)
     ours = UNet(config).eval().requires_grad_(False)
-    ours.load_state_dict(fit(theirs.state_dict(), names(config), config, Path("weights")))
+    ours.load_state_dict(fit(theirs.state_dict(), names(config), config, file))
     return theirs.to(device), ours.to(device)
 
 

@@ -57,6 +57,8 @@ def test_what_our_unet_is_not_is_wrapped(tmp_path, key, monkeypatch):
     labels = [torch.tensor([1, 3])] if model.num_classes else []
     t = torch.tensor([7, 900])
     assert torch.equal(model.net(x, t, *labels), unet(x, t, *labels).sample)
+    assert model.quantize == (key == "time_embedding_type")
+    assert ddim_ode.sample(model, nfe=3, seeds=[0], labels=[1] if labels else None).x.isfinite().all()
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(CheckpointError, match=rf"config.json: our UNet .*{key}.*pip install diffusers") as caught:
         ddim_ode.load(tmp_path)

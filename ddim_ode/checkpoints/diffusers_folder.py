@@ -19,7 +19,7 @@ from ddim_ode.checkpoints.diffusers_config import (
     UnsupportedError,
     read_network,
     read_schedule,
-    read_shape,
+    read_unet,
     write_network,
     write_schedule,
 )
@@ -75,12 +75,11 @@ def load_diffusers(folder: Path) -> Denoiser:
             f"{config_file} is of a {values['_class_name']}; only a UNet2DModel is loaded by itself"
             ", so load the pipeline with diffusers and use ddim_ode.from_pipeline"
         )
+    unet = read_unet(values, config_file)
     schedule, predicts, ignored = _schedule(folder)
     weights_file = _weights_file(where)
     weights = {_modern(name): value for name, value in read_weights(weights_file).items()}
-    shape = read_shape(values, config_file)
-    learned_variance = values.get("out_channels", 3) == 2 * shape[0]
-    if learned_variance:
+    if unet.learned_variance:
         ignored.append("learned variance")
     info = {
         "kind": "diffusers",
@@ -93,14 +92,14 @@ def load_diffusers(folder: Path) -> Denoiser:
         "ignored": ignored,
     }
     try:
-        network = read_network(values, config_file)
+        network = read_network(unet, config_file)
     except UnsupportedError as reason:
-        net = _wrapped(values, weights, reason)
-        classes = values.get("num_class_embeds") or 0
-        return Denoiser(net, schedule.path(), predicts, shape, classes, info=info, null_class=False)
+        net, classes = _wrapped(values, weights, reason), unet.num_class_embeds or 0
+        path, whole = schedule.path(), unet.time_embedding_type == "learned"  # for each timestep
+        return Denoiser(net, path, predicts, unet.shape, classes, quantize=whole, info=info, null_class=False)
     if network.num_classes and weights_file.suffix == ".safetensors" and NULL_CLASS in read_metadata(weights_file):
         network = network.model_copy(update={"num_classes": network.num_classes - 1, "null_class": True})
-    if learned_variance:
+    if unet.learned_variance:
         weights |= {k: v.chunk(2)[0] for k, v in weights.items() if k.startswith("conv_out.")}
     ours = fit(weights, names(network), network, weights_file)
     config = ModelConfig(network=network, schedule=schedule, predicts=predicts)  # type: ignore[arg-type]
@@ -193,12 +192,12 @@ def _wrapped(values: Mapping[str, Any], weights: Mapping[str, Tensor], reason: U
         from diffusers import UNet2DModel
     except ImportError:
         raise CheckpointError(f"{reason}, and diffusers, which has, is not installed; pip install diffusers") from None
-    with torch.random.fork_rng(devices=[]):
-        unet = UNet2DModel.from_config({k: v for k, v in values.items() if not k.startswith("_")})
     try:
+        with torch.random.fork_rng(devices=[]):
+            unet = UNet2DModel.from_config({k: v for k, v in values.items() if not k.startswith("_")})
         unet.load_state_dict({k: v.to(torch.float32) for k, v in weights.items()})
-    except RuntimeError as error:  # it lists what does not fit, over many lines
-        fault = " ".join(str(error).partition("\n\t")[2].split())
+    except Exception as error:  # a shape that cannot be, or weights that do not fit: listed over many lines
+        fault = " ".join(str(error).split())
         raise CheckpointError(f"{reason}, and diffusers finds: {fault:.200}") from None
     return Wrapped(unet).eval().requires_grad_(False)
 
@@ -206,9 +205,11 @@ def _wrapped(values: Mapping[str, Any], weights: Mapping[str, Tensor], reason: U
 class Wrapped(nn.Module):
     """A `UNet2DModel` called as our networks are: net(x, t, labels) -> (B, C, H, W); learned variances are dropped."""
 
-    def __init__(self, unet: nn.Module):
+    def __init__(self, unet: Any):
         super().__init__()
-        self.unet = unet
+        self.unet, self.whole = unet, unet.config.time_embedding_type == "learned"
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        if self.whole:
+            t = t.long()
         return self.unet(x, t, labels, return_dict=False)[0][:, : x.shape[1]]
