@@ -72,6 +72,7 @@ def test_the_schedule_is_stretched_to_its_steps(tmp_path):
         ({"channel_mult": "0.5,1,1"}, "channel_mult: 0.5, ... cannot be had here; it must begin with 1"),
         ({"channel_mult": ""}, "image_size: 16 has no usual channel_mult; give one, as in 1,2,4"),
         ({"channel_mult": "1,x"}, "must be numbers with commas"),
+        ({"channel_mult": "1,inf"}, "must be numbers with commas"),
         ({"num_heads_upsample": 4}, "num_heads_upsample: 4 cannot be had here; it must be num_heads"),
         ({"noise_schedule": "sqrt"}, "noise_schedule: sqrt cannot be had here; it must be linear or cosine"),
         ({"diffusion_steps": 4000}, "it must be 1000, or rescale_timesteps must be false"),

@@ -169,7 +169,9 @@ def _weights_file(folder: Path) -> Path:
 
 def _schedule(folder: Path) -> tuple[ScheduleConfig, str, list[str]]:
     """The schedule, what the network predicts, and settings that are of sampling and have no effect here."""
-    places = (folder / "scheduler", folder, folder.parent / "scheduler")
+    places = [folder / "scheduler", folder]
+    if folder.resolve().name == "unet":  # of a pipeline's folder
+        places.append(folder.resolve().parent / "scheduler")
     files = [place / "scheduler_config.json" for place in places]
     file = next((file for file in files if file.is_file()), None)
     if file is None:

@@ -77,8 +77,9 @@ def read_flags(values: Any, file: Path) -> tuple[ModelConfig, Flags]:
         raise ConfigError(f"{file}: image_size: {flags.image_size} has no usual channel_mult; give one, as in 1,2,4")
     try:
         multiples = [float(m) for m in (flags.channel_mult or MULTIPLES[flags.image_size]).split(",")]
+        channels = tuple(int(flags.num_channels * m) for m in multiples)
         resolutions = [int(r) for r in str(flags.attention_resolutions).split(",")]
-    except ValueError:
+    except (ValueError, OverflowError):  # letters, nan, inf
         raise ConfigError(f"{file}: channel_mult and attention_resolutions must be numbers with commas") from None
     scale = 1000 / flags.diffusion_steps if flags.diffusion_steps > 0 else 0.0
     limits = {
@@ -101,7 +102,7 @@ def read_flags(values: Any, file: Path) -> tuple[ModelConfig, Flags]:
             raise ConfigError(f"{file}: {what} cannot be had here; {rule}")
     network = {
         "shape": (3, flags.image_size, flags.image_size),
-        "channels": tuple(int(flags.num_channels * m) for m in multiples),
+        "channels": channels,
         "blocks": flags.num_res_blocks,
         "attention": tuple(n for n in range(len(multiples)) if flags.image_size // 2**n in resolutions),
         "num_classes": CLASSES if flags.class_cond else 0,
