@@ -88,7 +88,7 @@ def test_diffusers_reads_half_precision(tmp_path):
     assert torch.equal(unet.conv_in.weight, ddim_ode.load(tmp_path / "a").net.conv_in.weight)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["class-conditional", "learned variance", "scale-shift, ResBlocks that resample"])
 def test_theirs_there_and_back(tmp_path, layout):
     pipeline(tmp_path / "a", unet2d(LAYOUTS[layout]), beta_schedule="scaled_linear", clip_sample=True)
     done = convert(str(tmp_path / "a"), tmp_path / "b")

@@ -66,6 +66,24 @@ def test_what_our_unet_is_not_is_wrapped(tmp_path, key, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"class_embed_type": "timestep"}, "class_labels should be provided"),
+        ({"sample_size": 9}, "Sizes of tensors must match"),
+        ({"norm_num_groups": 5}, "must be divisible by num_groups"),
+    ],
+    ids=str,
+)
+def test_what_diffusers_cannot_run_is_refused_on_loading(tmp_path, changes, fault):
+    layout = LAYOUTS["no attention"] | {k: v for k, v in changes.items() if k == "class_embed_type"}
+    pipeline(tmp_path, unet2d(layout))
+    edit(tmp_path, "unet", **changes)
+    text = one_line(CheckpointError, ddim_ode.load, tmp_path)
+    assert "and diffusers finds: " in text
+    assert fault in text
+
+
+@pytest.mark.parametrize(
     ("layout", "options"),
     [
         ("ddpm-cifar10-32", {}),

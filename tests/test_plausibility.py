@@ -174,7 +174,7 @@ def test_the_command_line_shows_it_as_one_line(folder, run):
 
 
 def test_untrained_foreign_models_load_in_silence(tmp_path, recwarn):
-    for layout in LAYOUTS.values():
-        pipeline(tmp_path, unet2d(layout))
+    for layout in ("class-conditional", "attention in the middle", "learned variance"):
+        pipeline(tmp_path, unet2d(LAYOUTS[layout]))
         ddim_ode.load(tmp_path)
     assert not [w for w in recwarn.list if issubclass(w.category, PredictionWarning)]

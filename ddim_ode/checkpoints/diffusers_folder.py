@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ddim_ode.checkpoints.building import build, dtypes
 from ddim_ode.checkpoints.diffusers_config import (
     VERSION,
+    UNet2D,
     UnsupportedError,
     read_network,
     read_schedule,
@@ -94,7 +95,7 @@ def load_diffusers(folder: Path) -> Denoiser:
     try:
         network = read_network(unet, config_file)
     except UnsupportedError as reason:
-        net, classes = _wrapped(values, weights, reason), unet.num_class_embeds or 0
+        net, classes = _wrapped(values, unet, weights, reason), unet.num_class_embeds or 0
         path, whole = schedule.path(), unet.time_embedding_type == "learned"  # for each timestep
         return Denoiser(net, path, predicts, unet.shape, classes, quantize=whole, info=info, null_class=False)
     if network.num_classes and weights_file.suffix == ".safetensors" and NULL_CLASS in read_metadata(weights_file):
@@ -189,7 +190,10 @@ def _schedule(folder: Path) -> tuple[ScheduleConfig, str, list[str]]:
     return schedule, predicts, [key for key, usual in clips.items() if values.get(key, usual)]
 
 
-def _wrapped(values: Mapping[str, Any], weights: Mapping[str, Tensor], reason: UnsupportedError) -> nn.Module:
+def _wrapped(
+    values: Mapping[str, Any], config: UNet2D, weights: Mapping[str, Tensor], reason: UnsupportedError
+) -> nn.Module:
+    """The network of diffusers, which has run once. Raises CheckpointError where that fails."""
     try:
         from diffusers import UNet2DModel
     except ImportError:
@@ -198,10 +202,13 @@ def _wrapped(values: Mapping[str, Any], weights: Mapping[str, Tensor], reason: U
         with torch.random.fork_rng(devices=[]):
             unet = UNet2DModel.from_config({k: v for k, v in values.items() if not k.startswith("_")})
         unet.load_state_dict({k: v.to(torch.float32) for k, v in weights.items()})
-    except Exception as error:  # a shape that cannot be, or weights that do not fit: listed over many lines
+        net = Wrapped(unet).eval().requires_grad_(False)
+        labels = [torch.zeros(1, dtype=torch.int64)] if config.num_class_embeds else []
+        net(torch.zeros(1, *config.shape), torch.ones(1), *labels)
+    except Exception as error:  # shapes that cannot be, weights that do not fit, another kind of condition
         fault = " ".join(str(error).split())
         raise CheckpointError(f"{reason}, and diffusers finds: {fault:.200}") from None
-    return Wrapped(unet).eval().requires_grad_(False)
+    return net
 
 
 class Wrapped(nn.Module):
