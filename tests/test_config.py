@@ -94,6 +94,17 @@ def test_an_unknown_key_lists_the_valid_ones(key, kind):
         ({"model__predicts": "x0"}, "model.predicts: .*'noise', 'data', 'velocity', 'flow' or 'score'"),
         ({"model__schedule__name": "sigmoid"}, "model.schedule.name: .*'linear', 'scaled_linear', 'cosine' or 'betas'"),
         ({"model__schedule__timesteps": 1}, "model.schedule.timesteps: .*greater than or equal to 2"),
+        ({"model__schedule__betas": [0.1, 0.2]}, "model.schedule: .*give betas with name: betas, and only then"),
+        ({"model__schedule__name": "betas"}, "model.schedule: .*give betas with name: betas, and only then"),
+        (
+            {"model__schedule": {"name": "betas", "betas": [0.1, 0.2]}},
+            "model.schedule: .*there are 2 betas for timesteps=1000; give one a timestep",
+        ),
+        (
+            {"model__schedule": {"name": "betas", "betas": [0.1, -0.2], "timesteps": 2}},
+            "model.schedule: .*must decrease strictly",
+        ),
+        ({"model__schedule__beta_end": 1.5}, "model.schedule.beta_end: .*less than 1"),
         ({"model__network__shape": [8, 8]}, r"model.network.shape.*"),
         ({"model__network__shape": [1, 0, 8]}, r"model.network.*shape.*"),
         ({"model__network__shape": [0, 8, 8]}, r"model.network.*shape.*"),
@@ -108,6 +119,8 @@ def test_an_unknown_key_lists_the_valid_ones(key, kind):
         ({"model__network__head_channels": 5}, "not a multiple of head_channels"),
         ({"model__network__head_channels": -8}, "head_channels"),
         ({"model__network__head_channels": 0}, "head_channels"),
+        ({"model__network__heads": 5}, "32 is not a multiple of heads=5"),
+        ({"model__network__heads": 2, "model__network__head_channels": 16}, "give one of the two"),
     ],
     ids=str,
 )

@@ -81,6 +81,8 @@ def load(
         ConfigError: `config.yaml` is not valid.
     """
     model = _load(what, config, ema)
+    if config is not None and model.info["kind"] in ("ddim_ode", "diffusers"):
+        raise CheckpointError(f"{what} says itself what it is; leave config={str(config)!r} out")
     if check and model.info["kind"] != "ddim_ode":
         _check(model)
     return model
@@ -138,12 +140,15 @@ def save(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], dtype
     """Write a model's folder, each file atomically; weights are rounded to `dtype`.
 
     Raises:
-        CheckpointError: a weight is NaN, or too large for half precision.
+        CheckpointError: a weight is NaN, infinite, or too large for `dtype`.
     """
     stored = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
     for name, value in stored.items():
         if not torch.isfinite(value).all():
-            raise CheckpointError(f"the weights of {name} do not fit half precision (NaN, or above 65504)")
+            kind = str(dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"the weights of {name} are NaN, infinite, or too large for {kind}; nothing was written"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "model.safetensors") as tmp:
         save_file(stored, tmp, metadata={"format": "pt"})
