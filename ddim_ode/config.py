@@ -95,6 +95,10 @@ class TrainConfig(BaseModel):
     def _trainable(self) -> "TrainConfig":
         if self.model.predicts == "score":
             raise ValueError("predicts: score explodes as sigma goes to 0; train noise and read the score off it")
+        if self.model.schedule.path().zero_terminal_snr:
+            raise ValueError("a schedule that ends in zero SNR can be sampled, not trained, here; leave zero_snr out")
+        if self.model.network.num_classes and not self.model.network.null_class and self.label_dropout:
+            raise ValueError("label_dropout trains the null class, and null_class is false; set label_dropout: 0")
         return self
 
 

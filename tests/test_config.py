@@ -119,6 +119,11 @@ def test_an_unknown_key_lists_the_valid_ones(key, kind):
         ({"model__network__head_channels": 5}, "not a multiple of head_channels"),
         ({"model__network__head_channels": -8}, "head_channels"),
         ({"model__network__head_channels": 0}, "head_channels"),
+        ({"model__schedule__zero_snr": True}, "can be sampled, not trained, here; leave zero_snr out"),
+        (
+            {"model__network__num_classes": 3, "model__network__null_class": False},
+            "label_dropout trains the null class, and null_class is false; set label_dropout: 0",
+        ),
         ({"model__network__heads": 5}, "32 is not a multiple of heads=5"),
         ({"model__network__heads": 2, "model__network__head_channels": 16}, "give one of the two"),
     ],
