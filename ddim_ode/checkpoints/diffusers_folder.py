@@ -110,7 +110,8 @@ def load_diffusers(folder: Path) -> Denoiser:
 def save_diffusers(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
     """Write our model as a pipeline's folder, its weights in the dtype they have.
 
-    A null class becomes one more class, the last, and is noted in the header of the weights.
+    A null class becomes one more class, the last, and is noted in the header of the weights. A `DDIMPipeline` gives its
+    network no labels, so a class-conditional one is of use to other code only.
 
     Raises:
         CheckpointError: diffusers has no such network, or no such prediction.
