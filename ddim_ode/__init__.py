@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ddim_ode.inversion import Reconstruction, decode, encode, reconstruct
     from ddim_ode.latents import Latent
     from ddim_ode.likelihood import Likelihood, log_likelihood
+    from ddim_ode.plausibility import Probe, probe
     from ddim_ode.sampling import sample
     from ddim_ode.solvers import METHODS, Method, Solution, adams
     from ddim_ode.study import Study, compare
@@ -37,6 +38,7 @@ __all__ = [
     "Likelihood",
     "Method",
     "Prediction",
+    "Probe",
     "Reconstruction",
     "Solution",
     "Study",
@@ -52,6 +54,7 @@ __all__ = [
     "log_likelihood",
     "metrics",
     "paths",
+    "probe",
     "recommend",
     "reconstruct",
     "sample",
@@ -69,6 +72,7 @@ _HOME = {
     "Likelihood": "likelihood",
     "Method": "solvers",
     "Prediction": "denoiser",
+    "Probe": "plausibility",
     "Reconstruction": "inversion",
     "Solution": "solvers",
     "Study": "study",
@@ -80,6 +84,7 @@ _HOME = {
     "interpolate": "interpolation",
     "load": "checkpoints",
     "log_likelihood": "likelihood",
+    "probe": "plausibility",
     "recommend": "advice",
     "reconstruct": "inversion",
     "sample": "sampling",

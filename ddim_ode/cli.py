@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ddim_ode import __version__, cli_latents, cli_measures, cli_study
+from ddim_ode import __version__, cli_convert, cli_latents, cli_measures, cli_study
 from ddim_ode.cli_options import (
     MODEL,
     BatchSize,
@@ -37,7 +37,7 @@ from ddim_ode.cli_options import (
     Precision,
     Tol,
 )
-from ddim_ode.display import explain, kind_of, print_json, print_table, progress, report, text
+from ddim_ode.display import explain, kind_of, plain_warnings, print_json, print_table, progress, report, text
 from ddim_ode.outputs import new_folder
 
 app = typer.Typer(
@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
     try:
         # Not app(): that prints usage errors as boxes of many lines.
-        with command.make_context("ddim-ode", list(sys.argv[1:] if arguments is None else arguments)) as context:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        with plain_warnings(), command.make_context("ddim-ode", given) as context:
             command.invoke(context)
         sys.stdout.flush()
         return 0
@@ -196,6 +197,7 @@ def sample(
             context.fail(f"--manifest says it all; leave out {', '.join(extra)}")
     from ddim_ode import options, runs
     from ddim_ode.checkpoints import bundled, load
+    from ddim_ode.checkpoints.hub import is_hub_id
     from ddim_ode.jobs import DEFAULT_BATCH
     from ddim_ode.solvers import get_method
 
@@ -206,7 +208,7 @@ def sample(
     else:
         get_method(method)
         settings = runs.Settings(
-            model=str(model) if model in bundled() else str(Path(str(model)).resolve()),
+            model=str(model) if model in bundled() or is_hub_id(str(model)) else str(Path(str(model)).resolve()),
             method=method,
             nfe=nfe,
             tol=tol,
@@ -255,6 +257,7 @@ app.command()(cli_latents.decode)
 app.command()(cli_measures.reconstruct)
 app.command()(cli_latents.interpolate)
 app.command()(cli_measures.likelihood)
+app.command()(cli_convert.convert)
 app.command()(cli_study.compare)
 app.command()(cli_study.recommend)
 

@@ -18,7 +18,11 @@ class Device(str, Enum):
     auto = "auto"
 
 
-MODEL = typer.Argument(metavar="MODEL", help="A bundled model's name, or a model's folder.", show_default=False)
+MODEL = typer.Argument(
+    metavar="MODEL",
+    help="A bundled model's name, a folder (ours or of diffusers), or a checkpoint with its YAML file beside it.",
+    show_default=False,
+)
 TOL_HELP = "Adaptive methods: error to accept, RMS over an image in [-1, 1]."
 
 Model = Annotated[str, MODEL]

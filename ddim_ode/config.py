@@ -22,16 +22,39 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ScheduleConfig(BaseModel):
-    """A discrete variance-preserving schedule: DDPM's linear betas or the cosine of Nichol & Dhariwal."""
+    """A discrete variance-preserving schedule, by its name or by its betas.
+
+    `linear` is DDPM's, `scaled_linear` has a linear sqrt(beta), `cosine` is that of Nichol & Dhariwal, and `betas` says
+    each. `zero_snr` rescales any of them to end in pure noise (Lin et al. 2023, Alg. 1).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["linear", "cosine"] = "linear"
+    name: Literal["linear", "scaled_linear", "cosine", "betas"] = "linear"
     timesteps: int = Field(1000, ge=2)
+    beta_start: float = Field(1e-4, gt=0, lt=1, description="of the linear ones")
+    beta_end: float = Field(0.02, gt=0, lt=1, description="of the linear ones")
+    betas: tuple[float, ...] | None = Field(None, description="with name: betas, one a timestep")
+    zero_snr: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ScheduleConfig":
+        if (self.betas is not None) != (self.name == "betas"):
+            raise ValueError("give betas with name: betas, and only then")
+        if self.betas is not None and len(self.betas) != self.timesteps:
+            raise ValueError(f"there are {len(self.betas)} betas for timesteps={self.timesteps}; give one a timestep")
+        self.path()  # a PathError is a ValueError, and says what is wrong
+        return self
 
     def path(self) -> DiscreteVP:
         """The path that this schedule describes."""
-        return getattr(DiscreteVP, self.name)(self.timesteps)
+        if self.betas is not None:
+            path = DiscreteVP.from_betas(self.betas)
+        elif self.name == "cosine":
+            path = DiscreteVP.cosine(self.timesteps)
+        else:
+            path = getattr(DiscreteVP, self.name)(self.timesteps, self.beta_start, self.beta_end)
+        return path.to_zero_snr() if self.zero_snr else path
 
 
 class ModelConfig(BaseModel):
@@ -72,6 +95,10 @@ class TrainConfig(BaseModel):
     def _trainable(self) -> "TrainConfig":
         if self.model.predicts == "score":
             raise ValueError("predicts: score explodes as sigma goes to 0; train noise and read the score off it")
+        if self.model.schedule.path().zero_terminal_snr:
+            raise ValueError("a schedule that ends in zero SNR can be sampled, not trained, here; leave zero_snr out")
+        if self.model.network.num_classes and not self.model.network.null_class and self.label_dropout:
+            raise ValueError("label_dropout trains the null class, and null_class is false; set label_dropout: 0")
         return self
 
 

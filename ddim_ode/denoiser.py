@@ -98,6 +98,8 @@ class Denoiser:
         dtype: the network's precision; None reads it off the parameters, and a network without
             parameters gets the state's own.
         device: where a network without parameters computes; the others say so themselves.
+        null_class: whether label num_classes means no condition. A model without such a label can be given no
+            condition at all, and so no guidance.
 
     Raises:
         DenoiserError: an unknown prediction, one that the path cannot have, or a network in training mode.
@@ -112,6 +114,7 @@ class Denoiser:
     dtype: torch.dtype | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     info: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    null_class: bool = True
 
     def __post_init__(self) -> None:
         if self.predicts not in PREDICTS:
@@ -170,7 +173,8 @@ class Denoiser:
 
         Raises:
             NonFiniteError: the network returned NaN or infinity.
-            DenoiserError: it returned something that has not the shape of its input.
+            DenoiserError: it returned something that has not the shape of its input, or no condition was asked of a
+                model without a null class.
         """
         sigma = f64(sigma)
         u = self.path.u(sigma.clamp(self.path.sigma_min, self.path.sigma_max))
@@ -189,6 +193,11 @@ class Denoiser:
         times = torch.float64 if self.dtype is None else torch.promote_types(self.dtype, torch.float32)
         inputs = [x.to(self.dtype or x.dtype), u.to(x.device, times).expand(len(x))]
         if self.num_classes:
+            if not self.null_class and (labels is None or (labels == self.num_classes).any()):
+                raise DenoiserError(
+                    "this model was trained with a label for every image and has no null class"
+                    f"; give labels in 0..{self.num_classes - 1}, and guidance=1"
+                )
             null = torch.full((len(x),), self.num_classes, device=x.device)
             inputs.append(null if labels is None else labels)
         out = self.net(*inputs)

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,6 +87,22 @@ def warn_short(short: int, count: int) -> None:
 
 def warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """This library's warnings as one line, without the source that gave them."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if category.__module__.startswith("ddim_ode"):
+                warn(str(message))
+            else:
+                usual(message, category, *where)
+
+        warnings.showwarning = show  # type: ignore[assignment]  # it is called with positions only
+        yield
 
 
 def report_likelihood(
@@ -228,7 +245,9 @@ def kind_of(method: Mapping[str, Any]) -> str:
 
 
 def text(value: Any) -> str:
-    """A value for people: 1 x 28 x 28 for whole numbers, a to b for a range, thousands set apart."""
+    """A value for people: yes or no, 1 x 28 x 28 for whole numbers, a to b for a range, thousands set apart."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
         whole = all(isinstance(v, int) for v in value)
         return " x ".join(map(str, value)) if whole else " to ".join(f"{v:.6g}" for v in value)

@@ -246,11 +246,23 @@ class DiscreteVP(VariancePreserving):
         return cls.from_betas(np.linspace(first, last, timesteps))
 
     @classmethod
+    def scaled_linear(cls, timesteps: int = 1000, first: float = 1e-4, last: float = 0.02) -> "DiscreteVP":
+        """sqrt(beta) linear in t ("quad" in the DDIM code, and the schedule of latent diffusion)."""
+        return cls.from_betas(np.linspace(first**0.5, last**0.5, timesteps) ** 2)
+
+    @classmethod
     def cosine(cls, timesteps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> "DiscreteVP":
         """abar_t ~ cos^2, beta clipped at `largest` (Nichol & Dhariwal 2021, Eq. 17)."""
         t = np.arange(timesteps + 1) / timesteps
         abar = np.cos((t + offset) / (1 + offset) * np.pi / 2) ** 2
         return cls.from_betas(np.minimum(1 - abar[1:] / abar[:-1], largest))
+
+    def to_zero_snr(self) -> "DiscreteVP":
+        """sqrt(abar) shifted and scaled so that the last is 0 and the first is kept (Lin et al. 2023, Alg. 1)."""
+        if self.zero_terminal_snr:
+            return self
+        root = np.sqrt(self.alphas_cumprod)
+        return DiscreteVP(((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2)
 
 
 noise = Noise()

@@ -60,7 +60,7 @@ class Settings(Record):
 
 class Weights(Record):
     sha256: str
-    config: ModelConfig
+    config: ModelConfig | None  # None: not a network of ours
 
 
 class Spread(Record):
@@ -166,7 +166,7 @@ def manifest(model: Denoiser, settings: Settings, drawn: Drawn) -> Manifest:
     """All that it takes to draw these samples again."""
     return Manifest(
         arguments=settings,
-        model=Weights(sha256=model.info["sha256"], config=model.info["config"]),
+        model=Weights(sha256=model.info["sha256"], config=model.info.get("config")),
         labels=None if drawn.labels is None else tuple(drawn.labels),
         sigmas=drawn.sigmas,
         tol=drawn.solution.tol,
@@ -188,7 +188,7 @@ def circumstances() -> dict[str, Any]:
 
 def account(model: Denoiser, command: str, arguments: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
     """The `manifest.json` of another command: what was asked of which model, and what came of it."""
-    weights = Weights(sha256=model.info["sha256"], config=model.info["config"])
+    weights = Weights(sha256=model.info["sha256"], config=model.info.get("config"))
     return {
         "command": command,
         "arguments": dict(arguments),
@@ -233,8 +233,11 @@ def recall(file: Path) -> tuple[Denoiser, Manifest]:
             f"the weights of {settings.model} have sha256 {model.info['sha256']}, but {file} was made with"
             f" {wanted.model.sha256}; put those weights back"
         )
-    if model.info["config"] != wanted.model.config:
-        raise CheckpointError(f"{settings.model}/config.yaml is not what {file} was made with; put that one back")
+    if model.info.get("config") != wanted.model.config:
+        raise CheckpointError(
+            f"the configuration of {settings.model} (config.yaml in a folder of ours) is not what {file} was made with"
+            "; put that one back"
+        )
     torch.set_num_threads(wanted.threads)
     return model, wanted
 

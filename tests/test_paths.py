@@ -126,6 +126,7 @@ def test_prior_is_the_one_the_model_was_trained_with(path, expected):
         (DiscreteVP([0.9, 0.5, 0.1]), [0.9, 0.5, 0.1]),
         (DiscreteVP(torch.tensor([0.75, 0.5, 0.125])), [0.75, 0.5, 0.125]),
         (DiscreteVP.from_betas([0.1, 0.2, 0.5]), [0.9, 0.72, 0.36]),
+        (DiscreteVP.scaled_linear(3, 0.01, 0.25), [0.99, 0.99 * (1 - 0.09), 0.99 * (1 - 0.09) * 0.75]),  # 0.1, 0.3, 0.5
     ],
 )
 def test_the_nodes_of_a_discrete_path_are_its_table(path, table):
@@ -166,6 +167,17 @@ def test_zero_terminal_snr_ends_at_the_largest_finite_sigma():
     assert path.sigma_max == pytest.approx(7.0, rel=1e-13)
     assert path.u(f64(path.sigma_max)) == 2
     assert path.sigma(f64(3.0)) == path.sigma_max
+
+
+def test_rescaling_to_zero_snr_shifts_and_scales_the_roots():
+    path = DiscreteVP([0.81, 0.49, 0.16, 0.01])
+    rescaled = path.to_zero_snr()
+    # roots 0.9, 0.7, 0.4, 0.1 less 0.1, times 0.9 / 0.8
+    expected = [0.9**2, (0.6 * 1.125) ** 2, (0.3 * 1.125) ** 2]
+    assert rescaled.alphas_cumprod == pytest.approx(expected, rel=1e-12)
+    assert rescaled.num_timesteps == 4
+    assert rescaled.zero_terminal_snr
+    assert rescaled.to_zero_snr() == rescaled
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def test_the_number_of_weights_is_the_sum_of_the_parts():
         ({"shape": (1, 8, 12), "channels": (8, 8, 8, 8)}, "not divisible by 8"),
         ({"patch": 3}, r"not divisible by 6 \(patch=3, 2 levels\)"),
         ({"channels": (8, 18)}, r"channels=\(8, 18\): 18 is not a multiple of groups=4"),
-        ({"head_channels": 3}, "8 is not a multiple of head_channels"),
+        ({"head_channels": 3}, "16 is not a multiple of head_channels"),
         ({"attention": (2,)}, r"attention=\(2,\) names levels outside 0\.\.1"),
         ({"attention": (-1,)}, r"attention=\(-1,\) names levels outside 0\.\.1"),
         ({"channels": ()}, "at least 1 item"),

@@ -1,0 +1,283 @@
+"""What `config.json` of a `UNet2DModel` and `scheduler_config.json` say, in our words and back.
+
+Keys that a file lacks have the defaults of diffusers.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from ddim_ode.checkpoints.files import CheckpointError
+from ddim_ode.config import ConfigError, ScheduleConfig, parse
+from ddim_ode.unet import UNetConfig
+
+VERSION = "0.29.0"  # of diffusers, the oldest whose configurations are like ours
+
+
+class UNet2D(BaseModel):
+    """The arguments of a `UNet2DModel` with its defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sample_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    in_channels: PositiveInt = 3
+    out_channels: PositiveInt = 3
+    center_input_sample: bool = False
+    time_embedding_type: str = "positional"
+    time_embedding_dim: int | None = None
+    freq_shift: float = 0
+    flip_sin_to_cos: bool = True
+    down_block_types: tuple[str, ...] = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D")
+    mid_block_type: str | None = "UNetMidBlock2D"
+    up_block_types: tuple[str, ...] = ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")
+    block_out_channels: tuple[PositiveInt, ...] = Field((224, 448, 672, 896), min_length=1)
+    layers_per_block: PositiveInt = 2
+    mid_block_scale_factor: float = 1
+    downsample_padding: int = 1
+    downsample_type: str = "conv"
+    upsample_type: str = "conv"
+    dropout: float = 0.0
+    act_fn: str = "silu"
+    attention_head_dim: PositiveInt | None = 8
+    norm_num_groups: PositiveInt = 32
+    attn_norm_num_groups: PositiveInt | None = None
+    norm_eps: float = 1e-5
+    resnet_time_scale_shift: str = "default"
+    add_attention: bool = True
+    class_embed_type: str | None = None
+    num_class_embeds: PositiveInt | None = None
+    num_train_timesteps: PositiveInt | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        height, width = self.sample_size if isinstance(self.sample_size, tuple) else (self.sample_size or 0,) * 2
+        return self.in_channels, height, width
+
+    @property
+    def learned_variance(self) -> bool:
+        """Whether the second half of the outputs is one."""
+        return self.out_channels == 2 * self.in_channels
+
+
+class Scheduler(BaseModel):
+    """What a scheduler says of the noise, with the defaults of `DDIMScheduler`."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    trained_betas: tuple[float, ...] | None = None
+    rescale_betas_zero_snr: bool = False
+    prediction_type: str = "epsilon"
+
+
+#: the only values that our UNet knows
+FIXED: Mapping[str, tuple[Any, ...]] = {
+    "center_input_sample": (False,),
+    "time_embedding_type": ("positional",),
+    "mid_block_type": ("UNetMidBlock2D",),
+    "mid_block_scale_factor": (1,),
+    "downsample_padding": (0, 1),
+    "act_fn": ("silu", "swish"),
+    "resnet_time_scale_shift": ("default", "scale_shift"),
+    "class_embed_type": (None,),
+}
+
+#: block -> whether it attends, how it resamples ("": as `downsample_type` and `upsample_type` say)
+BLOCKS: Mapping[str, tuple[bool, str]] = {
+    "DownBlock2D": (False, "conv"),
+    "AttnDownBlock2D": (True, ""),
+    "ResnetDownsampleBlock2D": (False, "block"),
+    "UpBlock2D": (False, "conv"),
+    "AttnUpBlock2D": (True, ""),
+    "ResnetUpsampleBlock2D": (False, "block"),
+}
+RESAMPLE: Mapping[str, str] = {"conv": "conv", "resnet": "block"}
+RESNET = {ours: theirs for theirs, ours in RESAMPLE.items()}
+
+PREDICTION: Mapping[str, str] = {"epsilon": "noise", "sample": "data", "v_prediction": "velocity"}
+SCHEDULES: Mapping[str, str] = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+
+
+class UnsupportedError(CheckpointError):
+    """A `UNet2DModel` that is not one of our UNet's shapes."""
+
+
+def read_unet(values: Mapping[str, Any], file: Path) -> UNet2D:
+    """`config.json`; keys that begin with an underscore are notes.
+
+    Raises:
+        CheckpointError: a key is unknown, or the file does not say how large images are.
+        ConfigError: a value is not of its kind.
+    """
+    given = {key: value for key, value in values.items() if not key.startswith("_")}
+    if given.get("sample_size") is None:
+        raise CheckpointError(f"{file} has no sample_size; write the height and width of an image there")
+    return parse(UNet2D, given, str(file))
+
+
+def read_network(u: UNet2D, file: Path) -> UNetConfig:
+    """The configuration of our UNet that computes what this `UNet2DModel` does.
+
+    Raises:
+        UnsupportedError: there is none; the message names the block type or the key.
+    """
+    for block in (*u.down_block_types, *u.up_block_types):
+        if block not in BLOCKS:
+            raise UnsupportedError(f"{file}: our UNet has no {block}")
+    for key, known in FIXED.items():
+        if getattr(u, key) not in known:
+            raise UnsupportedError(f"{file}: our UNet has no {key}={getattr(u, key)!r}")
+    counts = [len(names) for names in (u.down_block_types, u.up_block_types, u.block_out_channels)]
+    if len(set(counts)) > 1:
+        raise UnsupportedError(f"{file}: {counts[0]} blocks down, {counts[1]} up and {counts[2]} numbers of channels")
+    attention = tuple(level for level, block in enumerate(u.down_block_types) if BLOCKS[block][0])
+    if attention != tuple(level for level, block in enumerate(reversed(u.up_block_types)) if BLOCKS[block][0]):
+        raise UnsupportedError(f"{file}: our UNet attends at the same levels on the way down and up")
+    if u.time_embedding_dim not in (None, 4 * u.block_out_channels[0]):
+        raise UnsupportedError(f"{file}: our UNet has no time_embedding_dim={u.time_embedding_dim}")
+    shift = u.resnet_time_scale_shift == "scale_shift"
+    mid_groups = u.attn_norm_num_groups or (None if shift else u.norm_num_groups)
+    if u.add_attention and mid_groups != u.norm_num_groups:
+        raise UnsupportedError(
+            f"{file}: our UNet has no attn_norm_num_groups={mid_groups} with groups of {u.norm_num_groups}"
+        )
+    if u.out_channels != u.in_channels and not u.learned_variance:
+        raise UnsupportedError(f"{file}: our UNet has no out_channels={u.out_channels} for {u.in_channels} in")
+    network = {
+        "shape": u.shape,
+        "channels": u.block_out_channels,
+        "blocks": u.layers_per_block,
+        "attention": attention,
+        "mid_attention": u.add_attention,
+        "num_classes": u.num_class_embeds or 0,
+        "null_class": not u.num_class_embeds,
+        "dropout": u.dropout,
+        "groups": u.norm_num_groups,
+        "norm_eps": u.norm_eps,
+        "head_channels": u.attention_head_dim,
+        "time_order": "cos_sin" if u.flip_sin_to_cos else "sin_cos",
+        "time_shift": u.freq_shift,
+        "downsample_padding": "symmetric" if u.downsample_padding else "asymmetric",
+        "scale_shift": shift,
+        "resample": _resample(u, file),
+    }
+    try:
+        return parse(UNetConfig, network, str(file))
+    except ConfigError as error:
+        raise UnsupportedError(str(error)) from None
+
+
+def _resample(u: UNet2D, file: Path) -> str:
+    """How all levels resample but the coarsest, on the way down, and the finest, on the way up."""
+    down, up = RESAMPLE.get(u.downsample_type, ""), RESAMPLE.get(u.upsample_type, "")
+    kinds = {BLOCKS[block][1] or down for block in u.down_block_types[:-1]}
+    kinds |= {BLOCKS[block][1] or up for block in u.up_block_types[:-1]}
+    if len(kinds) > 1 or "" in kinds:
+        raise UnsupportedError(f"{file}: our UNet resamples alike at all levels, by convolutions or by ResBlocks")
+    return kinds.pop() if kinds else "conv"
+
+
+def write_network(c: UNetConfig) -> dict[str, Any]:
+    """`config.json` of the `UNet2DModel` that is our UNet.
+
+    Raises:
+        CheckpointError: there is none, since `UNet2DModel` knows no patches and no fixed number of heads.
+    """
+    if c.heads > 1:
+        raise CheckpointError(
+            f"heads={c.heads}: a UNet2DModel of diffusers has heads of as many channels each at every level"
+            "; this network can be used through ddim_ode only"
+        )
+    if c.patch > 1:
+        raise CheckpointError(
+            f"patch={c.patch}: this network works on patches of pixels, which a UNet2DModel of diffusers cannot"
+            "; it can be used through ddim_ode only"
+        )
+    names = (
+        ("DownBlock2D", "UpBlock2D") if c.resample == "conv" else ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
+    )
+    attends = [level in c.attention for level in range(len(c.channels))]
+    channels, height, width = c.shape
+    unet = UNet2D(
+        sample_size=height if height == width else (height, width),
+        in_channels=channels,
+        out_channels=channels,
+        freq_shift=c.time_shift,
+        flip_sin_to_cos=c.time_order == "cos_sin",
+        down_block_types=tuple("AttnDownBlock2D" if attend else names[0] for attend in attends),
+        up_block_types=tuple("AttnUpBlock2D" if attend else names[1] for attend in reversed(attends)),
+        block_out_channels=c.channels,
+        layers_per_block=c.blocks,
+        downsample_padding=1 if c.downsample_padding == "symmetric" else 0,
+        downsample_type=RESNET[c.resample],
+        upsample_type=RESNET[c.resample],
+        dropout=c.dropout,
+        attention_head_dim=c.head_channels,
+        norm_num_groups=c.groups,
+        attn_norm_num_groups=c.groups,
+        norm_eps=c.norm_eps,
+        resnet_time_scale_shift="scale_shift" if c.scale_shift else "default",
+        add_attention=c.mid_attention,
+        num_class_embeds=c.num_classes + c.null_class if c.num_classes else None,
+    )
+    return {"_class_name": "UNet2DModel", "_diffusers_version": VERSION, **unet.model_dump(mode="json")}
+
+
+def read_schedule(values: Mapping[str, Any], file: Path) -> tuple[ScheduleConfig, str]:
+    """The schedule that a scheduler means, and what the network predicts.
+
+    Raises:
+        CheckpointError: it has no betas as DDPM has, or names a schedule or a prediction that is unknown here.
+        ConfigError: its numbers are no schedule.
+    """
+    if "beta_schedule" not in values:
+        name = values.get("_class_name", "this scheduler")
+        raise CheckpointError(f"{file}: {name} has no beta_schedule; the schedule must be DDPM's kind, of betas")
+    given = parse(Scheduler, values, str(file))
+    if given.prediction_type not in PREDICTION:
+        known = ", ".join(PREDICTION)
+        raise CheckpointError(f"{file}: prediction_type={given.prediction_type!r} is unknown; known are {known}")
+    schedule: dict[str, Any] = {"zero_snr": given.rescale_betas_zero_snr}
+    if given.trained_betas is not None:
+        schedule |= {"name": "betas", "timesteps": len(given.trained_betas), "betas": given.trained_betas}
+    elif given.beta_schedule not in SCHEDULES:
+        known = ", ".join([*SCHEDULES, "trained_betas"])
+        raise CheckpointError(f"{file}: beta_schedule={given.beta_schedule!r} is unknown; known are {known}")
+    else:
+        schedule |= {"name": SCHEDULES[given.beta_schedule], "timesteps": given.num_train_timesteps}
+        schedule |= {"beta_start": given.beta_start, "beta_end": given.beta_end}
+    return parse(ScheduleConfig, schedule, str(file)), PREDICTION[given.prediction_type]
+
+
+def write_schedule(schedule: ScheduleConfig, predicts: str) -> dict[str, Any]:
+    """`scheduler_config.json` of a `DDIMScheduler`.
+
+    Raises:
+        CheckpointError: diffusers has no name for what the network predicts.
+    """
+    prediction = {ours: theirs for theirs, ours in PREDICTION.items()}
+    if predicts not in prediction:
+        known = ", ".join(prediction)
+        raise CheckpointError(f"predicts={predicts!r} has no prediction_type of diffusers' DDIMScheduler; {known} have")
+    kinds = {ours: theirs for theirs, ours in SCHEDULES.items()}
+    return {
+        "_class_name": "DDIMScheduler",
+        "_diffusers_version": VERSION,
+        **Scheduler(
+            num_train_timesteps=schedule.timesteps,
+            beta_start=schedule.beta_start,
+            beta_end=schedule.beta_end,
+            beta_schedule=kinds.get(schedule.name, "linear"),
+            trained_betas=schedule.betas,
+            rescale_betas_zero_snr=schedule.zero_snr,
+            prediction_type=prediction[predicts],
+        ).model_dump(mode="json"),
+        "clip_sample": False,
+        "set_alpha_to_one": True,
+        "steps_offset": 0,
+        "timestep_spacing": "trailing" if schedule.zero_snr else "leading",
+    }

@@ -1,0 +1,225 @@
+"""Models of diffusers: the folder of a pipeline or of a `UNet2DModel`, read and written without importing diffusers.
+
+Their weights are ours under other names, so our UNet computes what theirs does. What it cannot be is wrapped, if
+diffusers is installed.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ddim_ode.checkpoints.building import build, dtypes
+from ddim_ode.checkpoints.diffusers_config import (
+    VERSION,
+    UNet2D,
+    UnsupportedError,
+    read_network,
+    read_schedule,
+    read_unet,
+    write_network,
+    write_schedule,
+)
+from ddim_ode.checkpoints.files import (
+    CheckpointError,
+    CheckpointWarning,
+    read_json,
+    read_metadata,
+    read_weights,
+    sha256,
+    shards,
+)
+from ddim_ode.checkpoints.fitting import Names, Scheme, fit, unfit
+from ddim_ode.config import ModelConfig, ScheduleConfig
+from ddim_ode.denoiser import Denoiser
+from ddim_ode.files import replacing
+from ddim_ode.outputs import write_json
+from ddim_ode.unet import UNetConfig
+
+WEIGHTS = tuple(
+    f"diffusion_pytorch_model.{end}" for end in ("safetensors", "safetensors.index.json", "bin", "bin.index.json")
+)
+NULL_CLASS = "null_class"  # in the header of weights that we wrote: the last embedding is that of no condition
+
+PARTS = Scheme(
+    block={k: k for k in ("norm1", "conv1", "norm2", "conv2")} | {"emb": "time_emb_proj", "skip": "conv_shortcut"},
+    attention={"norm": "group_norm", "qkv": ("to_q", "to_k", "to_v"), "out": "to_out.0"},
+)
+#: parts of attention in files from before diffusers 0.17
+OLD = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+def is_diffusers(folder: Path) -> bool:
+    """Whether it is the folder of a pipeline, or of a model, of diffusers."""
+    if (folder / "model_index.json").is_file():
+        return True
+    return (folder / "config.json").is_file() and "_class_name" in read_json(folder / "config.json")
+
+
+def load_diffusers(folder: Path) -> Denoiser:
+    """The model of a diffusers folder, on the CPU in float32.
+
+    Raises:
+        CheckpointError: it holds no `UNet2DModel`, or one that neither our UNet nor an installed diffusers can be.
+    """
+    where = folder / "unet" if (folder / "unet").is_dir() else folder
+    config_file = where / "config.json"
+    if not config_file.is_file():
+        raise CheckpointError(f"{folder} has no unet/config.json; a pipeline around a UNet2DModel was expected")
+    values = read_json(config_file)
+    if values.get("_class_name", "UNet2DModel") != "UNet2DModel":
+        raise CheckpointError(
+            f"{config_file} is of a {values['_class_name']}; only a UNet2DModel is loaded by itself"
+            ", so load the pipeline with diffusers and use ddim_ode.from_pipeline"
+        )
+    unet = read_unet(values, config_file)
+    schedule, predicts, ignored = _schedule(folder)
+    weights_file = _weights_file(where)
+    weights = {_modern(name): value for name, value in read_weights(weights_file).items()}
+    if unet.learned_variance:
+        ignored.append("learned variance")
+    info = {
+        "kind": "diffusers",
+        "folder": str(folder),
+        "file": str(weights_file),
+        "sha256": sha256(*shards(weights_file)),
+        "ema": "not stated",
+        "dtype": dtypes(weights),
+        "schedule": schedule,
+        "ignored": ignored,
+    }
+    try:
+        network = read_network(unet, config_file)
+    except UnsupportedError as reason:
+        net, classes = _wrapped(values, unet, weights, reason), unet.num_class_embeds or 0
+        path, whole = schedule.path(), unet.time_embedding_type == "learned"  # for each timestep
+        return Denoiser(net, path, predicts, unet.shape, classes, quantize=whole, info=info, null_class=False)
+    if network.num_classes and weights_file.suffix == ".safetensors" and NULL_CLASS in read_metadata(weights_file):
+        network = network.model_copy(update={"num_classes": network.num_classes - 1, "null_class": True})
+    if unet.learned_variance:
+        weights |= {k: v.chunk(2)[0] for k, v in weights.items() if k.startswith("conv_out.")}
+    ours = fit(weights, names(network), network, weights_file)
+    config = ModelConfig(network=network, schedule=schedule, predicts=predicts)  # type: ignore[arg-type]
+    return build(config, ours, info)
+
+
+def save_diffusers(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    """Write our model as a pipeline's folder, its weights in the dtype they have.
+
+    A null class becomes one more class, the last, and is noted in the header of the weights. A `DDIMPipeline` gives its
+    network no labels, so a class-conditional one is of use to other code only.
+
+    Raises:
+        CheckpointError: diffusers has no such network, or no such prediction.
+    """
+    unet, scheduler = write_network(config.network), write_schedule(config.schedule, config.predicts)
+    index = {
+        "_class_name": "DDIMPipeline",
+        "_diffusers_version": VERSION,
+        "scheduler": ["diffusers", scheduler["_class_name"]],
+        "unet": ["diffusers", unet["_class_name"]],
+    }
+    for part in ("unet", "scheduler"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    theirs = unfit(weights, names(config.network))
+    note = {NULL_CLASS: "last"} if config.network.num_classes and config.network.null_class else {}
+    with replacing(folder / "unet" / WEIGHTS[0]) as tmp:
+        save_file(theirs, tmp, metadata={"format": "pt", **note})
+    write_json(folder / "unet/config.json", unet)
+    write_json(folder / "scheduler/scheduler_config.json", scheduler)
+    write_json(folder / "model_index.json", index)
+
+
+def names(c: UNetConfig) -> Names:
+    """What the modules of our UNet are called in a `UNet2DModel`."""
+    table: dict[str, str | tuple[str, str, str]] = {
+        "time_mlp.0": "time_embedding.linear_1",
+        "time_mlp.2": "time_embedding.linear_2",
+        "class_embedding": "class_embedding",
+        "conv_in": "conv_in",
+        "norm_out": "conv_norm_out",
+        "conv_out": "conv_out",
+    }
+    for n in range(2):
+        table |= PARTS.names(f"mid.{n}", f"mid_block.resnets.{n}", f"mid_block.attentions.{n}")
+    for n in range(len(c.channels)):
+        for part, resamplers, count in (("down", "downsamplers", c.blocks), ("up", "upsamplers", c.blocks + 1)):
+            ours, theirs = f"{part}.{n}", f"{part}_blocks.{n}"
+            for k in range(count):
+                table |= PARTS.names(f"{ours}.blocks.{k}", f"{theirs}.resnets.{k}", f"{theirs}.attentions.{k}")
+            table |= PARTS.names(f"{ours}.resample", f"{theirs}.{resamplers}.0", "")
+            table[f"{ours}.resample.conv"] = f"{theirs}.{resamplers}.0.conv"
+    return table
+
+
+def _modern(name: str) -> str:
+    for old, new in OLD.items():
+        name = name.replace(old, new)
+    return name
+
+
+def _weights_file(folder: Path) -> Path:
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder} has no weights; looked for {', '.join(WEIGHTS)}")
+
+
+def _schedule(folder: Path) -> tuple[ScheduleConfig, str, list[str]]:
+    """The schedule, what the network predicts, and settings that are of sampling and have no effect here."""
+    places = [folder / "scheduler", folder]
+    if folder.resolve().name == "unet":  # of a pipeline's folder
+        places.append(folder.resolve().parent / "scheduler")
+    files = [place / "scheduler_config.json" for place in places]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        warnings.warn(
+            f"{folder} has no scheduler_config.json: DDPM's linear schedule and prediction of noise are assumed",
+            CheckpointWarning,
+            stacklevel=5,  # the caller of `load`
+        )
+        return ScheduleConfig(), "noise", []
+    values = read_json(file)
+    schedule, predicts = read_schedule(values, file)
+    # clip_sample is on where DDPMScheduler's and DDIMScheduler's files do not say; the others have no such key.
+    default = values.get("_class_name") in ("DDPMScheduler", "DDIMScheduler")
+    clips = {"clip_sample": default, "thresholding": False}
+    return schedule, predicts, [key for key, usual in clips.items() if values.get(key, usual)]
+
+
+def _wrapped(
+    values: Mapping[str, Any], config: UNet2D, weights: Mapping[str, Tensor], reason: UnsupportedError
+) -> nn.Module:
+    """The network of diffusers, which has run once. Raises CheckpointError where that fails."""
+    try:
+        from diffusers import UNet2DModel
+    except ImportError:
+        raise CheckpointError(f"{reason}, and diffusers, which has, is not installed; pip install diffusers") from None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            unet = UNet2DModel.from_config({k: v for k, v in values.items() if not k.startswith("_")})
+        unet.load_state_dict({k: v.to(torch.float32) for k, v in weights.items()})
+        net = Wrapped(unet).eval().requires_grad_(False)
+        labels = [torch.zeros(1, dtype=torch.int64)] if config.num_class_embeds else []
+        net(torch.zeros(1, *config.shape), torch.ones(1), *labels)
+    except Exception as error:  # shapes that cannot be, weights that do not fit, another kind of condition
+        fault = " ".join(str(error).split())
+        raise CheckpointError(f"{reason}, and diffusers finds: {fault:.200}") from None
+    return net
+
+
+class Wrapped(nn.Module):
+    """A `UNet2DModel` called as our networks are: net(x, t, labels) -> (B, C, H, W); learned variances are dropped."""
+
+    def __init__(self, unet: Any):
+        super().__init__()
+        self.unet, self.whole = unet, unet.config.time_embedding_type == "learned"
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        if self.whole:
+            t = t.long()
+        return self.unet(x, t, labels, return_dict=False)[0][:, : x.shape[1]]
