@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddim_ode import data, grids, paths
+    from ddim_ode import continuous, data, grids, paths
     from ddim_ode.analytic import GaussianMixture
     from ddim_ode.checkpoints import load
     from ddim_ode.denoiser import Denoiser, Prediction
@@ -39,6 +39,7 @@ __all__ = [
     "Solution",
     "adams",
     "between",
+    "continuous",
     "data",
     "decode",
     "encode",
