@@ -1,0 +1,52 @@
+"""Pipelines of diffusers around tiny random networks."""
+
+from typing import Any
+
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from torch import Tensor
+
+SHAPE = (1, 8, 8)
+LAYOUT = {
+    "sample_size": 8,
+    "in_channels": 1,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+}
+
+
+class Net(UNet2DModel):
+    """A UNet with the input in its output, as a trained network's noise is; it counts its calls."""
+
+    calls = 0
+
+    def forward(self, sample: Tensor, timestep: Any, *inputs: Any, **options: Any) -> UNet2DOutput:
+        self.calls += 1
+        out = super().forward(sample, timestep, *inputs, **options).sample
+        return UNet2DOutput(sample=torch.cat([0.7 * sample, *[0 * sample] * (out.shape[1] - 1)], 1) + 0.3 * out)
+
+
+def network(**changes: Any) -> Net:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Net(**{**LAYOUT, "out_channels": 1, **changes}).eval().requires_grad_(False)
+
+
+NET = network()
+
+
+def pipeline(scheduler: Any, net: UNet2DModel = NET, kind: type = DDPMPipeline) -> Any:
+    pipe = kind(net, DDPMScheduler())
+    pipe.scheduler = scheduler
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def pictures(pipe: Any, n: int, seed: int = 3, count: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return pipe(batch_size=count, generator=generator, num_inference_steps=n, output_type="pt").images
