@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import AutoencoderKL, DDPMPipeline, DDPMScheduler, UNet2DConditionModel, UNet2DModel
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 
@@ -50,3 +50,33 @@ def pipeline(scheduler: Any, net: UNet2DModel = NET, kind: type = DDPMPipeline) 
 def pictures(pipe: Any, n: int, seed: int = 3, count: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return pipe(batch_size=count, generator=generator, num_inference_steps=n, output_type="pt").images
+
+
+def random_module(kind: Any, **config: Any) -> Any:
+    """A network of diffusers with weights of its own, ready to evaluate."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        return kind(**config).eval().requires_grad_(False)
+
+
+def tiny_vae(**config: Any) -> AutoencoderKL:
+    """Images (1, 16, 16), latents (2, 8, 8)."""
+    return random_module(
+        AutoencoderKL,
+        **{"in_channels": 1, "out_channels": 1, "block_out_channels": (8, 16), "norm_num_groups": 4}
+        | {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+        | {"latent_channels": 2, "sample_size": 16}
+        | config,
+    )
+
+
+def text_unet(**config: Any) -> UNet2DConditionModel:
+    """Latents (2, 8, 8), prompts (tokens, 8)."""
+    return random_module(
+        UNet2DConditionModel,
+        **{"sample_size": 8, "in_channels": 2, "out_channels": 2, "block_out_channels": (8, 16), "layers_per_block": 1}
+        | {"norm_num_groups": 4, "attention_head_dim": 4, "cross_attention_dim": 8}
+        | {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}
+        | {"up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")}
+        | config,
+    )

@@ -36,8 +36,9 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
 
     `ODEScheduler.from_config(pipe.scheduler.config, method="unipc_2")` takes over the model's schedule and prediction.
 
-    `set_timesteps(n)` takes n as the evaluations of the network that a sample may cost, as `sample(nfe=n)` does;
-    `timesteps` has one entry for each, in fractions, methods of several evaluations a step included. So `order` is 1.
+    `set_timesteps(n)` takes n as the most predictions that a sample may cost, as `sample(nfe=n)` does; `timesteps` has
+    one entry for each, in fractions, methods of several evaluations a step included. So `order` is 1. Under guidance a
+    prediction costs a pipeline two passes of the network, which `nfe` counts and n does not.
 
     Clipping and thresholding of the prediction (`clip_sample`, `thresholding`) are no part of an ODE; they stay in the
     config, for whoever is made from it, and do nothing. Half-precision pipelines get a float32 state.
