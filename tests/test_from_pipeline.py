@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, LDMPipeline, VQModel
 from helpers import normal, one_line
-from pipelines import NET, SHAPE, network, random_module, text_unet, tiny_vae
+from pipelines import NET, SHAPE, STABLE, STEPS, TextPipe, ddim, network, random_module, text_unet, tiny_vae
 from torch import Tensor
 
 from ddim_ode.autoencoder import Autoencoder
@@ -18,13 +18,6 @@ from ddim_ode.integrations.pipelines import PipelineError, from_pipeline
 from ddim_ode.inversion import decode, encode
 from ddim_ode.latents import LatentError
 from ddim_ode.sampling import sample
-
-STABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
-STEPS = 8
-
-
-def ddim(**config: Any) -> DDIMScheduler:
-    return DDIMScheduler(**{"clip_sample": False} | config)
 
 
 def along_their_timesteps(model: Denoiser, scheduler: DDIMScheduler, noise: Tensor, **options: Any) -> Tensor:
@@ -71,35 +64,6 @@ def test_an_unconditional_pipeline_of_latents():
 
 
 # --- prompts
-
-
-class TextPipe:
-    """What `from_pipeline` asks of a pipeline with prompts, with an encoder of its own: a table of letters."""
-
-    def __init__(self, unet: torch.nn.Module, **config: Any):
-        self.unet, self.vae, self.scheduler = unet, tiny_vae(), ddim(**STABLE, **config)
-
-    def encode(self, prompts: list[str]) -> Tensor:
-        table = normal(128, 8, seed=9, dtype=torch.float32)
-        return torch.stack([table[[ord(c) for c in prompt.ljust(6)[:6]]] for prompt in prompts])
-
-    def encode_prompt(
-        self, prompt: list[str], device: Any, num_images_per_prompt: int, do_classifier_free_guidance: bool, **more: Any
-    ) -> tuple[Tensor, Tensor]:
-        assert do_classifier_free_guidance
-        assert len(more["negative_prompt"]) == len(prompt)
-        return self.encode(prompt), self.encode(more["negative_prompt"])
-
-    def __call__(self, prompt: str, negative: str, scale: float, z: Tensor) -> Tensor:
-        """Stable Diffusion's loop (Ho & Salimans 2022, Eq. 6)."""
-        self.scheduler.set_timesteps(STEPS)
-        for t in self.scheduler.timesteps:
-            with_prompt, without = (
-                self.unet(z, t, encoder_hidden_states=self.encode([words] * len(z))).sample
-                for words in (prompt, negative)
-            )
-            z = self.scheduler.step(without + scale * (with_prompt - without), t, z).prev_sample
-        return z
 
 
 PIPE = TextPipe(text_unet())
