@@ -74,8 +74,8 @@ class Conventions:
         Raises:
             AdapterError: a network that does not say its range of sigma.
         """
-        low, high = getattr(net, "sigma_min", sigma_min), getattr(net, "sigma_max", sigma_max)
-        low, high = (low if sigma_min is None else sigma_min), (high if sigma_max is None else sigma_max)
+        low = getattr(net, "sigma_min", None) if sigma_min is None else sigma_min
+        high = getattr(net, "sigma_max", None) if sigma_max is None else sigma_max
         if low is None or high is None:
             raise AdapterError("net has no sigma_min and sigma_max; give the range it was trained in, as in 0.01, 80")
         call = _k_diffusion(net, extra_args or {}, label_arg)
@@ -108,8 +108,7 @@ class Conventions:
         num_classes: int = 0,
         data_at: int = 0,
         time_scale: float = 1.0,
-        t_min: float = 1e-3,
-        t_max: float = 1 - 1e-3,
+        noise_range: tuple[float, float] = (1e-3, 1 - 1e-3),
     ) -> D:
         """v(x, t) = dx/dt along a straight line between data and noise (Liu et al. 2023; Lipman et al. 2023).
 
@@ -117,16 +116,18 @@ class Conventions:
             data_at: 0 for x = (1 - t) x0 + t eps and v = eps - x0, as Stable Diffusion 3 and Flux have it; 1 for
                 x = t x0 + (1 - t) eps and v = x0 - eps, as in the papers.
             time_scale: what the network calls 1: it is given time_scale times t.
-            t_min, t_max: the share of noise at both ends of sampling, within (0, 1); the ends themselves say nothing.
+            noise_range: the least and the largest share of noise in x, at the ends of sampling. At 0 there is no noise
+                to see, and at 1 no image.
 
         Raises:
             AdapterError: data_at is neither, or the range is empty.
         """
         if data_at not in (0, 1):
             raise AdapterError(f"data_at={data_at!r} is no end of a flow; use 0 or 1, the t at which the data are")
-        if not 0 < t_min < t_max < 1:
-            raise AdapterError(f"t_min={t_min:g}, t_max={t_max:g} are no range; give 0 < t_min < t_max < 1")
-        path = Flow(t_min / (1 - t_min), t_max / (1 - t_max))
+        low, high = noise_range
+        if not 0 < low < high < 1:
+            raise AdapterError(f"noise_range={noise_range} is none; give two shares of noise, 0 < low < high < 1")
+        path = Flow(low / (1 - low), high / (1 - high))
         return cls(_flow(net, data_at, time_scale), path, "flow", shape, num_classes)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Schedules in continuous time t in [0, 1], which score, v and consistency networks are trained on.
+"""Schedules in continuous time t in [0, 1], which score networks and v-prediction are trained on.
 
     VPSDE     a = exp(-B / 2),    b = sqrt(1 - exp(-B)),    B = beta_min t + (beta_max - beta_min) t^2 / 2
     VESDE     a = 1,              b = sigma_min (sigma_max / sigma_min)^t

@@ -108,7 +108,7 @@ CASES = {
     "flow from the data": Case(Denoiser.from_flow, flow_from_data, 1 / 999, 999),
     "flow from the noise": Case(Denoiser.from_flow, flow_from_noise, 1 / 999, 999, {"data_at": 1}),
     "flow in thousands": Case(
-        Denoiser.from_flow, flow_in_thousands, 1 / 9, 9, {"data_at": 1, "time_scale": 1000, "t_min": 0.1, "t_max": 0.9}
+        Denoiser.from_flow, flow_in_thousands, 1 / 9, 9, {"data_at": 1, "time_scale": 1000, "noise_range": (0.1, 0.9)}
     ),
     "score, VP": Case(Denoiser.from_score, score_vp, VP_BEGIN, VP_END),
     "score, VE": Case(Denoiser.from_score, score_ve, 0.01, 50, {"path": continuous.VESDE()}),
@@ -231,7 +231,7 @@ def test_a_k_diffusion_network_says_its_range_itself():
         (AdapterError, lambda: Denoiser.from_k_diffusion(edm, SHAPE), "no sigma_min and sigma_max; give"),
         (AdapterError, lambda: Denoiser.from_v(edm, SHAPE, paths.flow), "not Flow; use from_flow"),
         (AdapterError, lambda: Denoiser.from_flow(edm, SHAPE, data_at=2), "data_at=2 .* 0 or 1"),
-        (AdapterError, lambda: Denoiser.from_flow(edm, SHAPE, t_max=1.0), "t_max=1 are no range"),
+        (AdapterError, lambda: Denoiser.from_flow(edm, SHAPE, noise_range=(0.0, 1.0)), "noise_range=.* 0 < low"),
         (PathError, lambda: continuous.VPSDE(beta_min=3, beta_max=2), "beta from 3 to 2 must rise"),
         (PathError, lambda: continuous.Cosine(t_min=0.0), "times 0 to 0.999 are no range"),
         (PathError, lambda: continuous.VESDE(sigma_min=0.0), "0 < sigma_min"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from ddim_ode import paths
 from ddim_ode.denoiser import Denoiser, DenoiserError, NonFiniteError
 from ddim_ode.errors import DDIMError
-from ddim_ode.integrations.diffusers import ODEScheduler, SchedulerError
+from ddim_ode.integrations.diffusers import Answers, ODEScheduler, SchedulerError
 from ddim_ode.integrations.schedules import PREDICTS, ScheduleError
 from ddim_ode.planning import SampleError
 from ddim_ode.sampling import sample
@@ -85,7 +85,14 @@ def test_explicit_sigmas_and_the_smallest_sigma_as_the_end():
 
 
 @pytest.mark.parametrize("method", SIX)
-def test_no_more_is_kept_than_the_answers_of_one_step(method):
+def test_no_more_is_kept_or_repeated_than_one_step(method, monkeypatch):
+    given, plain = [], Answers.__call__
+
+    def counted(self: Answers, x: Tensor, t: Tensor) -> Tensor:
+        given.append(plain(self, x, t))
+        return given[-1]
+
+    monkeypatch.setattr(Answers, "__call__", counted)
     scheduler, x = ODEScheduler(method=method), normal(1, *SHAPE, seed=0, dtype=torch.float32)
     scheduler.set_timesteps(40)
     kept = []
@@ -94,6 +101,8 @@ def test_no_more_is_kept_than_the_answers_of_one_step(method):
         kept.append(len(scheduler._run.answers.known))
     assert max(kept) == (METHODS[method].evaluations - 1 if method != "adams4" else 2)  # its first step has three
     assert len(kept) == len(scheduler.timesteps)
+    # of n evaluations in a step the first is repeated n - 1 times, the second n - 2 times
+    assert len(given) <= (max(kept) + 2) / 2 * len(kept)
 
 
 def test_half_precision_gets_a_float32_state():

@@ -107,6 +107,7 @@ def stable_diffusion() -> Any:
     words = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefgortu")]
     tokenizer = transformers.CLIPTokenizer(vocab={w: n for n, w in enumerate(words)}, merges=[], model_max_length=12)
     sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"bos_token_id": 0, "eos_token_id": 1}
     with torch.random.fork_rng():
         torch.manual_seed(4)
         encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig(vocab_size=len(words), **sizes)).eval()
