@@ -1,5 +1,6 @@
 """`ODEScheduler` from and to configurations of diffusers, and the schedules that those mean."""
 
+import importlib
 import subprocess
 import sys
 
@@ -60,6 +61,13 @@ def test_schedules_and_noise_are_those_of_diffusers(config):
     expected = theirs.add_noise(image, noise, t)  # from a table in float32
     torch.testing.assert_close(scheduler.add_noise(image, noise, t), expected, rtol=0, atol=3e-5)
     assert scheduler.scale_model_input(image, t) is image
+
+
+def test_without_diffusers_the_remedy_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers.configuration_utils", None)
+    monkeypatch.delitem(sys.modules, "ddim_ode.integrations.diffusers")
+    with pytest.raises(ImportError, match=r"pip install 'ddim_ode\[diffusers\]'"):
+        importlib.import_module("ddim_ode.integrations.diffusers")
 
 
 def test_importing_the_library_does_not_import_diffusers():

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler
+from diffusers import DDIMPipeline, DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from helpers import linear_table, normal, one_line
 from pipelines import NET, SHAPE, network, pictures, pipeline
 from torch import Tensor
@@ -20,6 +20,7 @@ from ddim_ode.sampling import sample
 from ddim_ode.solvers import METHODS, MethodError
 
 ON_GRIDS = [name for name, row in METHODS.items() if row.deterministic and not row.adaptive]
+FLOW = FlowMatchEulerDiscreteScheduler()
 SIX = ["ddim", "heun", "dpmpp_2m", "unipc_2", "adams4", "rk4"]
 
 
@@ -195,6 +196,7 @@ def steps(scheduler: ODEScheduler, *times: float, **options: Any) -> None:
         (SchedulerError, lambda: ODEScheduler(method="sde_heun"), "'sde_heun' draws noise .* 'dpmpp_2m'"),
         (SchedulerError, lambda: ODEScheduler(prediction_type="flow"), "unknown prediction_type 'flow'"),
         (ScheduleError, lambda: ODEScheduler(beta_schedule="sigmoid"), "unknown beta_schedule 'sigmoid'"),
+        (ScheduleError, lambda: ODEScheduler.from_config(FLOW.config), "no beta_schedule; the model"),
         (DDIMError, lambda: ODEScheduler(grid="karas"), "did you mean 'karras'"),
         (DenoiserError, lambda: ODEScheduler(rescale_betas_zero_snr=True), "zero terminal SNR; leave"),
         (SampleError, lambda: ODEScheduler(method="rk4").set_timesteps(0), "nfe=0 must be"),

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin, SchedulerOutput
 from torch import Tensor
 
 from ddim_ode.denoiser import Denoiser, NonFiniteError
@@ -25,6 +23,12 @@ from ddim_ode.ode import ProbabilityFlow, along
 from ddim_ode.paths import Path, f64
 from ddim_ode.planning import plan
 from ddim_ode.solvers import Adaptive, Reversible, Solver, Step, get_method, integrate, moves
+
+try:
+    from diffusers.configuration_utils import ConfigMixin, register_to_config
+    from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin, SchedulerOutput
+except ImportError as error:
+    raise ImportError("a scheduler of diffusers needs diffusers; pip install 'ddim_ode[diffusers]'") from error
 
 
 class SchedulerError(DDIMError):
@@ -97,6 +101,19 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         self._sigmas = f64([])
         self._begin = 0
         self._run: Run | None = None
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any] | None = None, return_unused_kwargs: bool = False, **changes: Any
+    ) -> Any:
+        """The scheduler of a config, such as `pipe.scheduler.config`, with some entries changed.
+
+        Raises:
+            ScheduleError: a scheduler without betas, of a flow model for instance.
+        """
+        config = config or {}
+        path_of({**config, **changes})  # diffusers would take the betas to be ours by default
+        return super().from_config(config, return_unused_kwargs, **changes)
 
     def __len__(self) -> int:
         return int(self.config["num_train_timesteps"])

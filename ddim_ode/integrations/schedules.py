@@ -25,6 +25,9 @@ def path_of(config: Mapping[str, Any]) -> DiscreteVP:
     """
     steps, name = config.get("num_train_timesteps", 1000), config.get("beta_schedule")
     first, last = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
+    if name is None:
+        kind = config.get("_class_name", "this scheduler")
+        raise ScheduleError(f"{kind} has no beta_schedule; the model's schedule must be of DDPM's kind, made of betas")
     if config.get("trained_betas") is not None:
         path = DiscreteVP.from_betas(config["trained_betas"])
     elif name == "linear":
