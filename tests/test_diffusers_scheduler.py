@@ -154,13 +154,16 @@ def test_where_no_step_begins_there_is_one_line(method, k):
     scheduler.set_begin_index(0)
 
 
-def test_a_sample_that_is_changed_between_steps_is_taken_up():
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_sample_that_is_changed_between_steps_is_taken_up(in_place):
     # As inpainting does. With ddim, which has no memory, it is a run from there.
     scheduler, x = ODEScheduler(method="ddim"), normal(2, *SHAPE, seed=0, dtype=torch.float32)
     scheduler.set_timesteps(8)
     for n, t in enumerate(scheduler.timesteps):
         if n == 3:
-            x = changed = x + 0.1 * normal(2, *SHAPE, seed=1, dtype=torch.float32)
+            change = 0.1 * normal(2, *SHAPE, seed=1, dtype=torch.float32)
+            x = x.add_(change) if in_place else x + change
+            changed = x.clone()
         x = scheduler.step(NET(x, t).sample, t, x).prev_sample
     sigmas = sample(Denoiser(lambda x, t: 0 * x, paths.DiscreteVP(linear_table()), "noise", SHAPE), "ddim", 8).sigmas
     a = 1 / (1 + float(sigmas[3]) ** 2) ** 0.5

@@ -184,10 +184,11 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
             raise SchedulerError(f"step was called at timestep={float(timestep):g}, where it is the turn of {turn}")
         if run is None:
             run = self._run = Run(self._model, self._method.path, self._solver, self._sigmas, sample)
-        elif sample is not run.given and not torch.equal(sample, run.given):
+        elif not torch.equal(sample, run.given):
             run.restart(sample)
         run.go(model_output[:, : sample.shape[1]])
-        return SchedulerOutput(prev_sample=run.given) if return_dict else (run.given,)
+        handed = run.given.clone()  # which a pipeline may change in place
+        return SchedulerOutput(prev_sample=handed) if return_dict else (handed,)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """a(t) x0 + b(t) eps for timesteps (B,), fractions included."""
