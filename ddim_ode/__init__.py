@@ -8,14 +8,16 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddim_ode import data, grids, metrics, paths
+    from ddim_ode import continuous, data, grids, metrics, paths
     from ddim_ode.advice import recommend
     from ddim_ode.analytic import GaussianMixture
+    from ddim_ode.autoencoder import Autoencoder
     from ddim_ode.checkpoints import load
     from ddim_ode.denoiser import Denoiser, Prediction
     from ddim_ode.errors import DDIMError
     from ddim_ode.grids import GRIDS
     from ddim_ode.guidance import Guided
+    from ddim_ode.integrations.pipelines import from_pipeline
     from ddim_ode.interpolation import between, interpolate, slerp
     from ddim_ode.inversion import Reconstruction, decode, encode, reconstruct
     from ddim_ode.latents import Latent
@@ -30,6 +32,7 @@ __version__ = version("ddim_ode")
 __all__ = [
     "GRIDS",
     "METHODS",
+    "Autoencoder",
     "DDIMError",
     "Denoiser",
     "GaussianMixture",
@@ -45,9 +48,11 @@ __all__ = [
     "adams",
     "between",
     "compare",
+    "continuous",
     "data",
     "decode",
     "encode",
+    "from_pipeline",
     "grids",
     "interpolate",
     "load",
@@ -64,6 +69,7 @@ __all__ = [
 _HOME = {
     "GRIDS": "grids",
     "METHODS": "solvers",
+    "Autoencoder": "autoencoder",
     "DDIMError": "errors",
     "Denoiser": "denoiser",
     "GaussianMixture": "analytic",
@@ -81,6 +87,7 @@ _HOME = {
     "compare": "study",
     "decode": "inversion",
     "encode": "inversion",
+    "from_pipeline": "integrations.pipelines",
     "interpolate": "interpolation",
     "load": "checkpoints",
     "log_likelihood": "likelihood",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ddim_ode.adapters import Conventions
 from ddim_ode.errors import DDIMError
 from ddim_ode.paths import Path, f64
 
@@ -84,8 +85,11 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class Denoiser:
+class Denoiser(Conventions):
     """A network, the path it was trained on and what it predicts. Immutable.
+
+    Networks of other conventions have constructors of their own: `from_edm`, `from_k_diffusion`, `from_v`, `from_flow`
+    and `from_score`.
 
     Args:
         net: net(x, t) or, with num_classes > 0, net(x, t, labels); x (B, *shape), t (B,) times on `path`,

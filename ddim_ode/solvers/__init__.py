@@ -22,6 +22,7 @@ from ddim_ode.solvers.base import (
     Watch,
     follow,
     integrate,
+    moves,
 )
 from ddim_ode.solvers.exponential import EULER, HEUN, MIDPOINT, THIRDS, Adams, SingleStep
 from ddim_ode.solvers.reversible import BDIA, BELM, EDICT, LATTICE, FixedPoint, Leapfrog, ReversibleHeun
@@ -47,6 +48,7 @@ __all__ = [
     "follow",
     "get_method",
     "integrate",
+    "moves",
 ]
 
 

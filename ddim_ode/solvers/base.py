@@ -185,26 +185,38 @@ def integrate(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, xbar: Tensor
     return follow(ode, solver, sigmas, Step(y, solver.init(ode, sigmas, y)), watch).y.to(xbar.dtype)
 
 
-def follow(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, begin: Step, watch: Watch | None = None) -> Step:
-    """As `integrate`, from a state on the path and the solver's own; returns xbar and the solver's state at the end."""
+def moves(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor) -> list[Callable[[Step], Step]]:
+    """What leads along a grid: the solver's steps and then the arrival, from y on the path to xbar at the last sigma.
+
+    Each is a function of the `Step` before it and of the network's answers alone, so that it can be repeated.
+    """
     nodes = nodes_of(solver, sigmas)
     u = ode.path.u(nodes)
-    y, state = begin
-    n, steps = 0, len(sigmas) - 1
-    try:
-        for n in range(len(nodes) - 1):
-            y, state = solver.step(ode, u[n], u[n + 1], y, state)
-            if watch:
-                watch(n + 1, (n + 1) / steps, float(nodes[n + 1]), ode.leave(y, nodes[n + 1]))
-        xbar = ode.leave(y, nodes[-1])
+
+    def interval(n: int) -> Callable[[Step], Step]:
+        return lambda at: solver.step(ode, u[n], u[n + 1], at.y, at.state)
+
+    def arrive(at: Step) -> Step:
+        xbar = ode.leave(at.y, nodes[-1])
         if len(nodes) < len(sigmas):
-            n = len(nodes) - 1
             xbar = ode.predict(xbar, nodes[-1]).data
-            if watch:
-                watch(n + 1, 1.0, 0.0, xbar)
+        if not torch.isfinite(xbar).all():
+            raise DivergedError("the solver diverged: the state is not finite; use more steps or another method")
+        return Step(xbar, at.state)
+
+    return [*(interval(n) for n in range(len(nodes) - 1)), arrive]
+
+
+def follow(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, begin: Step, watch: Watch | None = None) -> Step:
+    """As `integrate`, from a state on the path and the solver's own; returns xbar and the solver's state at the end."""
+    way, at, n, steps = moves(ode, solver, sigmas), begin, 0, len(sigmas) - 1
+    try:
+        for n, move in enumerate(way):
+            at = move(at)
+            if watch and n < steps:
+                xbar = at.y if move is way[-1] else ode.leave(at.y, sigmas[n + 1])
+                watch(n + 1, (n + 1) / steps, float(sigmas[n + 1]), xbar)
     except NonFiniteError as error:
         error.step = n + 1
         raise
-    if not torch.isfinite(xbar).all():
-        raise DivergedError("the solver diverged: the state is not finite; use more steps or another method")
-    return Step(xbar, state)
+    return at
