@@ -151,7 +151,7 @@ def compare(
     told = reference._asdict() | {"method": METHOD, "error": {"median": reference.median, "rms": reference.rms}}
     results = {
         "format": FORMAT,
-        "model": facts_of(model),
+        "model": facts_of(model) | {"fingerprint": bench.identity["model"]},
         "settings": {
             "methods": list(chosen),
             "nfe": sorted({c.nfe for c in cells if c.nfe}),

@@ -1,0 +1,72 @@
+"""`ddim-ode compare` and `recommend`."""
+
+import csv
+import json
+import shlex
+
+FILES = {
+    "report.html",
+    "results.json",
+    "results.csv",
+    "sheet.png",
+    "work_precision.png",
+    "study.json",
+    "cells",
+    ".lock",
+}
+
+
+def test_compare_writes_a_page_that_says_how_to_make_it_again(run, model, tmp_path):
+    common = ["compare", model, "--methods", "ddim,adams4,dpmpp_2m", "--nfe", "2,5", "-n", 4]
+    code, out, _ = run(*common, "--out", tmp_path / "a")
+    assert code == 0
+    assert {file.name for file in (tmp_path / "a").iterdir()} == FILES
+    assert "best at   5 evaluations: " in out
+    assert "its own error about" in out
+    assert out.rstrip().endswith(str(tmp_path / "a" / "sheet.png"))
+    results = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert [row["status"] for row in results["rows"]] == ["done"] * 6
+    assert results["settings"]["labels"] == [0, 1, 2, 3]
+    with (tmp_path / "a" / "results.csv").open() as opened:
+        assert len(list(csv.DictReader(opened))) == 6
+    words = shlex.split(results["command"])
+    assert words[0] == "ddim-ode"
+    again = [*words[1:-1], tmp_path / "b"]
+    assert json.loads(run(*again, "--json").out)["rows"][0]["error"] == results["rows"][0]["error"]
+    # one more method, in the same folder
+    more = ["compare", model, "--methods", "ddim,adams2", "--nfe", "2,5", "-n", 4, "--out", tmp_path / "a", "--json"]
+    found = json.loads(run(*more).out)
+    assert found["timing"]["evaluations"] == 4 * (2 + 5)
+    assert found["rows"][0]["timing"] == results["rows"][0]["timing"]
+
+
+def test_a_budget_that_is_too_small_is_a_row(run, model, tmp_path):
+    code, out, _ = run("compare", model, "--methods", "dopri5,ddim", "--nfe", 2, "-n", 2, "--out", tmp_path / "a")
+    assert code == 0
+    assert "dopri5|-|nfe=2|eta=0 skipped: nfe=2 is too small" in out
+
+
+def test_recommend_prints_a_command_that_runs(run, model, tmp_path):
+    out = run("recommend", model, "--nfe", 4, "-n", 4).out
+    command, expected = out.splitlines()[:2]
+    assert expected.startswith("expected error ")
+    words = shlex.split(command)
+    assert words[:3] == ["ddim-ode", "sample", str(model)]
+    assert run(*words[1:-1], tmp_path / "samples").code == 0
+    record = json.loads(run("recommend", model, "--tol", 0.2, "-n", 2, "--json").out)
+    assert record["row"]["error"]["median"] <= 0.2
+
+
+def test_bad_input_is_one_line(fails, model, tmp_path):
+    out = ["--out", tmp_path / "a"]
+    assert "unknown method 'dimm'; did you mean 'ddim'?" in fails("compare", model, "--methods", "dimm", *out)
+    assert "methods is empty" in fails("compare", model, "--methods", ",", *out)
+    assert "nfe='5,x' is not a list of numbers; write it as in 5,10,20" in fails("compare", model, "--nfe", "5,x", *out)
+    assert "nfe=0 must be a whole number >= 1" in fails("compare", model, "--nfe", "0", *out)
+    assert "unknown grid 'karas'" in fails("compare", model, "--grids", "karas", *out)
+    assert "label 10 does not exist" in fails("compare", model, "--label", "10", *out)
+    assert "give nfe, a budget, or tol" in fails("recommend", model)
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes").write_text("mine")
+    assert "is not empty and not the folder of a study" in fails("compare", model, "--out", tmp_path / "full")
