@@ -2,7 +2,7 @@
 
 import math
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -41,8 +41,9 @@ def test_strong_order_on_one_path(name, order):
     assert -np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(order, abs=0.2)
 
 
-@pytest.mark.parametrize("eta", [0.5, 1])
-@pytest.mark.parametrize("name", ["ddim", "sde_euler", "sde_srk", "sde_dpmpp_2m"])
+@pytest.mark.parametrize(
+    ("name", "eta"), [("ddim", 0), *product(("ddim", "sde_euler", "sde_srk", "sde_dpmpp_2m"), (0.5, 1))]
+)
 @pytest.mark.parametrize(
     ("dimensions", "count"),
     [(2, 400), (64, 100), *(pytest.param(d, 20_000, marks=pytest.mark.slow) for d in (2, 64))],
@@ -63,6 +64,27 @@ def test_the_marginals_are_those_of_the_mixture(name, eta, dimensions, count):
         error = std / math.sqrt(weight * count)
         assert (own.mean(0) - mean).abs().max() < 5 * error + 0.01
         assert (own.std(0) / math.hypot(std, 0.02) - 1).abs().mean() < 0.02 + 2 / math.sqrt(weight * count)
+
+
+@pytest.mark.parametrize(("name", "eta"), [("ddim", 0), ("ddim", 1), ("sde_euler", 0.5), ("sde_srk", 1)])
+def test_no_energy_distance_from_exact_samples(name, eta):
+    """Szekely & Rizzo 2004: a permutation test at the 1% level, 600 samples against 600 drawn exactly."""
+    means = f64([[1.0, -0.5], [-1.0, 0.8]])
+    mixture, count = GaussianMixture(means, [0.3, 0.5], [0.7, 0.3]), 600
+    model = mixture.denoiser(paths.Flow(0.02, 60.0))
+    common = {"final": "sigma_min", "dtype": torch.float64, "batch_size": count}
+    x = sample(model, name, 240, range(count), eta=eta, **common).x
+    exact = mixture.sample(count, seed=5, sigma=0.02)
+    distances = torch.cdist(both := torch.cat([x, exact]), both)
+
+    def energy(order: Tensor) -> float:
+        a, b = order[:count], order[count:]
+        return float(2 * distances[a][:, b].mean() - distances[a][:, a].mean() - distances[b][:, b].mean())
+
+    generator = torch.Generator().manual_seed(0)
+    found = energy(torch.arange(2 * count))
+    others = [energy(torch.randperm(2 * count, generator=generator)) for _ in range(199)]
+    assert sum(other >= found for other in others) + 1 > 0.01 * 200
 
 
 @pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("sde_srk", 1.5), ("sde_dpmpp_2m", 1)])
