@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Extra arguments for pytest: make test ARGS="-m slow -x"
 ARGS ?=
+# Tests run side by side, each on one thread: most of them are too small to share.
+WORKERS ?= auto
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
@@ -14,6 +16,8 @@ DEV := $(VENV)/.installed-dev
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+COMPARED := ddim,dpmpp_2m,unipc_2,adams4,adaptive
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test lint clean
@@ -21,20 +25,22 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
-demo: $(BASE) ## sample 80 images with the bundled model into demo/
+demo: $(BASE) ## sample 80 images with the bundled model and compare five solvers, into demo/ and demo-study/
 	$(BIN)/ddim-ode sample fashion --method ddim --nfe 50 --label each -n 80 --out demo --overwrite
-	@echo "The pictures are in $(CURDIR)/demo"
+	rm -rf demo-study
+	$(BIN)/ddim-ode compare fashion --methods $(COMPARED) --nfe 5,10,20 -n 16 --reference-tol 0.003 --out demo-study
+	@echo "The pictures are in $(CURDIR)/demo, the comparison is $(CURDIR)/demo-study/report.html"
 
 test: $(DEV) ## run the tests (ARGS="..." goes to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 $(ARGS)
 
 lint: $(DEV) ## ruff check, ruff format --check, mypy
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
 
-clean: ## remove demo/, built packages and caches; .venv stays (rm -rf .venv to start over)
-	rm -rf demo build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+clean: ## remove demo/, demo-study/, built packages and caches; .venv stays (rm -rf .venv to start over)
+	rm -rf demo demo-study build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find $(wildcard ddim_ode tests benchmarks docs) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first, alone: it is most of the download. The pin has no local suffix, so a CPU build is taken where offered.

@@ -9,7 +9,6 @@ address outside the file.
 import csv
 import hashlib
 import io
-import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from ddim_ode import series
+from ddim_ode.display import finite
 from ddim_ode.files import replacing
 from ddim_ode.report_tables import distribution_table, number, reconstruction_table, results_table
 
@@ -154,15 +154,6 @@ def lookup(row: Mapping[str, Any], path: str) -> Any:
     for name in path.split("."):
         value = None if value is None else value.get(name)
     return value
-
-
-def finite(value: Any) -> Any:
-    """The same data with None for infinities and NaN, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def palette() -> Markup:

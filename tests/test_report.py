@@ -15,7 +15,8 @@ import pytest
 import study_example
 from PIL import Image
 
-from ddim_ode.report import CSV_COLUMNS, LIMIT, finite, fitting, seconds, shortly, write_csv, write_report
+from ddim_ode.display import finite
+from ddim_ode.report import CSV_COLUMNS, LIMIT, fitting, seconds, shortly, write_csv, write_report
 from ddim_ode.report_tables import number
 
 VOID = {"meta", "br", "wbr", "img", "link", "input"}
