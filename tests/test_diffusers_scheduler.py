@@ -11,10 +11,11 @@ from pipelines import NET, SHAPE, network, pictures, pipeline
 from torch import Tensor
 
 from ddim_ode import paths
+from ddim_ode.checkpoints.diffusers_config import PREDICTION
 from ddim_ode.denoiser import Denoiser, DenoiserError, NonFiniteError
 from ddim_ode.errors import DDIMError
 from ddim_ode.integrations.diffusers import Answers, ODEScheduler, SchedulerError
-from ddim_ode.integrations.schedules import PREDICTS, ScheduleError
+from ddim_ode.integrations.schedules import ScheduleError
 from ddim_ode.planning import SampleError
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import METHODS, MethodError
@@ -56,16 +57,16 @@ def test_in_another_pipeline_and_once_more(method):
     assert torch.equal(pictures(pipe, 12), found)  # nothing is left of the run before
 
 
-@pytest.mark.parametrize("prediction", PREDICTS)
+@pytest.mark.parametrize("prediction", PREDICTION)
 @pytest.mark.parametrize("method", SIX)
 def test_whatever_the_network_predicts(method, prediction):
     scheduler = ODEScheduler(method=method, grid="karras", prediction_type=prediction)
     found = pictures(pipeline(scheduler), 12)
-    torch.testing.assert_close(found, shown(ours(method, 12, PREDICTS[prediction], grid="karras")), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, shown(ours(method, 12, PREDICTION[prediction], grid="karras")), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
-@pytest.mark.parametrize("prediction", PREDICTS)
+@pytest.mark.parametrize("prediction", PREDICTION)
 def test_ddim_is_the_ddim_of_diffusers(spacing, prediction):
     theirs = DDIMScheduler(clip_sample=False, prediction_type=prediction, timestep_spacing=spacing)
     scheduler = ODEScheduler.from_config(theirs.config, method="ddim", grid=spacing)

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import foreign
 import pytest
+import test_load_guided
+import test_load_original
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
 from helpers import linear_table
@@ -115,15 +118,41 @@ RECIPES: dict[str, tuple[Names, Callable[[Names], None]]] = {
 }
 
 
+def folder_of_diffusers(folder: Path) -> None:
+    foreign.pipeline(folder, foreign.unet2d(foreign.LAYOUTS["attention in the middle"]))
+
+
+#: heading -> (what writes the folder that the program loads, the kind of it that `load` tells)
+FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "A folder of diffusers": (folder_of_diffusers, "diffusers"),
+    "A checkpoint of the DDIM or DDPM code": (test_load_original.write, "DDIM code"),
+    "A checkpoint of guided-diffusion": (test_load_guided.write, "guided-diffusion code"),
+}
+
+
+def run(heading: str, given: Names) -> Names:
+    names = {"__name__": "example", **given}
+    exec(recipes()[heading], names)
+    return names
+
+
 @pytest.mark.parametrize("heading", RECIPES)
 def test_the_recipe_works(heading):
     given, check = RECIPES[heading]
-    names = {"__name__": "example", **given}
-    exec(recipes()[heading], names)
-    check(names)
+    check(run(heading, given))
+
+
+@pytest.mark.parametrize("heading", FOLDERS)
+def test_the_recipe_of_a_folder_works(heading, tmp_path):
+    write, kind = FOLDERS[heading]
+    write(tmp_path)
+    names = run(heading, {"folder": tmp_path})
+    assert names["model"].info["kind"] == kind
+    assert names["sol"].nfe.tolist() == [20] * 4
+    assert names["sol"].x.isfinite().all()
 
 
 def test_every_recipe_is_run():
     programs = re.findall(r"```python\n", PAGE.read_text())
-    assert list(recipes()) == list(RECIPES)
-    assert len(programs) == len(RECIPES)
+    assert list(recipes()) == [*FOLDERS, *RECIPES]
+    assert len(programs) == len(FOLDERS) + len(RECIPES)

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddim_ode.checkpoints.diffusers_config import PREDICTION
 from ddim_ode.denoiser import Denoiser, NonFiniteError
 from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.grids import GRIDS, GridError
-from ddim_ode.integrations.schedules import PREDICTS, path_of
+from ddim_ode.integrations.schedules import path_of
 from ddim_ode.ode import ProbabilityFlow, along
 from ddim_ode.paths import Path, f64
 from ddim_ode.planning import plan
@@ -92,10 +93,10 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         self._solver: Solver = solver
         if grid is not None and grid not in GRIDS:
             raise GridError(unknown("grid", grid, GRIDS))
-        if prediction_type not in PREDICTS:
-            raise SchedulerError(unknown("prediction_type", prediction_type, PREDICTS))
+        if prediction_type not in PREDICTION:
+            raise SchedulerError(unknown("prediction_type", prediction_type, PREDICTION))
         path = path_of(self.config)
-        self._model = Denoiser(Answers(), path, PREDICTS[prediction_type], (1, 1, 1), quantize=quantize)
+        self._model = Denoiser(Answers(), path, PREDICTION[prediction_type], (1, 1, 1), quantize=quantize)
         self.timesteps = torch.empty(0)
         self.num_inference_steps: int | None = None
         self._sigmas = f64([])

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddim_ode.checkpoints.diffusers_config import PREDICTION
 from ddim_ode.denoiser import Denoiser
 from ddim_ode.errors import DDIMError, unknown
-from ddim_ode.integrations.schedules import PREDICTS, path_of
+from ddim_ode.integrations.schedules import path_of
 
 #: of a network's config: what it wants to be told besides prompts, which is not known here
 MORE = ("addition_embed_type", "class_embed_type", "num_class_embeds", "time_cond_proj_dim", "encoder_hid_dim_type")
@@ -85,9 +86,9 @@ def from_pipeline(
         )
     height, width = (size, size) if isinstance(size, int) else size
     prediction = scheduler.config.get("prediction_type", "epsilon")
-    if prediction not in PREDICTS:
-        raise PipelineError(unknown("prediction_type", prediction, PREDICTS))
-    path, predicts, shape = path_of(scheduler.config), PREDICTS[prediction], (channels, height, width)
+    if prediction not in PREDICTION:
+        raise PipelineError(unknown("prediction_type", prediction, PREDICTION))
+    path, predicts, shape = path_of(scheduler.config), PREDICTION[prediction], (channels, height, width)
     if getattr(config, "cross_attention_dim", None) is None:
         if prompt is not None:
             raise PipelineError(f"{kind} knows no prompts; leave prompt={prompt!r} out")

@@ -3,13 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from ddim_ode.checkpoints.diffusers_config import SCHEDULES
 from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.paths import DiscreteVP
-
-#: `prediction_type` -> what a `Denoiser` calls it
-PREDICTS = {"epsilon": "noise", "sample": "data", "v_prediction": "velocity"}
 
 
 class ScheduleError(DDIMError):
@@ -32,16 +28,10 @@ def path_of(config: Mapping[str, Any]) -> DiscreteVP:
         path = DiscreteVP.from_betas(config["trained_betas"])
     elif name == "linear":
         path = DiscreteVP.linear(steps, first, last)
-    elif name == "scaled_linear":  # of latent diffusion: sqrt(beta) is linear
-        path = DiscreteVP.from_betas(np.linspace(first**0.5, last**0.5, steps) ** 2)
+    elif name == "scaled_linear":
+        path = DiscreteVP.scaled_linear(steps, first, last)
     elif name == "squaredcos_cap_v2":
         path = DiscreteVP.cosine(steps)
     else:
-        raise ScheduleError(unknown("beta_schedule", str(name), ["linear", "scaled_linear", "squaredcos_cap_v2"]))
-    return _to_zero_snr(path) if config.get("rescale_betas_zero_snr") else path
-
-
-def _to_zero_snr(path: DiscreteVP) -> DiscreteVP:
-    """sqrt(abar) shifted and scaled so that the last is 0 and the first stays (Lin et al. 2023, Alg. 1)."""
-    root = np.sqrt(path.alphas_cumprod)
-    return DiscreteVP(((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2)
+        raise ScheduleError(unknown("beta_schedule", str(name), SCHEDULES))
+    return path.to_zero_snr() if config.get("rescale_betas_zero_snr") else path
