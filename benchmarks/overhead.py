@@ -128,7 +128,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     try:
         model = ddim_ode.load(args.model)
     except ValueError as error:

@@ -61,7 +61,7 @@ def recommend(
         tols=[] if tol is None else [tol],
         dtype=dtype,
         batch_size=batch_size,
-        reference_tol=1e-3 if tol is None else min(1e-3, tol / 10),
+        reference_tol=3e-3 if tol is None else min(3e-3, tol / 10),
         callback=callback,
     )
     rows = [row for row in study.rows if row.error]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -140,7 +140,7 @@ def recommend(
     labels = _labels(network, label, numbers)
     with bar() as update:
         found = ask(network, nfe, tol, numbers, labels, guidance, precision, batch_size, update)
-    command = _sampling(model, found, guidance)
+    command = _sampling(model, found, guidance, _label_of(network, label))
     row = found.row
     if as_json:
         record = {"command": command, "reached": found.reached, "row": row.to_dict(), "tied": found.tied}
@@ -185,12 +185,18 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _label_of(network: "Denoiser", text: str | None) -> int | Literal["each"] | None:
+    from ddim_ode.options import parse_label
+
+    if text is None:
+        return "each" if network.num_classes else None
+    return None if text == "none" else parse_label(text)
+
+
 def _labels(network: "Denoiser", text: str | None, seeds: tuple[int, ...]) -> "Tensor | int | None":
     import torch
 
-    from ddim_ode.options import parse_label
-
-    label = ("each" if network.num_classes else None) if text is None else None if text == "none" else parse_label(text)
+    label = _label_of(network, text)
     return torch.arange(len(seeds)) % max(network.num_classes, 1) if label == "each" else label
 
 
@@ -219,12 +225,13 @@ def _command(context: typer.Context) -> str:
     return shlex.join([*words, "--out", "study"])
 
 
-def _sampling(model: str, found: "Recommendation", guidance: float) -> str:
+def _sampling(model: str, found: "Recommendation", guidance: float, label: int | str | None) -> str:
     row = found.row
     words = ["ddim-ode", "sample", model, "--method", row.method]
     tol = row.tol or row.found_tol
     words += ["--nfe", str(row.nfe)] if tol is None else ["--tol", f"{tol:.4g}"]
     words += [] if row.grid is None else ["--grid", row.grid]
+    words += [] if label is None else ["--label", str(label)]
     words += [] if guidance == 1 else ["--guidance", f"{guidance:g}"]
     return shlex.join([*words, "--out", "samples"])
 
