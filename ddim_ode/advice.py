@@ -66,7 +66,7 @@ def recommend(
     )
     rows = [row for row in study.rows if row.error]
     if not rows:
-        raise StudyError(f"nfe={nfe}: {study.rows[0].reason}")
+        raise StudyError(f"no method could be run: {study.rows[0].reason}")
     if tol is None:
         first = study.best[0]
         return Recommendation(study.row(first["key"]), first["tied"], True, study)

@@ -7,12 +7,13 @@ with another method runs that method alone.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -56,8 +57,10 @@ class Archive:
 
 
 @contextmanager
-def opened(folder: Path | None, identity: Mapping[str, Any]) -> Iterator[Archive]:
+def opened(folder: Path | None, identity: Mapping[str, Any], answers: Sequence[float] = ()) -> Iterator[Archive]:
     """The archive in a folder, made if need be, for one study at a time; a kill leaves the folder free.
+
+    answers: what the model says of some noise, the same but for rounding wherever the study goes on.
 
     Raises:
         StudyError: the folder is of another study, or one is at work in it.
@@ -72,9 +75,9 @@ def opened(folder: Path | None, identity: Mapping[str, Any]) -> Iterator[Archive
         (folder / CELLS).mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, timeout=0)
         with lock:
-            _claim(folder, identity)
-            for left in folder.rglob(".*.tmp"):  # by a kill
+            for left in [*(folder / CELLS).glob(".*.tmp"), *folder.glob(f".{IDENTITY}.*.tmp")]:  # by a kill
                 left.unlink(missing_ok=True)
+            _claim(folder, identity, answers)
             yield Archive(folder)
     except Timeout:
         raise StudyError(f"another study is at work in {folder}; wait for it, or choose another --out") from None
@@ -88,13 +91,16 @@ def digest_of(facts: Mapping[str, Any]) -> str:
 
 
 def _ours(folder: Path) -> bool:
-    return {entry.name for entry in folder.iterdir()} <= {CELLS, LOCK} or (folder / IDENTITY).is_file()
+    begun = (CELLS, LOCK, IDENTITY)
+    return (folder / IDENTITY).is_file() or all(
+        entry.name in begun or entry.name.startswith(f".{IDENTITY}.") for entry in folder.iterdir()
+    )
 
 
-def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
+def _claim(folder: Path, identity: Mapping[str, Any], answers: Sequence[float]) -> None:
     file = folder / IDENTITY
     if not file.exists():
-        write_json(file, identity)
+        write_json(file, {**identity, "answers": list(answers)})
         return
     try:
         stored = json.loads(file.read_text())
@@ -108,6 +114,8 @@ def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
                 f"{folder} belongs to another study: its {name} is {_short(found)}, not {_short(value)}"
                 "; choose another --out"
             )
+    if not np.allclose(stored.get("answers", ()), answers, rtol=1e-3, atol=1e-4):
+        raise StudyError(f"{folder} belongs to another study: its network answers otherwise; choose another --out")
 
 
 def _short(value: Any) -> str:

@@ -1,9 +1,11 @@
 """One model, one set of seeds: measuring cells on them, each once."""
 
 import hashlib
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -14,13 +16,15 @@ from ddim_ode import __version__
 from ddim_ode.archive import Archive, Kept, digest_of
 from ddim_ode.cells import Cell, StudyError
 from ddim_ode.data import to_uint8
-from ddim_ode.denoiser import Model, NonFiniteError
+from ddim_ode.denoiser import Denoiser, Model, NonFiniteError
 from ddim_ode.errors import DDIMError
 from ddim_ode.inversion import reconstruct
+from ddim_ode.jobs import prepare, seeded_noise
 from ddim_ode.latents import fingerprint
-from ddim_ode.meter import Meter, forget_peak, peak_memory
+from ddim_ode.meter import Meter, forget_peak, peak_memory, synchronise
 from ddim_ode.metrics import RealImages, consistency, default_features, feature_space, psnr, ssim
-from ddim_ode.metrics.spaces import Features
+from ddim_ode.metrics.checks import MetricError
+from ddim_ode.metrics.spaces import Features, FeatureSpace
 from ddim_ode.reference import Reference, rms_each, solve_reference
 from ddim_ode.rows import CLEAR, Row, errors_of
 from ddim_ode.runs import spread
@@ -57,13 +61,16 @@ class Bench:
     ):
         self.methods, self.setting, self.meter = methods, setting, Meter()
         self.model = self.meter.watch(model)
-        self.pictures = len(model.shape) == 3 and model.shape[0] in (1, 3)
+        latent = isinstance(model, Denoiser) and model.info.get("latent", False)
+        self.pictures = len(model.shape) == 3 and model.shape[0] in (1, 3) and not latent
         if real is not None and not self.pictures:
             raise StudyError(f"real images say nothing of samples of shape {model.shape}; leave real out")
         self.space = feature_space(features or default_features(model.shape), model.shape) if self.pictures else None
+        self.answers = answers(model, self.space)
         self.real = None if real is None or self.space is None else RealImages(real, self.space)
         self.identity = {
             "model": fingerprint(model),
+            "device": model.device.type,
             "seeds": list(setting.seeds),
             "labels": None if setting.labels is None else setting.labels.tolist(),
             "guidance": setting.guidance,
@@ -95,15 +102,16 @@ class Bench:
         digest = digest_of({**self.identity, "cell": asdict(cell), "method": solver, "batch": self.setting.batch_size})
         kept = archive.get(digest)
         try:
-            if not kept:
-                kept = self.measure(cell, reference, tell)
-                archive.put(digest, kept)
+            measured = kept or self.measure(cell, reference, tell)
         except (NonFiniteError, DivergedError) as error:
             return Row(**common, status="failed", reason=_line(error)), None
         except DDIMError as error:
             return Row(**common, status="skipped", reason=_line(error)), None
         except Exception as error:  # out of memory, a network that cannot: the study goes on
             return Row(**common, status="failed", reason=f"{type(error).__name__}: {_line(error)}"), None
+        if not kept:
+            kept = measured
+            archive.put(digest, kept)
         errors = errors_of(kept.tensors["error"]) if "error" in kept.tensors else None
         resolved = None if errors is None else errors.median > CLEAR * reference.median
         return Row(**common, status="done", error=errors, resolved=resolved, **kept.facts), kept
@@ -122,20 +130,25 @@ class Bench:
 
     def measure(self, cell: Cell, reference: Reference, tell: Tell) -> Kept:
         """Sample, and compare with the reference. Raises as `sample`."""
-        s, device = self.setting, self.model.device
+        s, device, method = self.setting, self.model.device, self.methods[cell.method]
+        options = cell.options()
+        if method.adaptive and cell.nfe:
+            options = {"eta": cell.eta, "tol": self.tolerance(cell)}
         forget_peak(device)
+        synchronise(device)
         begin = time.perf_counter()
         found = sample(
             self.model,
-            self.methods[cell.method],
+            method,
             seeds=s.seeds,
             labels=s.labels,
             guidance=s.guidance,
             dtype=s.dtype,
             batch_size=s.batch_size,
             callback=lambda now: tell(cell.key, now.share),
-            **cell.options(),
+            **options,
         )
+        synchronise(device)
         seconds = time.perf_counter() - begin
         memory = peak_memory(device)
         x = found.x.cpu().double()
@@ -156,21 +169,31 @@ class Bench:
             tensors["error"] = rms_each(x - reference.x)
         if self.space:
             tensors["shown"] = shown(x)
-            facts["consistency"] = float(consistency(x, reference.x, self.space).mean())
+            with suppress(MetricError):  # of one sample, or of features that are all the same
+                facts["consistency"] = float(consistency(x, reference.x, self.space).mean())
             if not noisy:
                 facts |= {"psnr": float(psnr(x, reference.x).mean()), "ssim": float(ssim(x, reference.x).mean())}
             facts["distribution"] = asdict(self.real.distribution(x)) if self.real else None
         if "invertible" in self.kind(cell):
-            facts["reconstruction"] = self.trip(cell, reference)
+            with suppress(DDIMError):  # it can be sampled at this budget, and not encoded
+                facts["reconstruction"] = self.trip(cell, reference)
         return Kept(tensors, facts)
+
+    def tolerance(self, cell: Cell) -> float:
+        """That of an adaptive method's budget: to look for it is not a part of what sampling costs."""
+        s = self.setting
+        asked = (self.model, self.methods[cell.method], cell.nfe, len(s.seeds), s.labels, s.guidance, None)
+        job = prepare(*asked, "denoise", s.dtype, s.batch_size, None, None, eta=cell.eta, seeds=s.seeds)
+        assert job.steering
+        return job.steering.tol
 
     def trip(self, cell: Cell, reference: Reference) -> dict[str, float]:
         """The reference's first images to latents and back."""
-        s = self.setting
-        few = slice(0, SHOWN)
+        s, few = self.setting, slice(0, SHOWN)
+        x = reference.x[few]
         found = reconstruct(
             self.model,
-            reference.x[few].clamp(-1, 1).to(s.dtype),
+            (x.clamp(-1, 1) if self.pictures else x).to(s.dtype),
             self.methods[cell.method],
             nfe=cell.nfe,
             labels=None if s.labels is None else s.labels[few],
@@ -184,6 +207,16 @@ class Bench:
             "nfe_up": float(found.latent.nfe.double().mean()),
             "nfe_down": float(found.solution.nfe.double().mean()),
         }
+
+
+def answers(model: Model, space: FeatureSpace | None) -> list[float]:
+    """What a model says of fixed noise, and features of it: these tell functions apart, which no digest can."""
+    x = seeded_noise((0, 1), model.shape).to(model.device)
+    labels = torch.zeros(2, dtype=torch.int64, device=model.device) if model.num_classes else None
+    low, high = max(model.sigma_min, 1e-3), min(model.sigma_max, 1e3)
+    found = [model(sigma * x, sigma, labels).data.cpu() for sigma in (low, math.sqrt(low * high), high)]
+    found += [] if space is None else [space(x.cpu())]
+    return [float(value) for part in found for value in part.double().flatten(1)[:, :4].flatten()]
 
 
 def shown(x: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ class Cell:
     @property
     def key(self) -> str:
         """Its name in the results, unique in a study."""
-        asked = f"nfe={self.nfe}" if self.tol is None else f"tol={self.tol:g}"
-        return "|".join([self.method, self.grid or "-", asked, f"eta={0 if self.eta is None else self.eta}"])
+        asked = f"nfe={self.nfe}" if self.tol is None else f"tol={self.tol!r}"
+        return "|".join([self.method, self.grid or "-", asked, *([] if self.eta is None else [f"eta={self.eta}"])])
 
     def options(self) -> dict[str, Any]:
         """What `sample` is told, but for the method."""
@@ -67,12 +67,13 @@ def cells_of(
 
     Raises StudyError for a budget, a tolerance or a grid that cannot be, or if nothing is left to run.
     """
-    budgets = [_budget(value) for value in _unique("nfe", nfe)]
-    tolerances = [_tolerance(value) for value in _unique("tols", tols)]
+    budgets = [_budget(value) for value in _listed("nfe", nfe)]
+    tolerances = [_tolerance(value) for value in _listed("tols", tols)]
+    scales = [_scale(value) for value in _listed("etas", etas)]
     names = _grids(grids)
     cells = []
     for name, method in methods.items():
-        for eta in etas or [None]:
+        for eta in scales or [None]:
             for grid in [None] if method.adaptive else dict.fromkeys(g or method.grid for g in names):
                 if method.adaptive and tolerances:
                     cells += [Cell(name, grid, None, tol, eta) for tol in tolerances]
@@ -80,13 +81,21 @@ def cells_of(
                     cells += [Cell(name, grid, budget, None, eta) for budget in budgets]
     if not cells:
         raise StudyError("there is nothing to run; give nfe, a list of budgets (tols are for adaptive methods only)")
-    return cells
+    return list(dict.fromkeys(cells))
 
 
-def _unique(name: str, values: Sequence[Any]) -> list[Any]:
+def _listed(name: str, values: Sequence[Any]) -> list[Any]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise StudyError(f"{name}={values!r} is not a list; write [{values!r}]")
-    return list(dict.fromkeys(values))
+    return list(values)
+
+
+def _scale(value: Any) -> EtaValue:
+    if value is None or value == "ddpm_large":
+        return value
+    if not 0 <= number(value) < math.inf:
+        raise StudyError(f"eta={value!r} must be a number >= 0, or 'ddpm_large'")
+    return float(value)
 
 
 def _budget(value: Any) -> int:
@@ -105,7 +114,7 @@ def _tolerance(value: Any) -> float:
 def _grids(grids: Sequence[str]) -> list[str | None]:
     """Names, and None for a method's own."""
     chosen: list[str | None] = []
-    for name in _unique("grids", grids):
+    for name in _listed("grids", grids):
         if name not in ("auto", "all", *GRIDS):
             raise StudyError(unknown("grid", str(name), ["auto", "all", *GRIDS]))
         chosen += list(GRIDS) if name == "all" else [None if name == "auto" else name]

@@ -114,6 +114,8 @@ def compare(
         _print_rows(found)
         _print_verdict(found)
         print(*files, sep="\n")
+    if not any(row.status == "done" for row in found.rows):
+        raise typer.Exit(1)
 
 
 def recommend(
@@ -152,6 +154,8 @@ def recommend(
     spread = f"{row.error.median:.2g} (95% interval {row.error.median_low:.2g} to {row.error.median_high:.2g})"
     samples = display.many(len(numbers), "samples")
     print(f"expected error {spread}, median over {samples}, at {row.measured_nfe['mean']:.3g} evaluations each")
+    if not found.study.results["reference"]["agreed"]:
+        display.warn("the reference did not settle, so the error may be its own")
     if found.tied:
         print(f"not told apart from it: {', '.join(dict.fromkeys(key.partition('|')[0] for key in found.tied))}")
     if not found.reached:
@@ -242,6 +246,8 @@ def _print_rows(found: "Study") -> None:
     for row in found.rows:
         if row.reason:
             print(f"{row.key} {row.status}: {row.reason}")
+        if row.not_converged:
+            print(f"{row.key}: {row.not_converged} of {len(found.results['settings']['seeds'])} did not converge")
 
 
 def _cells(row: "Row") -> Mapping[str, Any]:

@@ -55,7 +55,7 @@ def solve_reference(
     Raises as `sample`.
     """
 
-    def run(number: int, tol: float) -> tuple[Tensor, float]:
+    def run(number: int, tol: float) -> tuple[Tensor, float, bool]:
         found = sample(
             model,
             METHOD,
@@ -68,16 +68,16 @@ def solve_reference(
             max_nfe=MOST_NFE,
             callback=callback and partial(callback, number),
         )
-        return found.x.cpu(), float(found.nfe.double().mean())
+        return found.x.cpu(), float(found.nfe.double().mean()), bool(found.converged.all())
 
     tol = wanted
-    x, _ = run(1, tol)
+    x, _, _ = run(1, tol)
     for number in range(2, MOST_RUNS + 1):
         tol = max(tol * FINER, LEAST_TOL[torch.float64])
-        finer, nfe = run(number, tol)
+        finer, nfe, converged = run(number, tol)
         change = rms_each(finer - x)
         x = finer
-        agreed = float(change.quantile(0.9)) <= wanted
+        agreed = converged and float(change.quantile(0.9)) <= wanted
         if agreed or tol == LEAST_TOL[torch.float64]:
             break
     return Reference(x, tol, nfe, wanted, float(change.median()), float(change.square().mean().sqrt()), agreed)

@@ -33,7 +33,7 @@ PLOTTED = ("error.median", "error.rms", "distribution.frechet", "distribution.sl
 CSV_COLUMNS = (
     *("key", "method", "grid", "eta", "nfe", "tol", "kind", "status", "reason"),
     *(f"measured_nfe.{name}" for name in ("min", "median", "mean", "max")),
-    "steps",
+    *("steps", "found_tol", "not_converged"),
     *(f"error.{name}" for name in ("median", "median_low", "median_high", "rms", "rms_low", "rms_high", "share")),
     *("resolved", "psnr", "ssim", "consistency"),
     *(f"distribution.{name}" for name in ("frechet", "kid", "kid_error", "precision", "recall", "sliced_wasserstein")),

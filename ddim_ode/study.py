@@ -1,5 +1,6 @@
 """Comparing solvers at equal measured NFE: every cell from the same noise, against one trusted reference."""
 
+import math
 import os
 import platform
 import time
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ddim_ode.archive import opened
+from ddim_ode.arguments import number
 from ddim_ode.bench import Bench, Setting, shown
 from ddim_ode.cells import EtaValue, StudyError, cells_of, named
 from ddim_ode.denoiser import Denoiser, Model
@@ -30,6 +32,14 @@ from ddim_ode.solvers import Method
 COMPARED = ("ddim", "heun_angle", "dpmpp_2m", "unipc_2", "deis_tab3", "adams2", "adams3", "adams4", "rk4", "adaptive")
 BUDGETS = (5, 10, 20, 50)
 FORMAT = 1
+
+
+class Stopped(BaseException):
+    """By the callback: what it raises is no failure of a cell."""
+
+    def __init__(self, error: Exception):
+        super().__init__(error)
+        self.error = error
 
 
 class StudyProgress(NamedTuple):
@@ -137,14 +147,23 @@ def compare(
         OutputError: `out` cannot be written, or is not the folder of a study.
     """
     begin = time.perf_counter()
+    if not 0 < number(reference_tol) < 1:
+        raise StudyError(f"reference_tol={reference_tol!r} must be a number between 0 and 1, such as 0.001")
+    if not math.isfinite(number(guidance)):
+        raise StudyError(f"guidance={guidance!r} must be a finite number, such as 2.0")
     chosen = named(methods)
     cells = cells_of(chosen, nfe, tols, grids, etas)
     numbers = check_seeds(seeds)
-    setting = Setting(numbers, check_labels(model, labels, len(numbers)), guidance, dtype, batch_size, reference_tol)
+    classes = check_labels(model, labels, len(numbers))
+    setting = Setting(numbers, classes, float(guidance), dtype, batch_size, float(reference_tol))
     bench = Bench(model, chosen, setting, real, features)
-    with opened(None if out is None else Path(out), bench.identity) as archive:
-        reference = bench.reference(archive, _teller(callback, 0, len(cells)))
-        found = [bench.row(cell, archive, reference, _teller(callback, n, len(cells))) for n, cell in enumerate(cells)]
+    try:
+        with opened(None if out is None else Path(out), bench.identity, bench.answers) as archive:
+            tell = [_teller(callback, n, len(cells)) for n in range(len(cells))]
+            reference = bench.reference(archive, tell[0])
+            found = [bench.row(cell, archive, reference, tell[n]) for n, cell in enumerate(cells)]
+    except Stopped as stopped:
+        raise stopped.error from None
     rows, kept = tuple(row for row, _ in found), {row.key: each for row, each in found if each}
     errors = {key: each.tensors["error"] for key, each in kept.items() if "error" in each.tensors}
     pictures = {key: each.tensors["shown"] for key, each in kept.items() if "shown" in each.tensors}
@@ -155,9 +174,9 @@ def compare(
         "settings": {
             "methods": list(chosen),
             "nfe": sorted({c.nfe for c in cells if c.nfe}),
-            "tols": list(tols),
+            "tols": sorted({c.tol for c in cells if c.tol}),
             "grids": list(grids),
-            "etas": list(etas),
+            "etas": list(dict.fromkeys(c.eta for c in cells if c.eta is not None)),
             "batch_size": batch_size,
             **{name: bench.identity[name] for name in ("seeds", "labels", "guidance", "dtype", "features")},
             "real": None if real is None else {"what": "images", "count": len(real)},
@@ -167,7 +186,7 @@ def compare(
         "reference": {name: told[name] for name in ("method", "tol", "nfe_mean", "wanted", "agreed", "error")}
         | {"dtype": "float64"},
         "rows": [row.to_dict() for row in rows],
-        "best": best(rows, errors, nfe),
+        "best": best(rows, errors, sorted({c.nfe for c in cells if c.nfe})),
         "timing": {
             **_spent(bench, time.perf_counter() - begin),
             "date": date.today().isoformat(),
@@ -182,10 +201,10 @@ def facts_of(model: Model) -> dict[str, Any]:
     """What a study says of its model; None for what a model does not tell."""
     inner = model.model if isinstance(model, Guided) else model
     net = inner.net if isinstance(inner, Denoiser) else None
-    file = inner.info.get("file") if isinstance(inner, Denoiser) else None
+    folder = inner.info.get("folder") if isinstance(inner, Denoiser) else None
     steps = model.path.num_timesteps
     return {
-        "name": Path(file).parent.name if file else "model",
+        "name": Path(folder).resolve().name if folder else "model",
         "shape": list(model.shape),
         "classes": model.num_classes,
         "predicts": inner.predicts if isinstance(inner, Denoiser) else None,
@@ -199,7 +218,14 @@ def facts_of(model: Model) -> dict[str, Any]:
 def _teller(callback: Callable[[StudyProgress], None] | None, done: int, total: int) -> Callable[[str, float], None]:
     if callback is None:
         return lambda what, share: None
-    return lambda what, share: callback(StudyProgress(what, done, total, share))
+
+    def tell(what: str, share: float) -> None:
+        try:
+            callback(StudyProgress(what, done, total, share))
+        except Exception as error:
+            raise Stopped(error) from error
+
+    return tell
 
 
 def _spent(bench: Bench, seconds: float) -> dict[str, float | None]:

@@ -43,7 +43,13 @@ def test_compare_writes_a_page_that_says_how_to_make_it_again(run, model, tmp_pa
 def test_a_budget_that_is_too_small_is_a_row(run, model, tmp_path):
     code, out, _ = run("compare", model, "--methods", "dopri5,ddim", "--nfe", 2, "-n", 2, "--out", tmp_path / "a")
     assert code == 0
-    assert "dopri5|-|nfe=2|eta=0 skipped: nfe=2 is too small" in out
+    assert "dopri5|-|nfe=2 skipped: nfe=2 is too small" in out
+
+
+def test_a_study_of_which_nothing_could_be_done_is_a_failure(run, model, tmp_path):
+    code, out, _ = run("compare", model, "--methods", "dopri5", "--nfe", 2, "-n", 2, "--out", tmp_path / "a")
+    assert code == 1
+    assert "dopri5|-|nfe=2 skipped" in out
 
 
 def test_recommend_prints_a_command_that_runs(run, model, tmp_path):

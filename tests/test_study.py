@@ -108,11 +108,13 @@ def test_another_batch_size_changes_rounding_only(study):
 
 def test_what_is_in_a_row(study):
     rows = {row.key: row for row in study.rows}
-    exact = rows["exact_heun|near_image|nfe=9|eta=0"]
+    exact = rows["exact_heun|near_image|nfe=9"]
     assert exact.kind == "invertible"
     assert exact.reconstruction == {"rms": 0.0, "bit_exact": 1.0, "nfe_up": 9.0, "nfe_down": 9.0}
-    assert rows["adaptive|-|nfe=9|eta=0"].found_tol > 0
-    assert rows["adaptive|-|nfe=9|eta=0"].measured_nfe["mean"] <= 9
+    assert rows["adaptive|-|nfe=9"].found_tol > 0
+    own = ddim_ode.sample(MODEL, "adaptive", 9, SMALL["seeds"], SMALL["labels"])
+    assert rows["adaptive|-|nfe=9"].found_tol == own.tol
+    assert rows["adaptive|-|nfe=9"].measured_nfe["mean"] <= 9
     for row in study.rows:
         e = row.error
         assert e.median_low <= e.median <= e.median_high
@@ -135,7 +137,7 @@ def test_noise_has_no_trajectory_to_compare_and_keeps_its_distribution():
     assert noisy.distribution["sliced_wasserstein"] > 0
     assert noisy.consistency > plain.consistency
     assert refused.status == "skipped"
-    assert refused.reason.startswith("this method cannot have noise with eta=1 between its steps")
+    assert refused.reason.startswith("this method cannot have noise with eta=1.0 between its steps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +205,48 @@ def test_one_study_at_a_time_and_no_folder_of_another(tmp_path):
     one_line(OutputError, compare, MODEL, **few, out=tmp_path / "d")
 
 
+def test_another_network_without_weights_is_another_study(tmp_path):
+    few = {"methods": ["ddim"], "nfe": [3], "seeds": range(2), "out": tmp_path}
+    compare(MODEL, **few)
+    other = labelled((1, 12, 12), seed=5).denoiser(PATHS["linear"])
+    line = one_line(StudyError, compare, other, **few)
+    assert line == f"{tmp_path} belongs to another study: its network answers otherwise; choose another --out"
+
+
+def test_what_a_callback_raises_ends_the_study(tmp_path):
+    def stop(now):
+        if now.what == "ddim|uniform|nfe=3":
+            raise OSError("the disk of my log is full")
+
+    with pytest.raises(OSError, match="the disk of my log is full"):
+        compare(MODEL, ["ddim"], [3], range(2), callback=stop)
+
+
+def test_a_kill_before_the_folder_was_claimed_does_not_block_it(tmp_path):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / ".study.json.0123.tmp").write_text("{")
+    compare(MODEL, ["ddim"], [2], range(2), out=tmp_path)
+    assert not (tmp_path / ".study.json.0123.tmp").exists()
+
+
+def test_one_seed_has_an_error_and_no_consistency():
+    row = compare(MODEL, ["ddim"], [2], [0]).rows[0]
+    assert (row.status, row.consistency) == ("done", None)
+    assert row.error.median == row.error.median_low == row.error.rms_high
+
+
+def test_numbers_of_any_kind_and_given_twice():
+    etas = [np.float32(0.5), 0.5, 0, 0.0]
+    found = compare(MODEL, ["ddim"], np.array([3, 3]), np.arange(2), etas=etas)
+    assert [row.key for row in found.rows] == ["ddim|uniform|nfe=3|eta=0.5", "ddim|uniform|nfe=3|eta=0.0"]
+    assert json.loads(json.dumps(found.results))["best"] == found.best
+    assert len(found.best) == 1
+
+
 BAD = [
+    (StudyError, {"reference_tol": math.nan}, "reference_tol=nan must be a number between 0 and 1"),
+    (StudyError, {"guidance": math.inf}, "guidance=inf must be a finite number"),
+    (StudyError, {"etas": ["much"]}, "eta='much' must be a number >= 0, or 'ddpm_large'"),
     (StudyError, {"methods": []}, "methods is empty; give at least one"),
     (StudyError, {"methods": "ddim"}, "methods='ddim' is a string; give a list"),
     (StudyError, {"methods": ["ddim", "ddim"]}, "methods name ddim twice"),

@@ -89,15 +89,16 @@ def from_pipeline(
     if prediction not in PREDICTION:
         raise PipelineError(unknown("prediction_type", prediction, PREDICTION))
     path, predicts, shape = path_of(scheduler.config), PREDICTION[prediction], (channels, height, width)
+    info = {"latent": any(getattr(pipe, name, None) is not None for name in ("vae", "vqvae"))}
     if getattr(config, "cross_attention_dim", None) is None:
         if prompt is not None:
             raise PipelineError(f"{kind} knows no prompts; leave prompt={prompt!r} out")
-        return Denoiser(Unconditional(unet), path, predicts, shape, quantize=quantize)
+        return Denoiser(Unconditional(unet), path, predicts, shape, quantize=quantize, info=info)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
     if not prompts:
         raise PipelineError(f"{kind} needs a prompt; give prompt='...', or several")
     net = Prompted(unet, _embeddings(pipe, prompts, negative_prompt))
-    return Denoiser(net, path, predicts, shape, len(prompts), quantize)
+    return Denoiser(net, path, predicts, shape, len(prompts), quantize, info=info)
 
 
 def _embeddings(pipe: Any, prompts: list[str], negative_prompt: str) -> Tensor:

@@ -66,7 +66,7 @@ class AdaptiveSDE(TorchSDE, Adaptive):
         (t, end), y = (-sigmas[:2].log()).tolist(), ode.enter(xbar, sigmas[0])
         begin, visited, rejected, converged = t, [float(sigmas[0])], 0, True
         drift = _Drift(ode, self.eta, y.shape, control.max_nfe)
-        h = control.first_step or FIRST * math.sqrt(control.tol)
+        h = max(control.first_step or FIRST * math.sqrt(control.tol), 4 * LEAST)
         while converged and t < end:
             # Not a last step too small for a Brownian path, nor one that leaves such a rest.
             h = end - t if h > end - t - 2 * LEAST else h
