@@ -243,6 +243,11 @@ def test_numbers_of_any_kind_and_given_twice():
     assert len(found.best) == 1
 
 
+def test_a_data_frame_needs_pandas(study, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert one_line(StudyError, study.to_pandas) == "to_pandas needs pandas; pip install pandas"
+
+
 BAD = [
     (StudyError, {"reference_tol": math.nan}, "reference_tol=nan must be a number between 0 and 1"),
     (StudyError, {"guidance": math.inf}, "guidance=inf must be a finite number"),
