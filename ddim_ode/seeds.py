@@ -22,16 +22,28 @@ def normal_pairs(seeds: np.ndarray, count: int, *words: int | str) -> tuple[np.n
     """
     keys = _hash(_hash(seeds * GAMMA) + np.uint64(int.from_bytes(_digest(words)[:8], "little")))
     bits = _hash(keys[:, None] + GAMMA * np.arange(1, count + 1, dtype=np.uint64))
-    uniform = ((bits >> np.uint64(32)).astype(np.float32) + np.float32(0.5)) * np.float32(2**-32)
-    radius = np.sqrt(np.float32(-2) * np.log(uniform))
-    turn = bits.astype(np.uint32).astype(np.float32) * np.float32(2 * math.pi * 2**-32)
-    return radius * np.cos(turn), radius * np.sin(turn)
+    radius = (bits >> np.uint64(32)).astype(np.float32)
+    radius += np.float32(0.5)
+    radius *= np.float32(2**-32)
+    np.log(radius, out=radius)
+    radius *= np.float32(-2)
+    np.sqrt(radius, out=radius)
+    turn = bits.astype(np.uint32).astype(np.float32)
+    turn *= np.float32(2 * math.pi * 2**-32)
+    x, y = np.cos(turn), np.sin(turn, out=turn)
+    x *= radius
+    y *= radius
+    return x, y
 
 
 def _hash(z: np.ndarray) -> np.ndarray:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    """In place: z is the caller's to lose."""
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z
 
 
 def _digest(words: tuple[int | str, ...]) -> bytes:
