@@ -49,14 +49,17 @@ def test_strong_order_on_one_path(name, order):
     [(2, 400), (64, 100), *(pytest.param(d, 20_000, marks=pytest.mark.slow) for d in (2, 64))],
 )
 def test_the_marginals_are_those_of_the_mixture(name, eta, dimensions, count):
-    """At sigma_min: means, deviations and the modes' shares, within four or five standard errors and a little bias."""
+    """At sigma_min: means, deviations, covariances and the modes' shares, within five standard errors and a bit.
+
+    Without noise nothing is forgotten, not even that at sigma = 60 the mean is not yet 0: it starts from exact samples.
+    """
     means = 1.5 * torch.sign(normal(2, dimensions, seed=0))
     means[1] = -means[0]
     mixture = GaussianMixture(means, [0.3, 0.5], [0.7, 0.3])
     model = mixture.denoiser(paths.Flow(0.02, 60.0))
-    x = sample(
-        model, name, nfe=240, seeds=range(count), eta=eta, final="sigma_min", dtype=torch.float64, batch_size=2000
-    ).x
+    begin = {"seeds": range(count)} if eta else {"start": mixture.sample(count, seed=9, sigma=60.0)}
+    common = {"final": "sigma_min", "dtype": torch.float64, "batch_size": 2000}
+    x = sample(model, name, nfe=240, eta=eta, **begin, **common).x
     share = (x @ means[0] > 0).double().mean()
     assert share == pytest.approx(0.7, abs=4 * math.sqrt(0.21 / count) + 0.01)
     for sign, mean, std, weight in [(1, means[0], 0.3, 0.7), (-1, means[1], 0.5, 0.3)]:
@@ -64,6 +67,9 @@ def test_the_marginals_are_those_of_the_mixture(name, eta, dimensions, count):
         error = std / math.sqrt(weight * count)
         assert (own.mean(0) - mean).abs().max() < 5 * error + 0.01
         assert (own.std(0) / math.hypot(std, 0.02) - 1).abs().mean() < 0.02 + 2 / math.sqrt(weight * count)
+        covariance = torch.cov(own.mT) / (std**2 + 0.02**2)
+        off = (covariance - torch.eye(dimensions)).abs().max()
+        assert off < 0.03 + 5.5 * math.sqrt(2 / (weight * count))  # of a variance the standard error is sqrt(2 / n)
 
 
 @pytest.mark.parametrize(("name", "eta"), [("ddim", 0), ("ddim", 1), ("sde_euler", 0.5), ("sde_srk", 1)])
