@@ -149,7 +149,7 @@ def test_the_recipe_of_a_folder_works(heading, tmp_path):
     names = run(heading, {"folder": tmp_path})
     assert names["model"].info["kind"] == kind
     assert names["sol"].nfe.tolist() == [20] * 4
-    assert names["sol"].x.isfinite().all()
+    assert names["sol"].x.shape == (4, *names["model"].shape)
 
 
 def test_every_recipe_is_run():
