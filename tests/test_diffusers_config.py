@@ -4,12 +4,14 @@ import importlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DPMSolverMultistepScheduler, UNet2DModel
 from helpers import normal
 from pipelines import LAYOUT, SHAPE, pictures, pipeline
 
+from ddim_ode.config import ConfigError
 from ddim_ode.integrations.diffusers import ODEScheduler
 from ddim_ode.integrations.schedules import path_of
 
@@ -74,3 +76,22 @@ def test_importing_the_library_does_not_import_diffusers():
     names = "sys, ddim_ode; ddim_ode.sample, ddim_ode.load, ddim_ode.Denoiser"
     code = f"import {names}; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"beta_start": "x"}, "beta_start: Input should be a valid number"),
+        ({"num_train_timesteps": -5}, "num_train_timesteps: Input should be greater than 0"),
+        ({"trained_betas": "abc"}, "trained_betas: Input should be a valid tuple"),
+        ({"trained_betas": [[0.1]]}, "trained_betas.0: Input should be a valid number"),
+    ],
+)
+def test_a_schedulers_values_are_checked(values, message):
+    with pytest.raises(ConfigError, match=f"DDIMScheduler: {message}"):
+        path_of({"_class_name": "DDIMScheduler", "beta_schedule": "linear", **values})
+
+
+def test_trained_betas_may_be_an_array():
+    config = {"beta_schedule": "linear", "trained_betas": np.array([0.1, 0.2])}
+    assert path_of(config).num_timesteps == 2

@@ -65,7 +65,7 @@ class UNet2D(BaseModel):
 class Scheduler(BaseModel):
     """What a scheduler says of the noise, with the defaults of `DDIMScheduler`."""
 
-    num_train_timesteps: int = 1000
+    num_train_timesteps: PositiveInt = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
     beta_schedule: str = "linear"
