@@ -46,6 +46,7 @@ class Conventions:
         """
         if shape is None:
             try:
+                # Any callable may be a network; one without these is an AttributeError, caught below.
                 shape = (net.img_channels, net.img_resolution, net.img_resolution)  # type: ignore[attr-defined]
             except AttributeError:
                 raise AdapterError("net has no img_channels and img_resolution; give shape=(C, H, W)") from None

@@ -125,5 +125,6 @@ def _short(value: Any) -> str:
 
 def _read(file: Path) -> Kept:
     with safe_open(file, "pt") as stored:
+        # The handle of safetensors has keys(), but cannot be iterated over.
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         return Kept(tensors, json.loads(stored.metadata()["facts"]))

@@ -72,6 +72,7 @@ class Autoencoder:
             raise AutoencoderError(f"{type(vae).__name__} has no scaling_factor; use Autoencoder(..., scale=...)")
         first = next(vae.parameters())
 
+        # To a type checker the methods of an nn.Module may be tensors: hence the two silencers.
         def encoder(x: Tensor) -> Tensor:
             found = vae.encode(x)  # type: ignore[operator]
             return found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents

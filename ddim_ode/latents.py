@@ -139,6 +139,7 @@ class Latent:
         try:
             with safe_open(file, "pt") as stored:
                 metadata: dict[str, str] = stored.metadata() or {}
+                # The handle of safetensors has keys(), but cannot be iterated over.
                 tensors: dict[str, Any] = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         except OSError as error:
             raise LatentError(f"{file} cannot be read: {error}; give a file that encode has written") from None

@@ -241,16 +241,21 @@ def read_schedule(values: Mapping[str, Any], file: Path) -> tuple[ScheduleConfig
     if given.prediction_type not in PREDICTION:
         known = ", ".join(PREDICTION)
         raise CheckpointError(f"{file}: prediction_type={given.prediction_type!r} is unknown; known are {known}")
+    if given.trained_betas is None and given.beta_schedule not in SCHEDULES:
+        known = ", ".join([*SCHEDULES, "trained_betas"])
+        raise CheckpointError(f"{file}: beta_schedule={given.beta_schedule!r} is unknown; known are {known}")
+    return schedule_of(given, str(file)), PREDICTION[given.prediction_type]
+
+
+def schedule_of(given: Scheduler, where: str) -> ScheduleConfig:
+    """The schedule that a scheduler means, whose beta_schedule is known. Raises ConfigError: it is none."""
     schedule: dict[str, Any] = {"zero_snr": given.rescale_betas_zero_snr}
     if given.trained_betas is not None:
         schedule |= {"name": "betas", "timesteps": len(given.trained_betas), "betas": given.trained_betas}
-    elif given.beta_schedule not in SCHEDULES:
-        known = ", ".join([*SCHEDULES, "trained_betas"])
-        raise CheckpointError(f"{file}: beta_schedule={given.beta_schedule!r} is unknown; known are {known}")
     else:
         schedule |= {"name": SCHEDULES[given.beta_schedule], "timesteps": given.num_train_timesteps}
         schedule |= {"beta_start": given.beta_start, "beta_end": given.beta_end}
-    return parse(ScheduleConfig, schedule, str(file)), PREDICTION[given.prediction_type]
+    return parse(ScheduleConfig, schedule, where)
 
 
 def write_schedule(schedule: ScheduleConfig, predicts: str) -> dict[str, Any]:

@@ -103,6 +103,7 @@ def load_diffusers(folder: Path) -> Denoiser:
     if unet.learned_variance:
         weights |= {k: v.chunk(2)[0] for k, v in weights.items() if k.startswith("conv_out.")}
     ours = fit(weights, names(network), network, weights_file)
+    # `predicts` is a plain str here, one of PREDICTION; pydantic checks that it is among the literals.
     config = ModelConfig(network=network, schedule=schedule, predicts=predicts)  # type: ignore[arg-type]
     return build(config, ours, info)
 

@@ -31,8 +31,11 @@ class Scheme:
         """For one of our blocks, which elsewhere are two modules."""
         table: dict[str, str | tuple[str, str, str]] = {f"{ours}.{k}": f"{block}.{v}" for k, v in self.block.items()}
         for k, v in self.attention.items():
-            inside = f"{attention}.{v}" if isinstance(v, str) else tuple(f"{attention}.{part}" for part in v)
-            table[f"{ours}.attention.{k}"] = inside  # type: ignore[assignment]
+            if isinstance(v, str):
+                table[f"{ours}.attention.{k}"] = f"{attention}.{v}"
+            else:
+                query, key, value = v
+                table[f"{ours}.attention.{k}"] = (f"{attention}.{query}", f"{attention}.{key}", f"{attention}.{value}")
         return table
 
 

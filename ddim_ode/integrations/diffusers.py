@@ -64,6 +64,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
 
     order = 1
     init_noise_sigma = 1.0
+    # Not a ClassVar, as ruff would have it: diffusers declares it so, and looks it up on the class.
     _compatibles = [scheduler.name for scheduler in KarrasDiffusionSchedulers]  # noqa: RUF012
 
     @register_to_config

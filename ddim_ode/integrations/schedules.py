@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ddim_ode.checkpoints.diffusers_config import SCHEDULES, Scheduler
+from ddim_ode.checkpoints.diffusers_config import SCHEDULES, Scheduler, schedule_of
 from ddim_ode.config import parse
 from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.paths import DiscreteVP
@@ -20,22 +20,13 @@ def path_of(config: Mapping[str, Any]) -> DiscreteVP:
 
     Raises:
         ScheduleError: no betas, or a schedule of them that is unknown here.
-        ConfigError: a value is not of its kind.
-        PathError: betas that no path can be made of.
+        ConfigError: a value is not of its kind, or no path can be made of the betas.
     """
     kind, name = str(config.get("_class_name", "this scheduler")), config.get("beta_schedule")
     if name is None:
         raise ScheduleError(f"{kind} has no beta_schedule; the model's schedule must be of DDPM's kind, made of betas")
     betas = config.get("trained_betas")  # diffusers takes arrays too
     given = parse(Scheduler, {**config, "trained_betas": None if betas is None else np.asarray(betas).tolist()}, kind)
-    if given.trained_betas is not None:
-        path = DiscreteVP.from_betas(given.trained_betas)
-    elif name == "linear":
-        path = DiscreteVP.linear(given.num_train_timesteps, given.beta_start, given.beta_end)
-    elif name == "scaled_linear":
-        path = DiscreteVP.scaled_linear(given.num_train_timesteps, given.beta_start, given.beta_end)
-    elif name == "squaredcos_cap_v2":
-        path = DiscreteVP.cosine(given.num_train_timesteps)
-    else:
-        raise ScheduleError(unknown("beta_schedule", str(name), SCHEDULES))
-    return path.to_zero_snr() if given.rescale_betas_zero_snr else path
+    if given.trained_betas is None and given.beta_schedule not in SCHEDULES:
+        raise ScheduleError(unknown("beta_schedule", given.beta_schedule, SCHEDULES))
+    return schedule_of(given, kind).path()
