@@ -74,14 +74,19 @@ FIXED = (
     ("heun3", "uniform"),
     ("ipndm", "log_snr"),
 )
+PARAMETERS: dict[str, tuple[float, ...]] = {
+    "finish": (0.0, 0.1, 0.3),
+    "aim": (0.3, 0.4),
+    "safety": (0.7, 0.9),
+    "ahead": (0.0, 1.0),
+    "revise": (0.0, 0.5),
+    "most": (2, 3, 4),
+}
 CHOICES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("as it is", "flow", {}),
     ("path angle", "angle", {}),
     ("path noise", "noise", {}),
-    *((f"finish {value:g}", "flow", {"finish": value}) for value in (0.0, 0.1, 0.3)),
-    *((f"aim {value:g}", "flow", {"aim": value}) for value in (0.2, 0.4)),
-    *((f"safety {value:g}", "flow", {"safety": value}) for value in (0.7, 0.9)),
-    *((f"most {value}", "flow", {"most": value}) for value in (2, 3, 4)),
+    *((f"{name} {value:g}", "flow", {name: value}) for name, values in PARAMETERS.items() for value in values),
 )
 
 

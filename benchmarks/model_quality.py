@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +68,6 @@ def contact_sheet(x: Tensor, side: int = 8) -> Image.Image:
     height, width = tiles.shape[1:]
     sheet = torch.cat([tiles, blank]).reshape(side, side, height, width).transpose(1, 2)
     return Image.frombytes("L", (side * width, side * height), bytes(sheet.flatten().tolist()))
-
-
-def fast(model: Any) -> Any:
-    """The same model, its network compiled and in bfloat16."""
-    net = torch.compile(model.net)
-
-    def forward(*inputs: Tensor) -> Tensor:
-        with torch.autocast(model.device.type, torch.bfloat16):
-            return net(*inputs).to(model.dtype)
-
-    return replace(model, net=forward)
 
 
 def study(model: Any, args: argparse.Namespace, report: Callable[[str], None]) -> list[Row]:
@@ -172,7 +161,7 @@ def main() -> None:
 
     console = Console()
     model = ddim_ode.load(args.model)
-    rows = study(fast(model) if args.fast else model, args, lambda line: console.print(line, style="dim"))
+    rows = study(model.fast() if args.fast else model, args, lambda line: console.print(line, style="dim"))
     console.print(table(rows))
     save(args, rows)
 

@@ -9,47 +9,20 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ddim_ode import __version__, cli_convert, cli_latents, cli_measures, cli_study
-from ddim_ode.cli_options import (
-    MODEL,
-    BatchSize,
-    Device,
-    Dtype,
-    EtaRange,
-    EtaScale,
-    Grid,
-    Guidance,
-    GuidanceRange,
-    Json,
-    MaxNfe,
-    Method,
-    Model,
-    On,
-    Out,
-    Overwrite,
-    Png,
-    Precision,
-    Tol,
-)
-from ddim_ode.display import explain, kind_of, plain_warnings, print_json, print_table, progress, report, text
-from ddim_ode.outputs import new_folder
+from ddim_ode import __version__, cli_convert, cli_latents, cli_measures, cli_sample, cli_study
+from ddim_ode.cli_options import Config, Json, Model, NoEma, Out
+from ddim_ode.display import explain, kind_of, plain_warnings, print_json, print_table, text
 
 app = typer.Typer(
     help="Sample diffusion models by solving an ODE in the noise-to-signal ratio sigma, at a measured cost (NFE).",
     add_completion=False,
     no_args_is_help=True,
 )
-
-
-class Final(str, Enum):
-    denoise = "denoise"
-    sigma_min = "sigma_min"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,11 +82,11 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command()
-def info(model: Model, as_json: Json = False) -> None:
+def info(model: Model, config: Config = None, no_ema: NoEma = False, as_json: Json = False) -> None:
     """Show what a model is: its shape, classes, schedule, range of sigma and weights."""
     from ddim_ode.checkpoints import describe, load
 
-    facts = describe(load(model))
+    facts = describe(load(model, config, not no_ema))
     if as_json:
         print_json(facts)
     else:
@@ -144,114 +117,7 @@ def methods(as_json: Json = False) -> None:
         print_table(("grid", "summary"), grids)
 
 
-@app.command()
-def sample(
-    context: typer.Context,
-    out: Out,
-    model: Annotated[str | None, MODEL] = None,
-    method: Method = "ddim",
-    nfe: Annotated[
-        int | None,
-        typer.Option(help="Most evaluations a sample may cost (adaptive methods: on average).", show_default="20"),
-    ] = None,
-    tol: Tol = None,
-    max_nfe: MaxNfe = None,
-    count: Annotated[
-        int | None, typer.Option("-n", metavar="N", help="How many samples: seeds 0..N-1.", show_default="16")
-    ] = None,
-    seeds: Annotated[str | None, typer.Option(metavar="SEEDS", help="One a sample: 0-63, or 0,5,9, or 3.")] = None,
-    label: Annotated[
-        str | None,
-        typer.Option(metavar="LABEL", help="Class, or 'each' for all in turn.", show_default="the null class"),
-    ] = None,
-    guidance: Guidance = 1.0,
-    guidance_range: GuidanceRange = None,
-    eta: EtaScale = None,
-    eta_range: EtaRange = None,
-    grid: Grid = None,
-    final: Annotated[
-        Final, typer.Option(help="Last step: evaluate the image at sigma_min, or stop there.")
-    ] = Final.denoise,
-    dtype: Precision = Dtype.float32,
-    batch_size: BatchSize = None,
-    device: On = Device.cpu,
-    images: Png = False,
-    trace: Annotated[
-        bool, typer.Option("--trace", help="Adaptive methods: write trace.png too, the steps of each sample.")
-    ] = False,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Recreate the samples of a manifest.json, bit for bit; no MODEL then."),
-    ] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Draw samples into a folder: grid.png, samples.safetensors and a manifest.json that recreates them."""
-    given = _given(context)
-    if manifest is None and model is None:
-        context.fail("give a MODEL, or --manifest FILE to recreate samples")
-    if manifest is not None:
-        free = {"manifest", "out", "images", "trace", "overwrite", "as_json"}
-        extra = [written for name, written in given.items() if name not in free]
-        if extra:
-            context.fail(f"--manifest says it all; leave out {', '.join(extra)}")
-    from ddim_ode import options, runs
-    from ddim_ode.checkpoints import bundled, load
-    from ddim_ode.checkpoints.hub import is_hub_id
-    from ddim_ode.jobs import DEFAULT_BATCH
-    from ddim_ode.solvers import get_method
-
-    record = None
-    if manifest is not None:
-        network, record = runs.recall(manifest)
-        settings = record.arguments
-    else:
-        get_method(method)
-        settings = runs.Settings(
-            model=str(model) if model in bundled() or is_hub_id(str(model)) else str(Path(str(model)).resolve()),
-            method=method,
-            nfe=nfe,
-            tol=tol,
-            max_nfe=max_nfe,
-            seeds=options.parse_seeds(seeds, count),
-            label=options.parse_label(label),
-            guidance=guidance,
-            guidance_range=options.parse_guidance_range(guidance_range),
-            eta=options.parse_eta(eta),
-            eta_range=options.parse_eta_range(eta_range),
-            grid=options.parse_grid(grid),
-            final=final.value,
-            dtype=dtype.value,
-            batch_size=DEFAULT_BATCH if batch_size is None else batch_size,
-            device=options.pick_device(device.value),
-        )
-        if isinstance(settings.grid, tuple) and "final" in given:
-            context.fail("an explicit --grid ends where it says; leave --final out")
-        network = load(str(model))
-    if images and not runs.has_pictures(network):
-        context.fail(f"samples of shape {network.shape} are no pictures; leave --images out")
-    if trace and not runs.has_trace(settings.method):
-        method = settings.method
-        context.fail(f"{method} does not choose its steps, or not visibly; leave --trace out, or use --method adaptive")
-    search = "looking for the tolerance" if record is None and settings.nfe and get_method(method).adaptive else ""
-    with new_folder(out, overwrite) as folder, progress(len(settings.seeds), search) as update:
-        drawn = runs.draw(network, settings, record, update)
-        record = runs.write(folder, network, settings, drawn, images, trace)
-    report(out, record, drawn.solution, as_json)
-
-
-def _given(context: typer.Context) -> dict[str, str]:
-    """The arguments on the command line: parameter -> how the user writes it."""
-    written = {}
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        source = context.get_parameter_source(name)
-        if source is not None and source.name != "DEFAULT":
-            option = parameter.opts[0]
-            written[name] = option if option.startswith("-") else name.upper()
-    return written
-
-
+app.command()(cli_sample.sample)
 app.command()(cli_latents.encode)
 app.command()(cli_latents.decode)
 app.command()(cli_measures.reconstruct)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ddim_ode.cli_options import Json, Model
+from ddim_ode.cli_options import Config, Json, Model, NoEma
 from ddim_ode.display import print_json
 
 
@@ -22,15 +22,18 @@ def convert(
     to: Annotated[
         To | None, typer.Option(help="Kind of folder to write.", show_default="the one that MODEL is not")
     ] = None,
+    config: Config = None,
+    no_ema: NoEma = False,
     as_json: Json = False,
 ) -> None:
     """Write a model as a folder of diffusers, or one of diffusers (or of the DDIM code) as a folder of ours.
 
-    Weights keep the precision they are stored in.
+    Weights keep the precision they are stored in. The other commands take a MODEL as it is: convert a checkpoint that
+    needs --config or --no-ema, and give them the result.
     """
     from ddim_ode.convert import convert as run
 
-    done = run(str(model), out, None if to is None else to.value)
+    done = run(str(model), out, None if to is None else to.value, config, not no_ema)
     if as_json:
         print_json({"out": str(out), **asdict(done)})
     else:

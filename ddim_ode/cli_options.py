@@ -23,6 +23,11 @@ MODEL = typer.Argument(
     help="A bundled model's name, a folder (ours or of diffusers), or a checkpoint with its YAML file beside it.",
     show_default=False,
 )
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Of a checkpoint: its configuration, if that is not the YAML file beside it."),
+]
+NoEma = Annotated[bool, typer.Option("--no-ema", help="Of a checkpoint with both: the last weights, not the averaged.")]
 TOL_HELP = "Adaptive methods: error to accept, RMS over an image in [-1, 1]."
 
 Model = Annotated[str, MODEL]

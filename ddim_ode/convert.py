@@ -25,10 +25,11 @@ class Converted:
     dropped: tuple[str, ...]  # settings and outputs that have no place there
 
 
-def convert(source: str, out: Path, to: Kind | None = None) -> Converted:
+def convert(source: str, out: Path, to: Kind | None = None, config: Path | None = None, ema: bool = True) -> Converted:
     """Write a model that `load` reads as a folder of ours or of diffusers, by default the one that it is not.
 
-    Weights stored in float16, bfloat16 or float32 keep their dtype; others, and mixtures, become float32.
+    config and ema are those of `load`. Weights stored in float16, bfloat16 or float32 keep their dtype; others, and
+    mixtures, become float32.
 
     Raises:
         CheckpointError: a model that the other kind cannot hold; or whatever `load` raises.
@@ -36,9 +37,9 @@ def convert(source: str, out: Path, to: Kind | None = None) -> Converted:
     """
     if out.is_dir() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty; choose another folder to write")
-    model = load(source)
-    config, info = model.info.get("config"), model.info
-    if config is None:
+    model = load(source, config, ema)
+    ours, info = model.info.get("config"), model.info
+    if ours is None:
         raise CheckpointError(f"{info['folder']} is run by diffusers, not by our UNet, and cannot be converted")
     assert isinstance(model.net, nn.Module)
     kind = to or ("diffusers" if info["kind"] == "ddim_ode" else "ddim_ode")
@@ -46,7 +47,7 @@ def convert(source: str, out: Path, to: Kind | None = None) -> Converted:
     weights = {name: value.to(dtype) for name, value in model.net.state_dict().items()}
     with new_folder(out) as folder:
         if kind == "diffusers":
-            save_diffusers(folder, config, weights)
+            save_diffusers(folder, ours, weights)
         else:
-            save(folder, config, weights, dtype)
+            save(folder, ours, weights, dtype)
     return Converted(kind, str(dtype).removeprefix("torch."), info["ema"], tuple(info["ignored"]))

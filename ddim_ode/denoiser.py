@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ddim_ode.adapters import Conventions
 from ddim_ode.errors import DDIMError
+from ddim_ode.fast import Fast
 from ddim_ode.paths import Path, f64
 
 Coefficients = tuple[Tensor, Tensor]
@@ -59,6 +60,13 @@ class NonFiniteError(DDIMError):
 
 class DenoiserError(DDIMError):
     """A denoiser that cannot be."""
+
+
+def check_fast(dtype: torch.dtype | None) -> None:
+    """Of the parameters: autocast leaves float64 as it is, and does not mix with float16."""
+    if dtype not in (None, torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        raise DenoiserError(f"dtype={name} and fast contradict each other: fast computes in bfloat16; leave one out")
 
 
 class Model(Protocol):
@@ -156,16 +164,33 @@ class Denoiser(Conventions):
         """A copy whose network lives on another device or computes in another precision; itself if it does already.
 
         Raises:
-            DenoiserError: the network is a plain function, which nobody can move.
+            DenoiserError: the network is a plain function, which nobody can move, or a fast one for another precision.
         """
         device, dtype = torch.device(device or self.device), dtype or self.dtype
         if (device, dtype) == (self.device, self.dtype):
             return self
+        if isinstance(self.net, Fast):
+            check_fast(dtype)
         if isinstance(self.net, nn.Module):
             return replace(self, net=copy.deepcopy(self.net).to(device, dtype), dtype=dtype, device=device)
         if device != self.device:
             raise DenoiserError(f"net is a function; move what it calls to {device} and give Denoiser(device=...)")
         return replace(self, dtype=dtype)
+
+    def fast(self) -> "Denoiser":
+        """A copy whose network is compiled and computes in bfloat16; itself if it is one. See `ddim_ode.fast.Fast`.
+
+        What that gains and costs depends on the processor: docs/benchmarks.md.
+
+        Raises:
+            DenoiserError: the network is a plain function, or its precision is neither float32 nor bfloat16.
+        """
+        if isinstance(self.net, Fast):
+            return self
+        if not isinstance(self.net, nn.Module):
+            raise DenoiserError("net is a function, of which there is nothing to compile; compile what it calls")
+        check_fast(self.dtype)
+        return replace(self, net=Fast(self.net))
 
     def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
         """Predict the image and the noise in xbar = x0 + sigma eps.

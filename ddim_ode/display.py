@@ -263,7 +263,8 @@ def explain(error: Exception) -> str | None:
     if type(error).__name__ == "OutOfMemoryError":  # torch's, and torch may not have been imported
         return "out of memory; use a smaller --batch-size (or batch_size in a config)"
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        return f"torch.compile failed ({str(error).splitlines()[0]}); set compile: false in the config"
+        reason = str(error).splitlines()[0]
+        return f"torch.compile failed ({reason}); leave --fast out, or set compile: false in a config"
     return str(error) if isinstance(error, DDIMError) else None
 
 

@@ -56,6 +56,7 @@ class Settings(Record):
     dtype: Literal["float32", "float64"]
     batch_size: int
     device: Literal["cpu", "cuda"]
+    fast: bool = False
 
 
 class Weights(Record):
@@ -117,6 +118,9 @@ def draw(
     labels = _labels(settings, model.num_classes)
     dtype = DTYPES[settings.dtype]
     moved = model.to(settings.device, dtype)
+    if settings.fast:
+        moved = moved.fast()
+        warm_up(moved, min(settings.batch_size, len(settings.seeds)))
     grid = record.sigmas if record else settings.grid
     started = time.perf_counter()
     solution = sample(
@@ -139,6 +143,12 @@ def draw(
     adaptive = get_method(settings.method).adaptive
     sigmas = span(moved, settings.method, grid, settings.final) if adaptive else solution.sigmas
     return Drawn(solution, tuple(sigmas.tolist()), labels, seconds)
+
+
+def warm_up(model: Denoiser, count: int) -> None:
+    """Compile a fast model by a pass of `count` samples, so that the time of a run is that of sampling."""
+    labels = torch.zeros(count, dtype=torch.int64, device=model.device) if model.num_classes else None
+    model(torch.zeros(count, *model.shape, device=model.device), 1.0, labels)
 
 
 def _open(high: float | None) -> float:

@@ -171,10 +171,10 @@ def test_a_budget_holds_where_the_batch_shares_its_steps():
 def test_a_network_that_breaks_is_named(name, value):
     def net(x, t):
         broken = torch.arange(len(x)).reshape(-1, 1) == 2
-        return torch.where(broken & (t.reshape(-1, 1) < 1.0), value, torch.tanh(x))
+        return torch.where(broken & (t.reshape(-1, 1) < 10.0), value, torch.tanh(x))
 
     model = Denoiser(net, paths.Noise(0.02, 60.0), "noise", (2,))
-    with pytest.raises(NonFiniteError, match=r"not finite at sigma=0\.\d+ for sample 2 in step \d+;"):
+    with pytest.raises(NonFiniteError, match=r"not finite at sigma=\d\.\d+ for sample 2 in step \d+;"):
         sample(model, name, seeds=range(4))
 
 

@@ -1,18 +1,22 @@
 """The adaptive Adams method: the tolerance is the error, at any order, on mixtures and on the network that ships."""
 
+import math
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from helpers import MIXTURES, PATHS, f64, network, rms
+from helpers import MIXTURES, PATHS, f64, network, normal, rms
 
 from ddim_ode import METHODS, GaussianMixture, paths
 from ddim_ode.denoiser import Denoiser
-from ddim_ode.jobs import Job
+from ddim_ode.guidance import Guided
+from ddim_ode.jobs import Job, seeded_noise
+from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import Control, Method
-from ddim_ode.solvers.adaptive_adams import AdaptiveAdams, integrals, lagrange
+from ddim_ode.solvers.adaptive_adams import AdaptiveAdams, Journey
+from ddim_ode.solvers.lagrange import integrals, lagrange
 
 TOLS = [1e-1, 3e-2, 1e-2, 3e-3, 1e-3]
 
@@ -28,14 +32,15 @@ def test_the_tolerance_is_the_error(mixture, schedule):
         assert error.quantile(0.9) <= 3 * tol
 
 
-def test_no_sample_is_off_by_far():
+def test_hardly_a_sample_is_off_by_far():
     """In one dimension two orders agree by chance every so often; three hardly do."""
     model = GaussianMixture(f64([[-1.0], [1.0]]), 0.1).denoiser(PATHS["linear"])
-    exact = sample(model, "rk4", nfe=2001, grid="log_snr", seeds=range(512), dtype=torch.float64).x
-    for tol in (1e-2, 1e-3):
-        error = rms(sample(model, "adaptive", tol=tol, seeds=range(512), dtype=torch.float64).x - exact)
+    many = {"seeds": range(4096), "batch_size": 4096, "dtype": torch.float64}
+    exact = sample(model, "rk4", nfe=2001, grid="log_snr", **many).x
+    for tol in (1e-2, 3e-3, 1e-3, 3e-4):
+        error = rms(sample(model, "adaptive", tol=tol, **many).x - exact)
         assert error.quantile(0.99) <= 3 * tol
-        assert error.max() <= 10 * tol
+        assert error.quantile(0.998) <= 10 * tol
 
 
 def test_the_tolerance_is_the_error_of_the_network():
@@ -45,6 +50,64 @@ def test_the_tolerance_is_the_error_of_the_network():
         error = rms(sample(model, "adaptive", tol=tol, **arguments).x - exact)
         assert error.median() <= tol
         assert error.quantile(0.9) <= 3 * tol
+
+
+def test_a_revision_nearly_halves_the_error():
+    """In as many steps, at the tolerances of images. At small ones it makes little difference."""
+    model = MIXTURES["tight"].denoiser(PATHS["linear"])
+    exact = sample(model, "rk4", nfe=2001, grid="log_snr", seeds=range(64), dtype=torch.float64).x
+    for tol in (3e-2, 1e-2):
+        with_it, without = (
+            sample(model, Method(solver, paths.flow, "", 6, 1, ""), tol=tol, seeds=range(64), dtype=torch.float64)
+            for solver in (AdaptiveAdams(), AdaptiveAdams(revise=0))
+        )
+        assert rms(with_it.x - exact).median() < 0.6 * rms(without.x - exact).median()
+        assert with_it.nfe.double().mean() < 1.05 * without.nfe.double().mean()
+
+
+def test_the_first_evaluation_leads_to_where_it_is_made():
+    """What it predicts there is the image of a DDIM step down to it."""
+    model = MIXTURES["labelled"].denoiser(PATHS["linear"])
+    sigmas, sigma = f64([150.0, 0.01, 0.0]), 20.0
+    ode = ProbabilityFlow(model, paths.flow, (0.01, 150.0))
+    xbar = 150 * normal(4, *model.shape, seed=0)
+    journey = Journey(ode, xbar, sigmas)
+    u, y, slope = journey.start(torch.arange(4), ode.enter(xbar, sigmas[0]), sigma, most=1)
+    data = model(xbar * sigma / 150, sigma).data
+    noise = (xbar - data) / 150
+    torch.testing.assert_close(ode.leave(y, f64(sigma)), data + sigma * noise, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(slope, noise - data, rtol=1e-12, atol=1e-12)
+    assert paths.flow.sigma(u) == pytest.approx(sigma)
+    assert journey.nfe.tolist() == [1, 1, 1, 1]
+
+
+def test_no_first_evaluation_that_cannot_be_paid():
+    model = MIXTURES["labelled"].denoiser(PATHS["linear"])
+    guided = Guided(model, 2.0, sigma_range=(0.0, 100.0))  # one evaluation at the largest sigma, two where it begins
+    for most in (1, 2, 3):
+        assert sample(guided, "adaptive", max_nfe=most, labels=[0]).nfe.max() <= most
+
+
+@pytest.mark.parametrize("sigma_max", [150.0, 20_000.0])
+@pytest.mark.parametrize("side", [64, 128])
+def test_the_brightness_of_a_large_image_is_not_stepped_over(side, sigma_max):
+    """Brightness of standard deviation 0.4 and pixels of 0.05, in closed form."""
+    shape = (3, side, side)
+    variances = 0.05**2 + math.prod(shape) * 0.4**2, 0.05**2  # of the two parts of an image
+
+    def scaled(x, factors):
+        mean = x.mean((1, 2, 3), keepdim=True)
+        return factors[0] * mean + factors[1] * (x - mean)
+
+    def net(x, t):
+        return scaled(x, [v / (v + t.reshape(-1, 1, 1, 1) ** 2) for v in variances])
+
+    model = Denoiser(net, paths.Noise(0.01, sigma_max), "data", shape)
+    noise = sigma_max * seeded_noise(range(8), shape).double()
+    exact = scaled(noise, [math.sqrt(v / (v + sigma_max**2)) for v in variances])
+    for tol in (1e-1, 1e-2):
+        error = rms(sample(model, "adaptive", tol=tol, seeds=range(8), dtype=torch.float64).x - exact)
+        assert error.median() <= tol
 
 
 @cache

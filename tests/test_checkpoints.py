@@ -208,7 +208,7 @@ def test_a_file_where_a_folder_is_meant_is_refused(folder):
 
 def test_a_configuration_given_for_nothing_is_refused(folder):
     text = one_line(CheckpointError, ddim_ode.load, folder, config="config.yml")
-    assert text == f"{folder} says itself what it is; leave config='config.yml' out"
+    assert text == f"{folder} says itself what it is; leave config='config.yml' (--config) out"
 
 
 def test_a_bundled_model_is_loaded_by_name(monkeypatch, folder, tmp_path):

@@ -167,3 +167,19 @@ def test_the_command(tmp_path, run, fails):
     assert run("convert", tmp_path / "c", tmp_path / "e", "--to", "diffusers").code == 0
     assert ddim_ode.load(tmp_path / "e").info["ignored"] == []
     assert "is not empty" in fails("convert", tmp_path / "a", tmp_path / "b")
+
+
+def test_the_command_with_a_configuration_elsewhere(tmp_path, run, fails):
+    raw, averages = original(seed=1), original(seed=2)
+    found = [raw.state_dict(), {}, 3, 1000, averages.state_dict()]
+    (tmp_path / "run").mkdir()
+    torch.save(found, tmp_path / "run/ckpt.pth")
+    (tmp_path / "elsewhere.yml").write_text(safe_dump(ORIGINAL))
+    assert "--config of info and convert" in fails("info", tmp_path / "run")
+    assert "leave ema=False (--no-ema) out" in fails("info", "fashion", "--no-ema")
+    config = ("--config", tmp_path / "elsewhere.yml")
+    for option, ema in ([], "yes"), (["--no-ema"], "no"):
+        assert json.loads(run("info", tmp_path / "run", *config, *option, "--json").out)["ema"] == ema
+        out = tmp_path / ema
+        assert f"(averaged: {ema})" in run("convert", tmp_path / "run", out, *config, *option).out
+        assert same(ddim_ode.load(out), ddim_ode.load(tmp_path / "run", tmp_path / "elsewhere.yml", ema == "yes"))

@@ -71,7 +71,7 @@ def load(
           folder of one. Its network is described by `config`, a YAML file in the form of the DDIM code, or of the flags
           of guided-diffusion; without it, by the one YAML file beside it.
 
-    ema: of a checkpoint that holds both, take the averaged weights and not the last ones.
+    ema: of a checkpoint that holds both, take the averaged weights; False takes the last ones.
     check: `probe` a model that is not of ours, which costs about 8 passes of its network, and give a
         `PredictionWarning` if it does not seem to predict what its files say.
 
@@ -81,8 +81,11 @@ def load(
         ConfigError: `config.yaml` is not valid.
     """
     model = _load(what, config, ema)
-    if config is not None and model.info["kind"] in ("ddim_ode", "diffusers"):
-        raise CheckpointError(f"{what} says itself what it is; leave config={str(config)!r} out")
+    if model.info["kind"] in ("ddim_ode", "diffusers"):
+        if config is not None:
+            raise CheckpointError(f"{what} says itself what it is; leave config={str(config)!r} (--config) out")
+        if not ema:
+            raise CheckpointError(f"{what} holds one set of weights; leave ema=False (--no-ema) out")
     if check and model.info["kind"] != "ddim_ode":
         _check(model)
     return model

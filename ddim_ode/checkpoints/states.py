@@ -88,7 +88,7 @@ def config_beside(file: Path) -> Path:
     beside = f"{len(found)} YAML files are beside it" if found else "none is beside it"
     raise CheckpointError(
         f"{file} needs its configuration, a YAML file of the code that made it, and {beside}"
-        "; put one there, or load(file, config=...)"
+        "; put one there, or name it: load(file, config=...), or --config of info and convert"
     )
 
 

@@ -6,11 +6,26 @@ those and the one at the end of the step,
     predict   y_p = y0 + int P_q du        evaluate  f(u1, y_p)        correct  y1 = y0 + int Q_q du
 
 y1 - y_p estimates the error of y_p, whose local order is q + 1; y1, one order better, is kept. So the error of a run
-falls in proportion to the tolerance. The orders next to q are estimated from the same slopes, and the one that
-promises the longest step is used (Shampine & Gordon 1975, "Computer Solution of Ordinary Differential Equations").
+falls in proportion to the tolerance.
 
-On the path `flow` the state is bounded, and an error of it is an error of the image: data units. No other path measured
-as well (docs/adaptive.md).
+f(u1) also says how the step before should have gone, since a polynomial is better between its nodes than at their edge.
+So y0 is revised, from y at the node before it, by a polynomial through three nodes or more, u1 among them, and y1 moves
+by as much:
+
+    revise    y0 = y_before + int Q du
+
+It costs no evaluation. A revision that would move y0 further than y1 was corrected is left out.
+
+The orders next to q are estimated from the same slopes, and the one that promises the longest step is used (Shampine &
+Gordon 1975, "Computer Solution of Ordinary Differential Equations").
+
+On the path `flow` the state is bounded, and an error of it is one of the image: data units. No other path measured as
+well (docs/adaptive.md). What all D pixels share, their brightness, is the exception: it comes out of the noise at a
+sigma of about sqrt(D), and an error of it in the state becomes one of the image up to sqrt(D) times as large. So the
+first step is at most 1 / sqrt(D), and above 56^2 pixels errors count up to sqrt(D) / 56 times at large sigma.
+
+At the largest sigmas a network sees noise and returns the mean of its data, whatever the state. So the first evaluation
+is not made there but where that begins to change, and its answer also leads to where it is made.
 
 The last step has no evaluation of its own. It is taken as soon as three successive orders agree on where it ends.
 """
@@ -19,7 +34,6 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -28,8 +42,9 @@ from ddim_ode.denoiser import NonFiniteError
 from ddim_ode.ode import ProbabilityFlow, along
 from ddim_ode.paths import f64
 from ddim_ode.solvers.base import Adaptive, Control, Outcome, Watch
+from ddim_ode.solvers.lagrange import combine, integrals, lagrange
 
-POINTS, MASSES = (f64(a) for a in np.polynomial.legendre.leggauss(4))  # exact to degree 7
+SHARED = 1 / 56  # the share of brightness in an error of the state, as measured
 SMALLEST = 1e-12  # step, in units of the interval
 
 
@@ -38,6 +53,7 @@ class State(NamedTuple):
 
     rows: Tensor  # (B,) which samples of the batch these are
     y: Tensor  # (B, *shape)
+    before: Tensor  # (B, *shape) at the second node, revised
     nodes: Tensor  # (B, K) times of the slopes; y is at the first
     slopes: Tensor  # (B, K, *shape)
     known: Tensor  # (B,) how many of them there are
@@ -57,16 +73,19 @@ class AdaptiveAdams(Adaptive):
     It has a loop of its own, because every sample is at another sigma: no other solver of ours does.
 
     most: the largest order of the predictor.
-
     aim: the error that the next step is made for, in tolerances. Errors of a run add up to the tolerance, and a larger
     one is only rejected beyond it. safety: on that step. finish: how well three orders must agree about the end,
-    in tolerances. The values are the ones that measured best: docs/adaptive.md.
+    in tolerances. ahead: how far from pure noise the first evaluation is at most, 1 / sigma, in first steps; where the
+    first step is given, it begins at the largest sigma. revise: how far a revision may go, in corrections of the step
+    after; 0 is none. The values were measured: docs/adaptive.md.
     """
 
     most: int = 6
-    aim: float = 0.3
+    aim: float = 0.2
     safety: float = 0.8
     finish: float = 0.03
+    ahead: float = 0.3
+    revise: float = 1.0
     growth: tuple[float, float] = (0.2, 2.5)
 
     @property
@@ -94,14 +113,15 @@ class AdaptiveAdams(Adaptive):
         return journey.outcome()
 
     def _first(self, journey: "Journey", y: Tensor, control: Control) -> State:
-        count = len(y)
-        rows, ones = torch.arange(count), torch.ones(count, dtype=torch.int64)
-        step = math.sqrt(self.aim * control.tol) if control.first_step is None else control.first_step
-        nodes = torch.zeros(count, self.depth, dtype=torch.float64)
-        nodes[:, 0] = journey.begin
+        count, rows, ones = len(y), torch.arange(len(y)), torch.ones(len(y), dtype=torch.int64)
+        step, sigma = control.first_step, math.inf
+        if step is None:
+            step = min(math.sqrt(self.aim * control.tol), 1 / math.sqrt(y[0].numel()))  # or brightness is stepped over
+            sigma = 1 / max(self.ahead * step, SMALLEST)
+        nodes = journey.begin.repeat(count, self.depth)  # where `before` is, until there is a second node
         slopes = y.new_zeros(count, self.depth, *y.shape[1:])
-        slopes[:, 0] = journey.evaluate(rows, nodes[:, 0], y)
-        return State(rows, y, nodes, slopes, ones, ones, step * ones.double())
+        nodes[:, 0], start, slopes[:, 0] = journey.start(rows, y, sigma, control.max_nfe)
+        return State(rows, start, y, nodes, slopes, ones, ones, step * ones.double())
 
     def _step(self, journey: "Journey", state: State, u1: Tensor, tol: float) -> State:
         """Try to get to u1. What is accepted is there; what is not is where it was, with a shorter step."""
@@ -116,7 +136,13 @@ class AdaptiveAdams(Adaptive):
         weights = integrals(nodes, torch.where(orders > 0, orders + 1, 0), u0, u1)
         weights[..., 1:] -= integrals(state.nodes, orders, u0, u1)
         corrections = combine(weights, slopes)
-        errors = rms(corrections)
+        # The slope at u1 tells more of the step before than of this one, which lies at the edge of the polynomial.
+        through = torch.minimum((q + 1).clamp(min=3), state.known + 1)[:, None]
+        revised = state.before + combine(integrals(nodes, through, state.nodes[:, 1], u0), slopes)[:, 0]
+        sizes = journey.weight(u1)[:, None] * rms(torch.cat([corrections, (revised - state.y)[:, None]], 1))
+        errors, shift = sizes[:, :3], sizes[:, 3]
+        # Where it moves further than this step's correction, the slope has turned: no polynomial through both is right.
+        revised = choose(shift <= self.revise * errors[:, 1], revised, state.y)
         accepted = errors[:, 1] <= tol
 
         # How much longer than this step the next may be with each of them.
@@ -134,7 +160,8 @@ class AdaptiveAdams(Adaptive):
         journey.record(state.rows, u1, accepted)
         return State(
             rows=state.rows,
-            y=choose(accepted, predicted + corrections[:, 1], state.y),
+            y=choose(accepted, predicted + corrections[:, 1] + (revised - state.y), state.y),
+            before=choose(accepted, revised, state.before),
             nodes=choose(accepted, nodes[:, :-1], state.nodes),
             slopes=choose(accepted, slopes[:, :-1], state.slopes),
             known=(state.known + accepted).clamp(max=self.depth),
@@ -144,7 +171,7 @@ class AdaptiveAdams(Adaptive):
 
     def _finish(self, journey: "Journey", state: State, tol: float) -> State:
         """Take the last step of those for which three orders agree about its end; the others are left."""
-        of_state, of_slope = journey.ddim(journey.end)
+        of_state, of_slope = journey.ddim(journey.end, journey.sigma)
         u0, end = state.nodes[:, 0], journey.end.expand(len(state.rows))
         orders = torch.arange(1, self.depth + 1).expand(len(state.rows), -1)
         possible = orders <= state.known[:, None]
@@ -165,7 +192,7 @@ class Journey:
     """A batch under way: where its samples have been, what they have cost and where they have arrived."""
 
     def __init__(self, ode: ProbabilityFlow, xbar: Tensor, sigmas: Tensor):
-        self.ode, self.sigma, self.last = ode, sigmas[-1], sigmas[1]
+        self.ode, self.sigma, self.first, self.last = ode, sigmas[-1], sigmas[0], sigmas[1]
         self.begin, self.end = ode.path.u(sigmas[:2])
         self.scale = ode.path.scale(self.sigma)  # makes an error at the end one in data units
         self.x = xbar.clone()
@@ -184,6 +211,30 @@ class Journey:
             raise
         self.nfe[rows] += part.nfe
         return slope
+
+    def start(self, rows: Tensor, y: Tensor, sigma: float, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Time, state and slope at the first evaluation: at sigma if that is on the way down and no dearer than `most`,
+        otherwise at the begin.
+
+        y is the state at the begin; a DDIM step with what is predicted at sigma leads there. The network is asked at
+        the state to which it would lead if the image were 0, all that is known of it.
+        """
+        if not self.last < sigma < self.first or self.ode.model.evaluations(sigma) > most:
+            return self.begin, y, self.evaluate(rows, self.begin.expand(len(y)), y)
+        u = self.ode.path.u(f64(sigma))
+        (a0, b0), (a, b) = map(self.ode.path.coefficients, (self.begin, u))
+        db = self.ode.path.slopes(u)[1]
+        asked = b / b0 * y
+        slope = self.evaluate(rows, u.expand(len(y)), asked)
+        # The image that it predicts moves the state, and the slope with it.
+        of_state, of_slope = self.ddim(u, f64(0.0))
+        moved = (a - b / b0 * a0) * (of_state * asked + of_slope * slope)
+        return u, asked + moved, slope + db / b * moved
+
+    def weight(self, u: Tensor) -> Tensor:
+        """What an error of a state at time u counts, as one of the image that comes of it."""
+        shared = max(1.0, SHARED * math.sqrt(self.x[0].numel()))
+        return (1 / self.ode.path.scale(self.ode.path.sigma(u))).clamp(max=shared)
 
     def affordable(self, rows: Tensor, u: Tensor, most: int) -> Tensor:
         """Whether each of them can still pay an evaluation at its time u."""
@@ -205,10 +256,10 @@ class Journey:
             left = float(((self.end - u) / (self.end - self.begin)).sum()) / len(self.x)
             watch(self.rounds, 1 - left, float(sigma.max()), self.x.clone())
 
-    def ddim(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """What y and dy/du at time u count in one DDIM step to the last sigma: from u = end that is the destination."""
+    def ddim(self, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """What y and dy/du at time u count in one DDIM step to xbar at sigma."""
         (a, b), (da, db) = self.ode.path.coefficients(u), self.ode.path.slopes(u)
-        return (db - self.sigma * da) / (a * db - da * b), (self.sigma * a - b) / (a * db - da * b)
+        return (db - sigma * da) / (a * db - da * b), (sigma * a - b) / (a * db - da * b)
 
     def arrive(self, rows: Tensor, x: Tensor, converged: bool = True) -> None:
         for row in rows.tolist():
@@ -219,7 +270,7 @@ class Journey:
 
     def abandon(self, state: State) -> None:
         """The rest in one DDIM step, for which the slope is there already."""
-        weights = self.ddim(state.nodes[:, 0])
+        weights = self.ddim(state.nodes[:, 0], self.sigma)
         of_state, of_slope = (along(w, state.y) for w in weights)
         self.arrive(state.rows, of_state * state.y + of_slope * state.slopes[:, 0], converged=False)
 
@@ -227,30 +278,6 @@ class Journey:
         steps = torch.tensor([len(sigmas) - 1 for sigmas in self.visited])
         sigmas = pad_sequence([f64(s) for s in self.visited], batch_first=True, padding_value=math.nan)
         return Outcome(self.x, self.nfe, steps, self.rejected, sigmas, self.converged)
-
-
-def lagrange(nodes: Tensor, orders: Tensor, u: Tensor) -> Tensor:
-    """Values (B, Q, K, P) at times u (B, P) of the Lagrange polynomials of each sample's first nodes.
-
-    nodes (B, K); orders (B, Q) say how many of them count, in Q ways; the others get 0.
-    """
-    used = torch.arange(nodes.shape[1]) < orders[..., None]
-    pairs = used[..., :, None] & used[..., None, :] & ~torch.eye(nodes.shape[1], dtype=torch.bool)
-    apart = nodes[:, :, None] - nodes[:, None, :]
-    factors = (u[:, None, None, :] - nodes[:, None, :, None]) / torch.where(apart == 0, 1.0, apart)[..., None]
-    return used[..., None] * torch.where(pairs[..., None], factors[:, None], 1.0).prod(3)
-
-
-def integrals(nodes: Tensor, orders: Tensor, u0: Tensor, u1: Tensor) -> Tensor:
-    """(B, Q, K): of those polynomials from u0 to u1, (B,) each."""
-    half = (u1 - u0) / 2
-    u = u0[:, None] + half[:, None] * (1 + POINTS)
-    return half[:, None, None] * (lagrange(nodes, orders, u) * MASSES).sum(3)
-
-
-def combine(weights: Tensor, slopes: Tensor) -> Tensor:
-    """Weighted sums of slopes: (B, Q, K) and (B, K, *shape) give (B, Q, *shape)."""
-    return torch.einsum("bqk,bk...->bq...", weights.to(slopes), slopes)
 
 
 def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
