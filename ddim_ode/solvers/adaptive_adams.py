@@ -21,8 +21,9 @@ Gordon 1975, "Computer Solution of Ordinary Differential Equations").
 
 On the path `flow` the state is bounded, and an error of it is one of the image: data units. No other path measured as
 well (docs/adaptive.md). What all D pixels share, their brightness, is the exception: it comes out of the noise at a
-sigma of about sqrt(D), and an error of it in the state becomes one of the image up to sqrt(D) times as large. So the
-first step is at most 1 / sqrt(D), and above 56^2 pixels errors count up to sqrt(D) / 56 times at large sigma.
+sigma of about sqrt(D), and an error of it in the state becomes one of the image up to sqrt(D) times as large. So for
+images of 56^2 numbers and more the first step is at most 1 / sqrt(D), which is the scale of that in u, and errors at
+large sigma count up to sqrt(D) / 56 times. For smaller ones the bound is looser, and at 28^2 it hardly ever matters.
 
 At the largest sigmas a network sees noise and returns the mean of its data, whatever the state. So the first evaluation
 is not made there but where that begins to change, and its answer also leads to where it is made.
@@ -44,7 +45,7 @@ from ddim_ode.paths import f64
 from ddim_ode.solvers.base import Adaptive, Control, Outcome, Watch
 from ddim_ode.solvers.lagrange import combine, integrals, lagrange
 
-SHARED = 1 / 56  # the share of brightness in an error of the state, as measured
+LARGE = 56**2  # numbers in an image, from which on its brightness is minded
 SMALLEST = 1e-12  # step, in units of the interval
 
 
@@ -116,7 +117,8 @@ class AdaptiveAdams(Adaptive):
         count, rows, ones = len(y), torch.arange(len(y)), torch.ones(len(y), dtype=torch.int64)
         step, sigma = control.first_step, math.inf
         if step is None:
-            step = min(math.sqrt(self.aim * control.tol), 1 / math.sqrt(y[0].numel()))  # or brightness is stepped over
+            size = y[0].numel()
+            step = min(math.sqrt(self.aim * control.tol), max(1.0, LARGE / size) / math.sqrt(size))
             sigma = 1 / max(self.ahead * step, SMALLEST)
         nodes = journey.begin.repeat(count, self.depth)  # where `before` is, until there is a second node
         slopes = y.new_zeros(count, self.depth, *y.shape[1:])
@@ -233,8 +235,8 @@ class Journey:
 
     def weight(self, u: Tensor) -> Tensor:
         """What an error of a state at time u counts, as one of the image that comes of it."""
-        shared = max(1.0, SHARED * math.sqrt(self.x[0].numel()))
-        return (1 / self.ode.path.scale(self.ode.path.sigma(u))).clamp(max=shared)
+        most = max(1.0, math.sqrt(self.x[0].numel() / LARGE))
+        return (1 / self.ode.path.scale(self.ode.path.sigma(u))).clamp(max=most)
 
     def affordable(self, rows: Tensor, u: Tensor, most: int) -> Tensor:
         """Whether each of them can still pay an evaluation at its time u."""
