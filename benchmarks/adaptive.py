@@ -30,31 +30,27 @@ import statistics
 import sys
 import time
 import timeit
-from collections.abc import Iterable, Sequence
-from copy import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a spinning thread slows a shared core tenfold
 
 import torch
+from adaptive_problems import PROBLEMS, Problem, mixtures
 from adaptive_report import Compaction, Row, Run, tell
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torchdiffeq import odeint
 
 import ddim_ode
-from ddim_ode.analytic import GaussianMixture
 from ddim_ode.errors import DDIMError
 from ddim_ode.guidance import Guided
-from ddim_ode.jobs import seeded_noise
 from ddim_ode.ode import ProbabilityFlow
 from ddim_ode.paths import DiscreteVP, f64
-from ddim_ode.solvers import METHODS, PATHS, Method, adams
+from ddim_ode.solvers import METHODS, PATHS, Method
 from ddim_ode.solvers.adaptive import TorchDiffEq
 from ddim_ode.solvers.adaptive_adams import AdaptiveAdams
 
-PROBLEMS = ("model", "digits-0.1", "digits-0.03", "classes")
 SECTIONS = ("tolerance", "price", "floor", "compaction", "choices", "coupled")
 TOLS = (0.3, 0.17, 0.1, 0.055, 0.03, 0.017, 0.01, 0.0055, 0.003, 0.0017, 0.001)
 FINE = (5.5e-4, 3e-4, 1.7e-4, 1e-4, 5.5e-5, 3e-5)
@@ -88,37 +84,6 @@ CHOICES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("path noise", "noise", {}),
     *((f"{name} {value:g}", "flow", {name: value}) for name, values in PARAMETERS.items() for value in values),
 )
-
-
-class Problem:
-    """A model, its latents and labels, and where they should arrive."""
-
-    def __init__(self, name: str, model: ddim_ode.Denoiser, count: int, network: bool = False):
-        self.name, self.model, self.network = name, model, network
-        self.noise = seeded_noise(range(count), model.shape)
-        self.labels = torch.arange(count) % model.num_classes if model.num_classes else None
-        self.truth = torch.empty(0)
-
-    def sample(self, method: str | Method, **choices: Any) -> ddim_ode.Solution:
-        return ddim_ode.sample(self.model, method, noise=self.noise, labels=self.labels, **choices)
-
-    def refer(self) -> list[float]:
-        """Find the truth; return how far the second reference is from it, of each sample."""
-        self.truth = self.sample("rk4", nfe=1201, grid="log_snr", dtype=torch.float64, batch_size=32).x
-        return self.errors(self.second())
-
-    def second(self) -> Tensor:
-        return self.sample(adams(4, "data", "log_snr"), nfe=900, grid="angle", dtype=torch.float64, batch_size=32).x
-
-    def first(self, count: int) -> "Problem":
-        part = copy(self)
-        part.noise, part.truth = self.noise[:count], self.truth[:count]
-        part.labels = None if self.labels is None else self.labels[:count]
-        return part
-
-    def errors(self, x: Tensor) -> list[float]:
-        found: list[float] = (x - self.truth).flatten(1).square().mean(1).sqrt().tolist()
-        return found
 
 
 class Bench:
@@ -238,16 +203,6 @@ class Widths:
     def cost(self, width: int) -> float:
         """Seconds of a forward pass, the median of five."""
         return statistics.median(timeit.repeat(lambda: self.net(*self.inputs[width]), number=1, repeat=5))
-
-
-def mixtures(count: int) -> Iterable[Problem]:
-    images = torch.as_tensor(load_digits().data[:400] / 8 - 1).reshape(-1, 1, 8, 8)
-    for std in (0.1, 0.03):
-        yield Problem(f"digits-{std}", GaussianMixture(images, std).denoiser(DiscreteVP.linear()), count)
-    k = torch.arange(5, dtype=torch.float64)
-    means = torch.randn(5, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    labelled = GaussianMixture(means, 0.1 + 0.05 * k, 1 + k, torch.arange(5) % 3)
-    yield Problem("classes", labelled.denoiser(DiscreteVP.cosine()), count)
 
 
 def study(bench: Bench, on: Problem, sections: Sequence[str]) -> None:
