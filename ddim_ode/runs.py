@@ -145,6 +145,7 @@ def draw(
     return Drawn(solution, tuple(sigmas.tolist()), labels, seconds)
 
 
+@torch.no_grad()  # as in a run: with gradients it would be compiled for again
 def warm_up(model: Denoiser, count: int) -> None:
     """Compile a fast model by a pass of `count` samples, so that the time of a run is that of sampling."""
     labels = torch.zeros(count, dtype=torch.int64, device=model.device) if model.num_classes else None
