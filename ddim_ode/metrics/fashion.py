@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddim_ode.data import ASSETS, fashion_mnist, to_float, to_uint8
-from ddim_ode.metrics.checks import MetricError
+from ddim_ode.metrics.checks import MetricError, TooFewError
 from ddim_ode.metrics.frechet import frechet_distance
 
 SHAPE = (1, 28, 28)
@@ -73,6 +73,8 @@ def quality(samples: Tensor, labels: Tensor | None = None, data: Path | None = N
     """
     if samples.ndim != 4 or samples.shape[1:] != SHAPE:
         raise MetricError(f"samples have shape {tuple(samples.shape)}, expected (N, 1, 28, 28)")
+    if len(samples) < 2:  # before the test set is asked for, which may not be there
+        raise TooFewError(f"samples have shape {tuple(samples.shape)}, expected (N, 1, 28, 28) with N >= 2")
     if not samples.isfinite().all():
         raise MetricError(
             "samples hold values that are not finite; look at how they were drawn"
