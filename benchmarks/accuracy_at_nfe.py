@@ -37,11 +37,10 @@ from accuracy_report import FAR, Entry, Run, tell
 from torch import Tensor
 
 import ddim_ode
-from ddim_ode.denoiser import NonFiniteError
 from ddim_ode.errors import DDIMError, unknown
-from ddim_ode.jobs import seeded_noise
+from ddim_ode.models.denoiser import NonFiniteError
 from ddim_ode.paths import DiscreteVP
-from ddim_ode.planning import SampleError
+from ddim_ode.planning.inputs import SampleError, seeded_noise
 from ddim_ode.solvers import METHODS, DivergedError, Method, adams
 
 FIXED = {name: row for name, row in METHODS.items() if row.deterministic and not row.adaptive}

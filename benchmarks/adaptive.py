@@ -44,8 +44,8 @@ from torchdiffeq import odeint
 
 import ddim_ode
 from ddim_ode.errors import DDIMError
-from ddim_ode.guidance import Guided
-from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.models.guidance import Guided
+from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import DiscreteVP, f64
 from ddim_ode.solvers import METHODS, PATHS, Method
 from ddim_ode.solvers.adaptive import TorchDiffEq

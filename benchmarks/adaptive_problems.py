@@ -9,9 +9,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 import ddim_ode
-from ddim_ode.analytic import GaussianMixture
-from ddim_ode.jobs import seeded_noise
+from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.paths import DiscreteVP
+from ddim_ode.planning.inputs import seeded_noise
 from ddim_ode.solvers import Method, adams
 
 PROBLEMS = ("model", "digits-0.1", "digits-0.03", "classes")

@@ -18,8 +18,8 @@ from rich.table import Table
 from torch import Tensor
 
 import ddim_ode
-from ddim_ode.jobs import seeded_noise
 from ddim_ode.paths import DiscreteVP, Noise
+from ddim_ode.planning.inputs import seeded_noise
 
 SHAPES = ((1, 28, 28), (3, 64, 64), (3, 128, 128), (3, 256, 256))
 BRIGHTNESS, PIXELS = 0.4, 0.05

@@ -19,8 +19,8 @@ from torch import Tensor
 import ddim_ode
 from ddim_ode import paths
 from ddim_ode.grids import make_grid
-from ddim_ode.jobs import seeded_noise
-from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.ode.flow import ProbabilityFlow
+from ddim_ode.planning.inputs import seeded_noise
 from ddim_ode.solvers import integrate
 from ddim_ode.solvers.runge_kutta import RungeKutta
 

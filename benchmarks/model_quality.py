@@ -29,10 +29,10 @@ from rich.table import Table
 from torch import Tensor
 
 import ddim_ode
+from ddim_ode.commands.shared.parsing import parse_eta
 from ddim_ode.data import fashion_mnist, to_float, to_uint8
-from ddim_ode.files import replacing
 from ddim_ode.metrics import quality
-from ddim_ode.options import parse_eta
+from ddim_ode.support.files import replacing
 
 CLASSES = 10
 NFES = (10, 20, 50)

@@ -29,8 +29,8 @@ from torch import Tensor
 from ddim_ode.checkpoints.diffusers_config import read_network, read_unet
 from ddim_ode.checkpoints.diffusers_folder import names
 from ddim_ode.checkpoints.fitting import fit
-from ddim_ode.fast import Fast
-from ddim_ode.unet import UNet
+from ddim_ode.models.fast import Fast
+from ddim_ode.models.unet import UNet
 
 LAYOUT = {
     "sample_size": 32,

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddim_ode import continuous, data, grids, metrics, paths
-    from ddim_ode.advice import recommend
-    from ddim_ode.analytic import GaussianMixture
-    from ddim_ode.autoencoder import Autoencoder
     from ddim_ode.checkpoints import load
-    from ddim_ode.denoiser import Denoiser, Prediction
     from ddim_ode.errors import DDIMError
     from ddim_ode.grids import GRIDS
-    from ddim_ode.guidance import Guided
     from ddim_ode.integrations.pipelines import from_pipeline
     from ddim_ode.interpolation import between, interpolate, slerp
     from ddim_ode.inversion import Reconstruction, decode, encode, reconstruct
     from ddim_ode.latents import Latent
     from ddim_ode.likelihood import Likelihood, log_likelihood
-    from ddim_ode.plausibility import Probe, probe
+    from ddim_ode.models.analytic import GaussianMixture
+    from ddim_ode.models.autoencoder import Autoencoder
+    from ddim_ode.models.denoiser import Denoiser, Prediction
+    from ddim_ode.models.guidance import Guided
+    from ddim_ode.models.plausibility import Probe, probe
     from ddim_ode.sampling import sample
     from ddim_ode.solvers import METHODS, Method, Solution, adams
-    from ddim_ode.study import Study, compare
+    from ddim_ode.study.comparison import Study, compare
+    from ddim_ode.study.recommendation import recommend
 
 __version__ = version("ddim_ode")
 
@@ -69,30 +69,30 @@ __all__ = [
 _HOME = {
     "GRIDS": "grids",
     "METHODS": "solvers",
-    "Autoencoder": "autoencoder",
+    "Autoencoder": "models.autoencoder",
     "DDIMError": "errors",
-    "Denoiser": "denoiser",
-    "GaussianMixture": "analytic",
-    "Guided": "guidance",
+    "Denoiser": "models.denoiser",
+    "GaussianMixture": "models.analytic",
+    "Guided": "models.guidance",
     "Latent": "latents",
     "Likelihood": "likelihood",
     "Method": "solvers",
-    "Prediction": "denoiser",
-    "Probe": "plausibility",
+    "Prediction": "models.denoiser",
+    "Probe": "models.plausibility",
     "Reconstruction": "inversion",
     "Solution": "solvers",
-    "Study": "study",
+    "Study": "study.comparison",
     "adams": "solvers",
     "between": "interpolation",
-    "compare": "study",
+    "compare": "study.comparison",
     "decode": "inversion",
     "encode": "inversion",
     "from_pipeline": "integrations.pipelines",
     "interpolate": "interpolation",
     "load": "checkpoints",
     "log_likelihood": "likelihood",
-    "probe": "plausibility",
-    "recommend": "advice",
+    "probe": "models.plausibility",
+    "recommend": "study.recommendation",
     "reconstruct": "inversion",
     "sample": "sampling",
     "slerp": "interpolation",

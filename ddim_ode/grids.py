@@ -132,11 +132,22 @@ def make_grid(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
 
 
 def check_grid(sigmas: Sequence[float] | Tensor, path: Path) -> Tensor:
-    """An explicit grid as float64 (N + 1,); it may end below the model's sigma_min.
+    """An explicit grid for a model, float64 (N + 1,); it may end below the model's sigma_min.
 
     Raises:
         GridError: it does not decrease strictly, or starts above the model's sigma_max.
     """
+    s = explicit_grid(sigmas)
+    if s[0] > path.sigma_max * (1 + 1e-9):
+        raise GridError(
+            f"the grid starts at sigma={s[0]:.6g}; the model was trained up to {path.sigma_max:.6g}"
+            ", so start there or below"
+        )
+    return s
+
+
+def explicit_grid(sigmas: Sequence[float] | Tensor) -> Tensor:
+    """Sigmas as float64 (N + 1,). Raises GridError unless they are finite, >= 0 and strictly decreasing."""
     try:
         s = torch.as_tensor(sigmas, dtype=torch.float64).detach().cpu().clone()
     except (TypeError, ValueError, RuntimeError):
@@ -150,11 +161,6 @@ def check_grid(sigmas: Sequence[float] | Tensor, path: Path) -> Tensor:
         raise GridError(
             f"sigma={s[n]:.6g} at place {n} of the grid breaks the rule that sigmas are finite, >= 0 and strictly"
             " decreasing; use fewer steps or another grid"
-        )
-    if s[0] > path.sigma_max * (1 + 1e-9):
-        raise GridError(
-            f"the grid starts at sigma={s[0]:.6g}; the model was trained up to {path.sigma_max:.6g}"
-            ", so start there or below"
         )
     return s
 

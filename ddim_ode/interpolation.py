@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_ode.denoiser import Model
 from ddim_ode.latents import Latent
+from ddim_ode.models.denoiser import Model
 from ddim_ode.paths import f64
-from ddim_ode.planning import SampleError, whole
+from ddim_ode.planning.inputs import SampleError, whole
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import Solution
 

@@ -9,21 +9,22 @@ around a sample, the precision, the device and the number of threads stay the sa
 `decode` uses them again, but for the device, which is the model's.
 """
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddim_ode.data import to_float, to_uint8
-from ddim_ode.denoiser import Model
 from ddim_ode.grids import Grid
-from ddim_ode.jobs import Progress, prepare
-from ddim_ode.latents import Latent, LatentError, fingerprint
-from ddim_ode.planning import SampleError, check_data
-from ddim_ode.solvers import Method, MethodError, Outcome, Reversible, Solution, Step, Watch, follow, get_method
+from ddim_ode.latents import Latent, LatentError
+from ddim_ode.models.denoiser import Model
+from ddim_ode.models.identity import fingerprint
+from ddim_ode.planning.inputs import SampleError, check_data
+from ddim_ode.planning.options import SolveOptions
+from ddim_ode.planning.plan import Callback, Labels, prepare
+from ddim_ode.solvers import Method, MethodError, Outcome, Solution, Watch
+from ddim_ode.support.process import computing
 
 
 def encode(
@@ -31,15 +32,17 @@ def encode(
     x: Tensor,
     method: str | Method = "exact_heun",
     nfe: int | None = None,
-    labels: Tensor | Sequence[int] | int | None = None,
+    *,
+    labels: Labels = None,
     guidance: float = 1.0,
+    guidance_range: tuple[float, float] | None = None,
     grid: Grid | None = None,
-    dtype: torch.dtype = torch.float32,
-    batch_size: int | None = None,
-    callback: Callable[[Progress], None] | None = None,
     tol: float | None = None,
     max_nfe: int | None = None,
     deterministic: bool = False,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int | None = None,
+    callback: Callback | None = None,
 ) -> Latent:
     """Follow the probability flow from images to latents.
 
@@ -49,69 +52,74 @@ def encode(
         method: a deterministic one. `exact_heun` and `leapfrog` bring bytes and float32 images back bit for bit (values
             closer to 0 than 2^-27 to 1e-16), and float64 images, with dtype=torch.float64, to 3e-16.
         nfe: the most network evaluations that encoding a sample may cost (default 20); not for adaptive methods.
-        labels, guidance, dtype, callback, max_nfe: as in `sample`.
+        labels, guidance, guidance_range, max_nfe, dtype, callback: as in `sample`.
         grid: a name in `GRIDS`, or decreasing sigmas, of which the last is that of the images (default: sigma_min).
-        batch_size: samples integrated at once (default: up to 128). The same is used to decode.
         tol: the error to accept with an adaptive method, which is one way's: both ways add up.
         deterministic: evaluate every sample alone and with torch's deterministic algorithms, so that it can be
             decoded among others. It costs the speed of batches.
+        batch_size: samples integrated at once (default: up to 128). The same is used to decode.
 
     Raises:
         SampleError, MethodError, GridError, GuidanceError: arguments that cannot be, images of another shape or range.
         NonFiniteError, DivergedError: as in `sample`.
     """
-    row = get_method(method)
-    if not row.deterministic:
-        name = method if isinstance(method, str) else "this method"
-        raise MethodError(f"{name} draws noise on its way, so nothing can be encoded; use 'exact_heun' or 'ddim'")
-    images = _images(model, x)
     if deterministic and batch_size not in (None, 1):
         raise SampleError(f"batch_size={batch_size} contradicts deterministic, which takes one sample at a time")
-    size = 1 if deterministic else batch_size
-    job = prepare(
-        model, method, nfe, len(images), labels, guidance, grid, "sigma_min", dtype, size, tol, max_nfe, upward=True
-    )
-    solver = row.solver
-    working = torch.float64 if isinstance(solver, Reversible) and solver.exact else dtype
-
-    def go(rows: slice, watch: Watch | None) -> tuple[tuple[Tensor, ...], Outcome]:
-        begin = images[rows].to(job.model.device, working)
-        if not isinstance(solver, Reversible):
-            end = job.carry(begin, rows, watch)
-            return (end.x,), end
-        ode = job.flow(rows)
-        y = ode.enter(begin, job.sigmas[0])
-        x, state = follow(ode, solver, job.sigmas, Step(y, solver.init(ode, job.sigmas, y)), watch)
-        return solver.keep(state), job.arrived(ode, x)
-
-    with _repeatable(deterministic):
-        done = job.each(len(images), go, callback)
-    sigmas = job.sigmas.flip(0)
-    return Latent(
-        states=tuple(torch.cat(parts) for parts in zip(*(states for states, _ in done), strict=True)),
-        sigmas=sigmas,
-        nfe=torch.cat([end.nfe for _, end in done]),
-        converged=torch.cat([end.converged for _, end in done]),
-        labels=job.labels,
+    options = SolveOptions(
         method=method,
-        guidance=guidance,
-        tol=job.steering.tol if job.steering else None,
+        nfe=nfe,
+        tol=tol,
         max_nfe=max_nfe,
+        grid=grid,
+        final="sigma_min",
+        guidance=guidance,
+        guidance_range=guidance_range,
         dtype=dtype,
-        batch_size=job.batch_size,
+        batch_size=1 if deterministic else batch_size,
+    )
+    return encode_with(model, x, options, labels=labels, deterministic=deterministic, callback=callback)
+
+
+def encode_with(
+    model: Model,
+    x: Tensor,
+    options: SolveOptions,
+    *,
+    labels: Labels = None,
+    deterministic: bool = False,
+    callback: Callback | None = None,
+) -> Latent:
+    """As `encode`, with the options in one value."""
+    method = options.row
+    if not method.deterministic:
+        raise MethodError(
+            f"{options.name} draws noise on its way, so nothing can be encoded; use 'exact_heun' or 'ddim'"
+        )
+    images = as_floats(model, x)
+    plan = prepare(model, options, len(images), labels=labels, upward=True)
+    working = torch.float64 if method.exact else options.dtype
+
+    def go(rows: slice, watch: Watch | None) -> Outcome:
+        return plan.run(plan.flow(rows), images[rows].to(plan.model.device, working), watch)
+
+    with computing(deterministic=deterministic):
+        ends = plan.each(len(images), go, callback)
+    sigmas = plan.sigmas.flip(0)
+    return Latent(
+        states=tuple(torch.cat(parts) for parts in zip(*(end.kept for end in ends), strict=True)),
+        sigmas=sigmas,
+        nfe=torch.cat([end.nfe for end in ends]),
+        converged=torch.cat([end.converged for end in ends]),
+        labels=plan.labels,
+        options=replace(options, nfe=None, grid=None, tol=plan.tol, batch_size=plan.batch_size),
         threads=torch.get_num_threads(),
-        device=job.model.device.type,
-        prior=float(job.model.path.prior_std(sigmas[0])),
+        device=plan.model.device.type,
+        prior=float(plan.model.path.prior_std(sigmas[0])),
         model=fingerprint(model),
     )
 
 
-def decode(
-    model: Model,
-    latent: Latent,
-    callback: Callable[[Progress], None] | None = None,
-    deterministic: bool = False,
-) -> Solution:
+def decode(model: Model, latent: Latent, *, deterministic: bool = False, callback: Callback | None = None) -> Solution:
     """Follow the way back that a latent has come: its method, grid, labels, guidance, batches and threads.
 
     Returns a `Solution` whose x are the images that were encoded, up to the method's error; without one if it is exact.
@@ -123,33 +131,19 @@ def decode(
     if not isinstance(latent, Latent) or not len(latent):
         raise LatentError(f"{type(latent).__name__} is nothing to decode; give a Latent of one image or more")
     _check_model(model, latent)
-    adaptive = latent.tol is not None
-    job = prepare(
-        model,
-        latent.method,
-        None,
-        len(latent),
-        latent.labels,
-        latent.guidance,
-        latent.sigmas,
-        "sigma_min",
-        latent.dtype,
-        1 if deterministic else latent.batch_size,
-        latent.tol,
-        latent.max_nfe if adaptive else None,
+    options = replace(
+        latent.options,
+        grid=tuple(latent.sigmas.tolist()),
+        batch_size=1 if deterministic else latent.options.batch_size,
     )
-    solver = job.method.solver
+    plan = prepare(model, options, len(latent), labels=latent.labels)
 
     def go(rows: slice, watch: Watch | None) -> Outcome:
-        states = [state[rows].to(job.model.device) for state in latent.states]
-        if not isinstance(solver, Reversible):
-            return job.carry(states[0], rows, watch)
-        ode = job.flow(rows)
-        begin = solver.resume(ode, job.sigmas, (states[0], states[1]))
-        return job.arrived(ode, follow(ode, solver, job.sigmas, begin, watch).y.to(latent.dtype))
+        kept = [state[rows].to(plan.model.device) for state in latent.states]
+        return plan.resume(plan.flow(rows), kept, watch)
 
-    with _repeatable(deterministic, latent.threads):
-        return job.solution(job.each(len(latent), go, callback))
+    with computing(latent.threads, deterministic):
+        return plan.solution(plan.each(len(latent), go, callback))
 
 
 @dataclass(frozen=True)
@@ -183,22 +177,19 @@ def reconstruct(
     x: Tensor,
     method: str | Method = "exact_heun",
     nfe: int | None = None,
-    labels: Tensor | Sequence[int] | int | None = None,
-    guidance: float = 1.0,
-    grid: Grid | None = None,
-    dtype: torch.dtype = torch.float32,
-    batch_size: int | None = None,
-    callback: Callable[[Progress], None] | None = None,
-    tol: float | None = None,
-    max_nfe: int | None = None,
+    *,
     deterministic: bool = False,
+    callback: Callback | None = None,
+    **options: Any,
 ) -> Reconstruction:
-    """Encode images, decode them, and compare. Arguments and errors are those of `encode`."""
-    latent = encode(
-        model, x, method, nfe, labels, guidance, grid, dtype, batch_size, callback, tol, max_nfe, deterministic
-    )
-    solution = decode(model, latent, callback, deterministic)
-    images, found = _images(model, x), solution.x.cpu()
+    """Encode images, decode them, and compare. Options, defaults and errors are those of `encode`."""
+    latent = encode(model, x, method, nfe, deterministic=deterministic, callback=callback, **options)
+    return compared(as_floats(model, x), latent, decode(model, latent, deterministic=deterministic, callback=callback))
+
+
+def compared(images: Tensor, latent: Latent, solution: Solution) -> Reconstruction:
+    """What became of images (B, *shape), floats on the CPU, on the way to a latent and back."""
+    found = solution.x.cpu()
     error = (found.double() - images.double()).flatten(1)
     mse = (error / 2).square().mean(1)
     z = latent.noise.double().cpu().flatten(1)
@@ -234,7 +225,7 @@ def _normality(z: Tensor) -> Tensor:
     return torch.exp(-z.shape[1] / 12 * (skew.square() + excess.square() / 4))  # chi^2 of 2 degrees of freedom
 
 
-def _images(model: Model, x: Tensor) -> Tensor:
+def as_floats(model: Model, x: Tensor) -> Tensor:
     """x as floats, on the CPU."""
     x = check_data(model, x).detach().cpu()
     return to_float(x) if x.dtype == torch.uint8 else x
@@ -249,19 +240,3 @@ def _check_model(model: Model, latent: Latent) -> None:
             f"the latent was encoded by a model with digest {latent.model[:12]}, this one has {found[:12]}"
             "; decode with that model, or start from latent.noise with sample(noise=...)"
         )
-
-
-@contextmanager
-def _repeatable(deterministic: bool, threads: int | None = None) -> Iterator[None]:
-    """As many threads as then and, if asked for, deterministic algorithms; afterwards as before."""
-    had, enabled = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warn = torch.is_deterministic_algorithms_warn_only_enabled()
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch asks for it on a GPU
-    torch.set_num_threads(threads or had)
-    torch.use_deterministic_algorithms(deterministic or enabled, warn_only=warn)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(had)
-        torch.use_deterministic_algorithms(enabled, warn_only=warn)

@@ -1,6 +1,5 @@
 """What an image is encoded to, kept with all that it takes to come back: `Latent`, in memory and on disk."""
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -12,21 +11,21 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from ddim_ode.arguments import index
-from ddim_ode.config import parse
-from ddim_ode.denoiser import Denoiser, Model
 from ddim_ode.errors import DDIMError
-from ddim_ode.files import replacing
-from ddim_ode.guidance import Guided
-from ddim_ode.ode import along
-from ddim_ode.paths import f64
-from ddim_ode.solvers import METHODS, Method, get_method
-from ddim_ode.solvers.reversible import LATTICE
+from ddim_ode.ode.flow import along
+from ddim_ode.planning.options import SolveOptions
+from ddim_ode.solvers import METHODS
+from ddim_ode.solvers.lattice import LATTICE
+from ddim_ode.support.dtypes import DTYPES
+from ddim_ode.support.files import replacing
+from ddim_ode.support.scalars import index
+from ddim_ode.support.validation import parse
 
 FORMAT = "ddim_ode latent 1"
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+OPTIONS = ("method", "guidance", "guidance_range", "tol", "max_nfe", "batch_size")  # of those that led here
+FACTS = ("threads", "device", "prior", "model")
 
 
 class LatentError(DDIMError):
@@ -40,6 +39,7 @@ class Settings(BaseModel):
 
     method: str
     guidance: float
+    guidance_range: tuple[float, float | None] | None = None  # the first files had none
     tol: float | None
     max_nfe: int | None
     dtype: str
@@ -60,9 +60,10 @@ class Latent:
     nfe: (B,) int64, network passes spent on each.
     converged: (B,) bool, False where an adaptive method was stopped on the way, by max_nfe or too small a step.
     labels: (B,) int64, or None for the null class.
+    options: how it was encoded; of an adaptive method with the tolerance it had.
     prior: standard deviation of xbar at the largest sigma.
-    batch_size, threads, device: as they were; with others a network may round differently. `decode` takes the first
-        two over; the device is the model's.
+    threads, device: as they were; with others, or batches of another size, a network may round differently. `decode`
+        takes over the options and the threads; the device is the model's.
     model: a digest of the model, see `fingerprint`.
     """
 
@@ -71,12 +72,7 @@ class Latent:
     nfe: Tensor
     converged: Tensor
     labels: Tensor | None
-    method: str | Method
-    guidance: float
-    tol: float | None
-    max_nfe: int | None
-    dtype: torch.dtype
-    batch_size: int
+    options: SolveOptions
     threads: int
     device: str
     prior: float
@@ -108,20 +104,22 @@ class Latent:
             xbar = state
         else:
             y = LATTICE.leave(state) if state.dtype == torch.int64 else state
-            xbar = y / along(get_method(self.method).path.scale(self.sigmas[0]), y)
-        return (xbar / self.prior).to(self.dtype)
+            xbar = y / along(self.options.row.path.scale(self.sigmas[0]), y)
+        return (xbar / self.prior).to(self.options.dtype)
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all. Raises LatentError for a method without a name."""
-        if not isinstance(self.method, str):
+        options = self.options
+        if not isinstance(options.method, str):
             raise LatentError("a latent of a Method without a name cannot be saved; use one in METHODS")
         tensors = {f"state{n}": state.cpu().contiguous() for n, state in enumerate(self.states)}
         tensors |= {"sigmas": self.sigmas, "nfe": self.nfe, "converged": self.converged}
         if self.labels is not None:
             tensors["labels"] = self.labels.cpu()
         settings = Settings(
-            **{name: getattr(self, name) for name in Settings.model_fields if name != "dtype"},
-            dtype=str(self.dtype).removeprefix("torch."),
+            **{name: getattr(options, name) for name in OPTIONS},
+            **{name: getattr(self, name) for name in FACTS},
+            dtype=str(options.dtype).removeprefix("torch."),
         )
         with replacing(Path(file)) as tmp:
             tmp.write_bytes(save(tensors, {"format": FORMAT, "settings": settings.model_dump_json()}))
@@ -155,10 +153,13 @@ class Latent:
         whole = known and len(states) == 1 + METHODS[settings.method].invertible and "sigmas" in tensors
         if not whole or len(shapes) != 1 or len(counts) != 1:
             raise LatentError(f"{file} does not hold what {settings.method!r} needs; encode the images again")
-        values: dict[str, Any] = settings.model_dump() | {"dtype": DTYPES[settings.dtype]}
-        tensors |= {"labels": tensors.get("labels")}
-        facts = {name: tensors[name] for name in ("sigmas", "nfe", "converged", "labels")}
-        return cls(states=states, **facts, **values)
+        options = SolveOptions(
+            **{name: getattr(settings, name) for name in OPTIONS}, dtype=DTYPES[settings.dtype], final="sigma_min"
+        )
+        labels = tensors.get("labels")
+        found = {name: tensors[name] for name in ("sigmas", "nfe", "converged")}
+        facts = {name: getattr(settings, name) for name in FACTS}
+        return cls(states=states, labels=labels, options=options, **found, **facts)
 
 
 def _json(text: str) -> Any:
@@ -166,22 +167,3 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def fingerprint(model: Model) -> str:
-    """A digest of what a model predicts with: its weights, path, shape and guidance; not the code of a function."""
-    digest = hashlib.sha256()
-    if isinstance(model, Guided):
-        digest.update(f"guided {model.scale} {model.sigma_range} {fingerprint(model.model)}".encode())
-        return digest.hexdigest()
-    sigmas = torch.logspace(-3, 5, 200, dtype=torch.float64)
-    facts = [model.path.scale(f64(1.0)).item(), model.sigma_min, model.sigma_max, *model.path.u(sigmas).tolist()]
-    rounded = [f"{fact:.9e}" for fact in facts]  # the last bits may be another machine's
-    digest.update(repr((model.shape, model.num_classes, rounded)).encode())
-    if isinstance(model, Denoiser):
-        digest.update(repr((model.predicts, model.quantize)).encode())
-        if isinstance(model.net, nn.Module):
-            for name, value in sorted(model.net.state_dict().items()):
-                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -3,27 +3,25 @@ known (Song et al. 2021, "Score-Based ...", Sec. 4.3 and App. D.2).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddim_ode.arguments import index
-from ddim_ode.denoiser import Model
-from ddim_ode.density import Carried, LikelihoodError, carry_density
 from ddim_ode.errors import unknown
 from ddim_ode.grids import Grid
-from ddim_ode.jobs import Progress, prepare
+from ddim_ode.models.denoiser import Model
+from ddim_ode.ode.density import DensityFlow, LikelihoodError
 from ddim_ode.paths import Path
-from ddim_ode.planning import DEFAULT_MOST, check_data, whole
-from ddim_ode.seeds import mix
+from ddim_ode.planning.inputs import check_data, whole
+from ddim_ode.planning.options import DEFAULT_MOST, SolveOptions
+from ddim_ode.planning.plan import Callback, Labels, Plan, prepare
 from ddim_ode.solvers import METHODS, PATHS, Method, Watch, get_method
-from ddim_ode.solvers.adaptive import TorchDiffEq
-from ddim_ode.solvers.runge_kutta import RungeKutta
+from ddim_ode.support.scalars import index
+from ddim_ode.support.seeds import mix
 
-SOLVERS = (RungeKutta, TorchDiffEq)  # those that ask for slopes alone; the others ask for predictions
 DEFAULT_TOL = 1e-3
 DEFAULT_GRID = "near_image"  # where data lie near a surface the trace grows as 1 / sigma
 MOST_EXACT = 4096  # dimensions whose trace is taken one by one
@@ -69,12 +67,15 @@ class Likelihood:
 def log_likelihood(
     model: Model,
     x: Tensor,
-    labels: Tensor | Sequence[int] | int | None = None,
+    labels: Labels = None,
+    *,
     method: str | Method = "dopri5",
     nfe: int | None = None,
+    guidance: float = 1.0,
+    guidance_range: tuple[float, float] | None = None,
+    grid: Grid | None = None,
     tol: float | None = None,
     max_nfe: int | None = None,
-    grid: Grid | None = None,
     path: str | Path | None = None,
     trace: Literal["hutchinson", "exact"] = "hutchinson",
     probes: int = 1,
@@ -84,8 +85,7 @@ def log_likelihood(
     prior: Callable[[Tensor], Tensor] | None = None,
     dtype: torch.dtype = torch.float32,
     batch_size: int | None = None,
-    guidance: float = 1.0,
-    callback: Callable[[Progress], None] | None = None,
+    callback: Callback | None = None,
 ) -> Likelihood:
     """log p(x). On a grid sample i depends on x[i] and (seed, i) alone; the adaptive methods share their steps in a
     batch, so that its companions move a sample within tol.
@@ -112,7 +112,7 @@ def log_likelihood(
         prior: xbar (B, *shape) at the first sigma -> log-density in nats (B,); default: the model path's Gaussian.
         dtype: of the state, float32 or float64.
         batch_size: samples integrated at once (default: up to 128).
-        guidance: scale of classifier-free guidance; the density is then that of the guided flow.
+        guidance, guidance_range: of classifier-free guidance; the density is then that of the guided flow.
         callback: called with a `Progress` after every step.
 
     Raises:
@@ -139,22 +139,32 @@ def log_likelihood(
         nfe = nfe // (1 + products)  # predictions, the unit of `prepare`
     if grid is None and not row.adaptive:
         grid = DEFAULT_GRID
-    job = prepare(
-        model, method, nfe, len(data), labels, guidance, grid, "sigma_min", dtype, batch_size, tol, max_nfe, upward=True
+    options = SolveOptions(
+        method=method if path is None else row,
+        nfe=nfe,
+        tol=tol,
+        max_nfe=max_nfe,
+        grid=grid,
+        final="sigma_min",
+        guidance=guidance,
+        guidance_range=guidance_range,
+        dtype=dtype,
+        batch_size=batch_size,
     )
-    job = replace(job, method=row, labels=None if job.labels is None else job.labels.clone())
-    std = float(model.path.prior_std(job.sigmas[-1]))
+    plan = prepare(model, options, len(data), labels=labels, upward=True)
+    plan = replace(plan, labels=None if plan.labels is None else plan.labels.clone())  # an inference tensor, maybe
+    std = float(model.path.prior_std(plan.sigmas[-1]))
 
     def go(rows: slice, watch: Watch | None) -> Carried:
         xbar = data[rows].to(model.device, dtype)
         vectors = None if trace == "exact" else _draw(probe, xbar, range(rows.start, rows.stop), root, probes)
-        end = carry_density(job, xbar, vectors, rows, watch)
+        end = carry_density(plan, xbar, vectors, rows, watch)
         weight = _normal(end.xbar, std) if prior is None else prior(end.xbar)
         if weight.shape != xbar.shape[:1]:
             raise LikelihoodError(f"prior returned shape {tuple(weight.shape)}; it must return nats, ({len(xbar)},)")
         return end._replace(nats=weight.detach()[:, None] + end.nats)
 
-    ends = job.each(len(data), go, callback)
+    ends = plan.each(len(data), go, callback)
     each = torch.cat([end.nats for end in ends]).cpu()
     nats = each.mean(1)
     bits = -nats / (math.log(2) * math.prod(model.shape))
@@ -165,6 +175,29 @@ def log_likelihood(
         nfe=torch.cat([end.nfe for end in ends]),
         latent=torch.cat([end.xbar for end in ends]) / std,
     )
+
+
+class Carried(NamedTuple):
+    """A batch at the other end of the flow."""
+
+    xbar: Tensor  # (B, *shape)
+    nats: Tensor  # (B, K) float64, log p here less that at the end: K estimates, one a probe, or one exact
+    nfe: Tensor  # (B,) int64
+
+
+def carry_density(
+    plan: Plan,
+    xbar: Tensor,
+    probes: Tensor | None = None,
+    rows: slice = slice(None),
+    watch: Watch | None = None,
+) -> Carried:
+    """As `Plan.run`, downwards or upwards, with the log-density. probes are (K, B, D); None is the exact trace."""
+    ode = DensityFlow(plan.flow(rows, differentiable=True), probes)
+    state = torch.cat([xbar.flatten(1), xbar.new_zeros(len(xbar), ode.columns)], dim=1)
+    seen: Watch | None = watch and (lambda n, share, sigma, state: watch(n, share, sigma, ode.split(state)[0]))
+    xbar, column = ode.split(plan.run(ode, state, seen).x)
+    return Carried(xbar, -column.double() * ode.unit, torch.full((len(xbar),), int(ode.nfe)))
 
 
 def _normal(xbar: Tensor, std: float) -> Tensor:
@@ -205,8 +238,8 @@ def _data(model: Model, x: Tensor, dequantize: bool | None, seed: int) -> Tensor
 def _method(method: str | Method, path: str | Path | None) -> Method:
     """The method, on the path."""
     row = get_method(method)
-    if not isinstance(row.solver, SOLVERS) or not row.deterministic:
-        able = ", ".join(name for name, other in METHODS.items() if isinstance(other.solver, SOLVERS))
+    if not row.slopes_only or not row.deterministic:
+        able = ", ".join(name for name, other in METHODS.items() if other.slopes_only)
         name = method if isinstance(method, str) else "this method"
         raise LikelihoodError(f"{name} cannot carry a density; use one of {able}")
     if isinstance(path, str):

@@ -1,15 +1,16 @@
 """Sampling: from a seed, or a state, to an image."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from ddim_ode.denoiser import Model
-from ddim_ode.gradients import carrier
+from ddim_ode.gradients import runner
 from ddim_ode.grids import Final, Grid
-from ddim_ode.jobs import Progress, prepare, seeded_noise
-from ddim_ode.planning import SampleError, check_seeds
+from ddim_ode.models.denoiser import Model
+from ddim_ode.planning.inputs import SampleError, check_seeds, seeded_noise
+from ddim_ode.planning.options import SolveOptions
+from ddim_ode.planning.plan import Callback, Labels, prepare
 from ddim_ode.solvers import Method, Outcome, Solution, Watch
 from ddim_ode.solvers.eta import EtaLike
 
@@ -19,21 +20,23 @@ def sample(
     method: str | Method = "ddim",
     nfe: int | None = None,
     seeds: Iterable[int] | None = None,
-    labels: Tensor | Sequence[int] | int | None = None,
+    *,
+    labels: Labels = None,
     guidance: float = 1.0,
+    guidance_range: tuple[float, float] | None = None,
+    eta: EtaLike = None,
+    eta_range: tuple[float, float] | None = None,
     grid: Grid | None = None,
     final: Final = "denoise",
-    noise: Tensor | None = None,
-    start: Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
-    batch_size: int | None = None,
-    callback: Callable[[Progress], None] | None = None,
     tol: float | None = None,
     max_nfe: int | None = None,
     first_step: float | None = None,
+    noise: Tensor | None = None,
+    start: Tensor | None = None,
     differentiable: str | None = None,
-    eta: EtaLike = None,
-    eta_range: tuple[float, float] | None = None,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int | None = None,
+    callback: Callback | None = None,
 ) -> Solution:
     """Draw samples. Sample i depends on its seed alone, not on its companions, unless `METHODS[method].per_sample` is
     False. (An adaptive step that is decided within rounding may go the other way in a batch of another size.)
@@ -47,6 +50,7 @@ def sample(
         seeds: one int a sample (default: 0); its noise is drawn on the CPU from its own generator.
         labels: (B,) or one int for all, in 0..num_classes-1; None is the null class.
         guidance: scale of classifier-free guidance; any but 1 costs two evaluations a prediction.
+        guidance_range: (low, high) in sigma; outside it there is no guidance, and a prediction costs one.
         grid: a name in `GRIDS` (default: the method's), or an explicit decreasing sequence of sigmas
             whose last may be 0. For an adaptive method leave it out, or give the first and the last sigma.
         final: "denoise" ends with one evaluation that returns the predicted image; "sigma_min" stops at
@@ -77,21 +81,55 @@ def sample(
         NonFiniteError: the network returned NaN or infinity.
         DivergedError: the solver diverged.
     """
-    seeds = None if seeds is None else check_seeds(seeds)
-    latents = _latents(model, seeds, noise, start).to(dtype)
-    job = prepare(
-        *(model, method, nfe, len(latents), labels, guidance, grid, final, dtype, batch_size, tol, max_nfe, first_step),
+    options = SolveOptions(
+        method=method,
+        nfe=nfe,
+        tol=tol,
+        max_nfe=max_nfe,
+        first_step=first_step,
+        grid=grid,
+        final=final,
+        guidance=guidance,
+        guidance_range=guidance_range,
         eta=eta,
         eta_range=eta_range,
-        seeds=seeds,
+        dtype=dtype,
+        batch_size=batch_size,
     )
-    carry = carrier(job, method, differentiable)
-    scale = 1.0 if start is not None else float(job.model.path.prior_std(job.sigmas[0]))
+    return sample_with(
+        model,
+        options,
+        seeds=seeds,
+        labels=labels,
+        noise=noise,
+        start=start,
+        differentiable=differentiable,
+        callback=callback,
+    )
+
+
+def sample_with(
+    model: Model,
+    options: SolveOptions,
+    *,
+    seeds: Iterable[int] | None = None,
+    labels: Labels = None,
+    noise: Tensor | None = None,
+    start: Tensor | None = None,
+    differentiable: str | None = None,
+    callback: Callback | None = None,
+) -> Solution:
+    """As `sample`, with the options in one value."""
+    numbers = None if seeds is None else check_seeds(seeds)
+    latents = _latents(model, numbers, noise, start).to(options.dtype)
+    plan = prepare(model, options, len(latents), labels=labels, seeds=numbers)
+    run = runner(plan, options.name, differentiable)
+    scale = 1.0 if start is not None else float(plan.model.path.prior_std(plan.sigmas[0]))
 
     def go(rows: slice, watch: Watch | None) -> Outcome:
-        return carry(scale * latents[rows].to(job.model.device), rows, watch)
+        return run(scale * latents[rows].to(plan.model.device), rows, watch)
 
-    return job.solution(job.each(len(latents), go, callback))
+    return plan.solution(plan.each(len(latents), go, callback))
 
 
 def _latents(model: Model, seeds: Iterable[int] | None, noise: Tensor | None, start: Tensor | None) -> Tensor:

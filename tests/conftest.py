@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-import study_example
 import torch
-from helpers import KINDS, Command, Ran, folder_of, make_model, settings
 from PIL import Image
 
 from ddim_ode.cli import main
-from ddim_ode.report import write_report
-from ddim_ode.train import Run, train
+from ddim_ode.study.report.page import write_report
+from ddim_ode.training.train import Run, train
+from tests.helpers import study_example
+from tests.helpers.common import KINDS, Command, Ran, folder_of, make_model, settings
 
 if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver

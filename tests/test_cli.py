@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import Command
 from PIL import Image
 
 import ddim_ode
 from ddim_ode import checkpoints
-from ddim_ode.planning import DEFAULT_MOST, DEFAULT_NFE, DEFAULT_TOL
+from ddim_ode.planning.options import DEFAULT_MOST, DEFAULT_NFE, DEFAULT_TOL
+from tests.helpers.common import Command
 
 CONFIGS = Path(ddim_ode.__file__).parent / "configs"
 

@@ -3,17 +3,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import PATHS, f64, labelled, normal, one_line, randomise, tiny_unet
 from torch import Tensor, nn
 
 from ddim_ode import Denoiser, sample
-from ddim_ode.adjoints import GradientError
-from ddim_ode.denoiser import NonFiniteError
 from ddim_ode.gradients import MODES
-from ddim_ode.jobs import Progress
-from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.models.denoiser import NonFiniteError
+from ddim_ode.ode.adjoint import GradientError
+from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import flow
+from ddim_ode.planning.plan import Progress
 from ddim_ode.solvers import METHODS, DivergedError
+from tests.helpers.common import PATHS, f64, labelled, normal, one_line, randomise, tiny_unet
 
 MIXTURE = labelled().denoiser(PATHS["linear"], "velocity")
 LABELS = torch.tensor([0, 2, 1])

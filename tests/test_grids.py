@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from helpers import linear_table
 
 from ddim_ode import paths
 from ddim_ode.grids import GRIDS, GridError, check_grid, make_grid, unknown
+from tests.helpers.common import linear_table
 
 VP = paths.DiscreteVP.linear()
 COSINE = paths.DiscreteVP.cosine()

@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddim_ode.data import to_float
-from ddim_ode.images import save_grid, save_images
+from ddim_ode.data import save_grid, save_images, to_float
 
 
 def pictures(count: int, channels: int, height: int = 3, width: int = 5) -> torch.Tensor:

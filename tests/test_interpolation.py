@@ -4,14 +4,13 @@ import math
 
 import pytest
 import torch
-from helpers import f64, labelled, normal, one_line
 
 from ddim_ode import paths
 from ddim_ode.interpolation import between, interpolate, slerp
 from ddim_ode.inversion import encode
-from ddim_ode.jobs import seeded_noise
-from ddim_ode.planning import SampleError
+from ddim_ode.planning.inputs import SampleError, seeded_noise
 from ddim_ode.sampling import sample
+from tests.helpers.common import f64, labelled, normal, one_line
 
 MODEL = labelled().denoiser(paths.Flow(0.02, 60.0))
 

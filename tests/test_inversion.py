@@ -7,17 +7,17 @@ import sys
 
 import pytest
 import torch
-from helpers import Counting, labelled, network, normal, one_line, random_network
 
 import ddim_ode
 from ddim_ode import METHODS, data, paths
-from ddim_ode.analytic import GaussianMixture
 from ddim_ode.data import to_float
 from ddim_ode.grids import GridError, make_grid
 from ddim_ode.inversion import decode, encode, reconstruct
-from ddim_ode.planning import SampleError
+from ddim_ode.models.analytic import GaussianMixture
+from ddim_ode.planning.inputs import SampleError
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import DivergedError, MethodError
+from tests.helpers.common import Counting, labelled, network, normal, one_line, random_network
 
 MIXTURE = labelled()
 MODEL = MIXTURE.denoiser(paths.Flow(0.02, 60.0))

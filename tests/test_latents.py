@@ -4,13 +4,14 @@ import dataclasses
 
 import pytest
 import torch
-from helpers import labelled, normal, one_line, random_network
 
 from ddim_ode import METHODS, paths
-from ddim_ode.analytic import GaussianMixture
-from ddim_ode.guidance import Guided
 from ddim_ode.inversion import decode, encode
-from ddim_ode.latents import Latent, LatentError, fingerprint
+from ddim_ode.latents import Latent, LatentError
+from ddim_ode.models.analytic import GaussianMixture
+from ddim_ode.models.guidance import Guided
+from ddim_ode.models.identity import fingerprint
+from tests.helpers.common import labelled, normal, one_line, random_network
 
 MIXTURE = labelled()
 MODEL = MIXTURE.denoiser(paths.Flow(0.02, 60.0))

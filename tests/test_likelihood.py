@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import Counting, f64, labelled, network, normal, one_line, tiny_unet
 from torch import nn
 
 from ddim_ode import METHODS, Denoiser, Guided, data, paths
-from ddim_ode.analytic import GaussianMixture
-from ddim_ode.denoiser import NonFiniteError
 from ddim_ode.errors import DDIMError
-from ddim_ode.jobs import Job
 from ddim_ode.likelihood import TRACES, LikelihoodError, carry_density, log_likelihood
+from ddim_ode.models.analytic import GaussianMixture
+from ddim_ode.models.denoiser import NonFiniteError
+from ddim_ode.planning.plan import Job
 from ddim_ode.solvers import Control
+from tests.helpers.common import Counting, f64, labelled, network, normal, one_line, tiny_unet
 
 LOW, HIGH = 0.02, 20.0
 CHART = paths.Noise(LOW, HIGH)

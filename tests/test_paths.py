@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import PATHS, cosine_table, f64, linear_table
 
 from ddim_ode import paths
 from ddim_ode.paths import DiscreteVP, PathError
+from tests.helpers.common import PATHS, cosine_table, f64, linear_table
 
 CONTINUOUS = ["noise", "data", "angle", "flow"]
 DISCRETE = [name for name in PATHS if name not in CONTINUOUS]

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import PATHS, Recording, f64, labelled, network, normal, tiny_unet
 
 from ddim_ode import paths
-from ddim_ode.denoiser import Denoiser
-from ddim_ode.guidance import Guided
-from ddim_ode.jobs import seeded_noise
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.models.guidance import Guided
+from ddim_ode.planning.inputs import seeded_noise
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import DivergedError
+from tests.helpers.common import PATHS, Recording, f64, labelled, network, normal, tiny_unet
 
 VP = PATHS["linear"]
 MIXTURE = labelled()

@@ -5,19 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import foreign
 import pytest
 import test_load_guided
 import test_load_original
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
-from helpers import linear_table
-from pipelines import NET, TextPipe, pipeline, text_unet
 from torch import Tensor, nn
 
 from ddim_ode import paths
-from ddim_ode.denoiser import Denoiser
 from ddim_ode.integrations.diffusers import ODEScheduler
+from ddim_ode.models.denoiser import Denoiser
+from tests.helpers import foreign
+from tests.helpers.common import linear_table
+from tests.helpers.pipelines import NET, TextPipe, pipeline, text_unet
 
 PAGE = Path(__file__).parents[1] / "docs" / "your_model.md"
 Names = dict[str, Any]

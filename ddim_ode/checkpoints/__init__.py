@@ -29,11 +29,12 @@ from ddim_ode.checkpoints.files import (
 )
 from ddim_ode.checkpoints.hub import fetch, is_hub_id
 from ddim_ode.checkpoints.states import find, load_state
-from ddim_ode.config import ModelConfig, read_yaml
 from ddim_ode.data import ASSETS
-from ddim_ode.denoiser import Denoiser, NonFiniteError
-from ddim_ode.files import replacing
-from ddim_ode.plausibility import PredictionWarning, probe
+from ddim_ode.models.config import ModelConfig
+from ddim_ode.models.denoiser import Denoiser, NonFiniteError
+from ddim_ode.models.plausibility import PredictionWarning, probe
+from ddim_ode.support.files import replacing
+from ddim_ode.support.validation import read_yaml
 
 __all__ = [
     "CheckpointError",

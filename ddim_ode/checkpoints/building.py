@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_ode.config import ModelConfig
-from ddim_ode.denoiser import Denoiser
-from ddim_ode.unet import UNet
+from ddim_ode.models.config import ModelConfig
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.models.unet import UNet
 
 
 def build(config: ModelConfig, weights: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> Denoiser:

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from ddim_ode.checkpoints.files import CheckpointError
-from ddim_ode.config import ConfigError, ScheduleConfig, parse
-from ddim_ode.unet import UNetConfig
+from ddim_ode.models.config import ScheduleConfig
+from ddim_ode.models.unet import UNetConfig
+from ddim_ode.support.validation import ConfigError, parse
 
 VERSION = "0.29.0"  # of diffusers, the oldest whose configurations are like ours
 

@@ -34,11 +34,11 @@ from ddim_ode.checkpoints.files import (
     shards,
 )
 from ddim_ode.checkpoints.fitting import Names, Scheme, fit, unfit
-from ddim_ode.config import ModelConfig, ScheduleConfig
-from ddim_ode.denoiser import Denoiser
-from ddim_ode.files import replacing
-from ddim_ode.outputs import write_json
-from ddim_ode.unet import UNetConfig
+from ddim_ode.models.config import ModelConfig, ScheduleConfig
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.models.unet import UNetConfig
+from ddim_ode.support.files import replacing
+from ddim_ode.support.records import write_json
 
 WEIGHTS = tuple(
     f"diffusion_pytorch_model.{end}" for end in ("safetensors", "safetensors.index.json", "bin", "bin.index.json")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddim_ode.checkpoints.files import CheckpointError
-from ddim_ode.unet import UNet, UNetConfig
+from ddim_ode.models.unet import UNet, UNetConfig
 
 #: our module -> theirs, or their query, key and value
 Names = Mapping[str, str | tuple[str, str, str]]

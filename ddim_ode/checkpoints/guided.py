@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor
 
 from ddim_ode.checkpoints.fitting import Names, Scheme
-from ddim_ode.config import ConfigError, ModelConfig, parse
-from ddim_ode.unet import UNetConfig
+from ddim_ode.models.config import ModelConfig
+from ddim_ode.models.unet import UNetConfig
+from ddim_ode.support.validation import ConfigError, parse
 
 PARTS = Scheme(
     block={"norm1": "in_layers.0", "conv1": "in_layers.2", "emb": "emb_layers.1"}

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import BaseModel, Field, PositiveInt
 
 from ddim_ode.checkpoints.fitting import Names, Scheme
-from ddim_ode.config import ConfigError, ModelConfig, parse
-from ddim_ode.unet import UNetConfig
+from ddim_ode.models.config import ModelConfig
+from ddim_ode.models.unet import UNetConfig
+from ddim_ode.support.validation import ConfigError, parse
 
 SCHEDULES: Mapping[str, str] = {"linear": "linear", "quad": "scaled_linear"}
 

@@ -16,8 +16,8 @@ from ddim_ode.checkpoints import guided, original
 from ddim_ode.checkpoints.building import build, dtypes
 from ddim_ode.checkpoints.files import CheckpointError, check_finite, is_state, kind_of, load_torch, sha256
 from ddim_ode.checkpoints.fitting import fit
-from ddim_ode.config import ConfigError
-from ddim_ode.denoiser import Denoiser
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.support.validation import ConfigError
 
 WEIGHTS = (".pth", ".ckpt", ".pt")
 CONFIGS = (".yml", ".yaml")

@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 from ddim_ode.checkpoints.diffusers_config import PREDICTION
-from ddim_ode.denoiser import Denoiser, NonFiniteError
 from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.grids import GRIDS, GridError
 from ddim_ode.integrations.schedules import path_of
-from ddim_ode.ode import ProbabilityFlow, along
-from ddim_ode.paths import Path, f64
-from ddim_ode.planning import plan
-from ddim_ode.solvers import Adaptive, Reversible, Solver, Step, get_method, integrate, moves
+from ddim_ode.models.denoiser import Denoiser, NonFiniteError
+from ddim_ode.ode.flow import ProbabilityFlow, along
+from ddim_ode.paths import f64
+from ddim_ode.planning.budget import DryRun, grid_for
+from ddim_ode.planning.options import SolveOptions
+from ddim_ode.solvers import Method, Step, get_method, moves
 
 try:
     from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -87,11 +88,9 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
                 f"method is a {type(method).__name__}, which no config can hold; give a name in METHODS"
             )
         self._method = get_method(method)
-        solver = self._method.solver
-        if isinstance(solver, Adaptive) or not self._method.deterministic:
+        if self._method.adaptive or not self._method.deterministic:
             why = "chooses its timesteps on the way" if self._method.adaptive else "draws noise on the way"
             raise SchedulerError(f"method={method!r} {why}, and a pipeline cannot follow; use one such as 'dpmpp_2m'")
-        self._solver: Solver = solver
         if grid is not None and grid not in GRIDS:
             raise GridError(unknown("grid", grid, GRIDS))
         if prediction_type not in PREDICTION:
@@ -131,8 +130,13 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         Raises:
             SampleError, GridError: a budget that one step exceeds, a grid that the model cannot have.
         """
-        grid = self.config["grid"] if sigmas is None else sigmas
-        self._sigmas = plan(self._model, self._method, num_inference_steps, grid, self.config["final"])
+        options = SolveOptions(
+            method=self.config["method"],
+            nfe=num_inference_steps,
+            grid=self.config["grid"] if sigmas is None else sigmas,
+            final=self.config["final"],
+        )
+        self._sigmas = grid_for(self._model, options)
         self.timesteps = self._times(self._sigmas).to(device)
         self.num_inference_steps = num_inference_steps or len(self.timesteps)
         self._begin, self._run = 0, None
@@ -185,7 +189,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
             turn = f"timesteps[{place}]" if place < len(self.timesteps) else "set_timesteps"
             raise SchedulerError(f"step was called at timestep={float(timestep):g}, where it is the turn of {turn}")
         if run is None:
-            run = self._run = Run(self._model, self._method.path, self._solver, self._sigmas, sample)
+            run = self._run = Run(self._model, self._method, self._sigmas, sample)
         elif not torch.equal(sample, run.given):
             run.restart(sample)
         run.go(model_output[:, : sample.shape[1]])
@@ -198,20 +202,8 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         return along(a, original_samples) * original_samples + along(b, noise) * noise
 
     def _times(self, sigmas: Tensor) -> Tensor:
-        """The timesteps, float32, at which the method asks the network: those of a run on a pixel."""
-        seen = []
-
-        def net(x: Tensor, t: Tensor) -> Tensor:
-            seen.append(t[0])
-            return torch.zeros_like(x)
-
-        ode = flow_of(replace(self._model, net=net), self._method.path, sigmas)
-        integrate(ode, self._solver, sigmas, torch.zeros(1, 1, 1, 1))
-        return torch.stack(seen).float()
-
-
-def flow_of(model: Denoiser, path: Path, sigmas: Tensor) -> ProbabilityFlow:
-    return ProbabilityFlow(model, path, (float(sigmas[sigmas > 0][-1]), float(sigmas[0])))
+        """The timesteps, float32, at which the method asks the network."""
+        return self._model.time(f64(DryRun(self._model, self._method.path, self._method.solver, sigmas).asked)).float()
 
 
 class AskedError(Exception):
@@ -243,18 +235,19 @@ class Run:
     asked: how many answers there have been.
     """
 
-    def __init__(self, model: Denoiser, path: Path, solver: Solver, sigmas: Tensor, x: Tensor):
+    def __init__(self, model: Denoiser, method: Method, sigmas: Tensor, x: Tensor):
         self.answers, self.asked, self.given = Answers(), 0, x
-        self.solver, self.sigmas = solver, sigmas
-        self.ode = flow_of(replace(model, net=self.answers, shape=tuple(x.shape[1:])), path, sigmas)
-        self.way = [self._init, *moves(self.ode, solver, sigmas)]
+        self.method, self.sigmas = method, sigmas
+        model = replace(model, net=self.answers, shape=tuple(x.shape[1:]))
+        self.ode = ProbabilityFlow(model, method.path, (float(sigmas[sigmas > 0][-1]), float(sigmas[0])))
+        self.way = [self._init, *moves(self.ode, method.solver, sigmas)]
         self.done = 0  # of the way
         self.at = Step(self._enter(x), None)
         self._advance()
 
     def restart(self, x: Tensor) -> None:
         """Begin the next step from x instead of from what was given."""
-        if self.answers.known or isinstance(self.solver, Reversible):
+        if self.answers.known or self.method.invertible:
             raise SchedulerError(
                 "the sample was changed in between, where this method cannot take it up; use one of one evaluation a"
                 " step, such as 'dpmpp_2m'"
@@ -283,7 +276,7 @@ class Run:
         self.given = self.at.y.to(self.given.dtype)
 
     def _init(self, at: Step) -> Step:
-        return Step(at.y, self.solver.init(self.ode, self.sigmas, at.y))
+        return Step(at.y, self.method.solver.init(self.ode, self.sigmas, at.y))
 
     def _enter(self, x: Tensor) -> Tensor:
         """The state of x, in the network's scale, where the next step begins."""

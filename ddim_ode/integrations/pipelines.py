@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ddim_ode.checkpoints.diffusers_config import PREDICTION
-from ddim_ode.denoiser import Denoiser
 from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.integrations.schedules import path_of
+from ddim_ode.models.denoiser import Denoiser
 
 #: of a network's config: what it wants to be told besides prompts, which is not known here
 MORE = ("addition_embed_type", "class_embed_type", "num_class_embeds", "time_cond_proj_dim", "encoder_hid_dim_type")

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from ddim_ode.checkpoints.diffusers_config import SCHEDULES, Scheduler, schedule_of
-from ddim_ode.config import parse
 from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.paths import DiscreteVP
+from ddim_ode.support.validation import parse
 
 
 class ScheduleError(DDIMError):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
-from ddim_ode.seeds import mix
+from ddim_ode.support.seeds import mix
 
 
 class MetricError(DDIMError):

@@ -25,7 +25,8 @@ from ddim_ode.solvers.base import (
     moves,
 )
 from ddim_ode.solvers.exponential import EULER, HEUN, MIDPOINT, THIRDS, Adams, SingleStep
-from ddim_ode.solvers.reversible import BDIA, BELM, EDICT, LATTICE, FixedPoint, Leapfrog, ReversibleHeun
+from ddim_ode.solvers.lattice import LATTICE
+from ddim_ode.solvers.reversible import BDIA, BELM, EDICT, FixedPoint, Leapfrog, ReversibleHeun
 from ddim_ode.solvers.runge_kutta import RungeKutta
 from ddim_ode.solvers.stochastic import Churn, SDEDPMpp2M
 from ddim_ode.solvers.torch_sde import AdaptiveSDE, TorchSDE

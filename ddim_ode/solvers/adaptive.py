@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from ddim_ode.denoiser import NonFiniteError
-from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.models.denoiser import NonFiniteError
+from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import f64
 from ddim_ode.solvers.base import Adaptive, Control, DivergedError, Outcome, Watch
 
@@ -32,6 +32,17 @@ class TorchDiffEq(Adaptive):
     scipy: str = ""
 
     per_sample = False
+    slopes_only = True
+
+    @property
+    def recorded(self) -> bool:
+        """scipy computes in numpy."""
+        return not self.scipy
+
+    @property
+    def tells_steps(self) -> bool:
+        """scipy does not."""
+        return not self.scipy
 
     def solve(
         self, ode: ProbabilityFlow, sigmas: Tensor, xbar: Tensor, control: Control, watch: Watch | None = None

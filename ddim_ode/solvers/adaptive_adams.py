@@ -39,8 +39,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ddim_ode.denoiser import NonFiniteError
-from ddim_ode.ode import ProbabilityFlow, along
+from ddim_ode.models.denoiser import NonFiniteError
+from ddim_ode.ode.flow import ProbabilityFlow, along
 from ddim_ode.paths import f64
 from ddim_ode.solvers.base import Adaptive, Control, Outcome, Watch
 from ddim_ode.solvers.lagrange import combine, integrals, lagrange

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ddim_ode.denoiser import NonFiniteError
 from ddim_ode.errors import DDIMError
-from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.models.denoiser import NonFiniteError
+from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import Path
 
 
@@ -26,7 +26,20 @@ class Step(NamedTuple):
 
 
 class Solver(Protocol):
-    """Frozen: hyper-parameters only. History travels in `state`."""
+    """Frozen: hyper-parameters only. History travels in `state`.
+
+    What else a solver can do is an attribute that it may have, and `Method` reads:
+
+        adaptive      it chooses its steps, by `solve` of `Adaptive` instead of `init` and `step`
+        per_sample    False: a batch shares its steps, so that a sample depends on its companions
+        stochastic    it draws noise from `ode.brownian`
+        reversible    its steps can be undone, by `keep` and `resume` of `Reversible`
+        exact         they are undone to the last bit; it is given float64 then
+        pullback      a method that differentiates its steps one by one on the way back, see `Reversible`
+        recorded      False: torch does not record its operations, and no graph leads through them
+        slopes_only   it asks `ode` for slopes alone, so that any ODE will do: with a density, or an adjoint
+        tells_steps   False: it chooses its steps and does not say which
+    """
 
     @property
     def to_zero(self) -> bool:
@@ -51,7 +64,7 @@ class Control(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A batch that an adaptive solver has carried from one sigma to another; counts are (B,) int64."""
+    """A batch that a solver has carried from one sigma to another; counts are (B,) int64."""
 
     x: Tensor  # (B, *shape) xbar at the last sigma, or the predicted image
     nfe: Tensor
@@ -59,12 +72,14 @@ class Outcome(NamedTuple):
     rejected: Tensor
     sigmas: Tensor  # (B, M) float64, where each sample has been; NaN after its last
     converged: Tensor  # (B,) bool, False where max_nfe, or the smallest step, ended it: the rest is one DDIM step
+    kept: tuple[Tensor, ...] = ()  # from which there is a way back: x, or of a reversible solver its pair of states
 
 
 class Adaptive(ABC):
     """A solver that chooses its steps, and therefore has a loop of its own."""
 
-    per_sample = True  # whether every sample has its own steps, or a batch shares them
+    adaptive = True
+    per_sample = True
 
     @abstractmethod
     def solve(
@@ -81,18 +96,25 @@ class Adaptive(ABC):
 class Stochastic:
     """A solver that draws noise from `ode.brownian`, on the way down."""
 
+    stochastic = True
     to_zero = False
 
 
 class Reversible(ABC):
     """A solver whose steps can be undone, given the pair of states that it ended with."""
 
+    reversible = True
     to_zero = False
 
     @property
     def exact(self) -> bool:
         """Whether they are undone to the last bit; give it float64 then."""
         return False
+
+    @property
+    def recorded(self) -> bool:
+        """Whether torch records its operations, which it does not on integers."""
+        return not self.exact
 
     @abstractmethod
     def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> Any: ...
@@ -108,37 +130,74 @@ class Reversible(ABC):
     def resume(self, ode: ProbabilityFlow, sigmas: Tensor, kept: tuple[Tensor, Tensor]) -> Step:
         """y and the state from which `step` goes back; sigmas are the grid that led there, reversed."""
 
+    #: (ode, u, kept, of_end, products) -> the first state and the loss's gradient in it, from the pair that the solver
+    #: ended with on the times u (N + 1,) and the gradient in the last state. It rebuilds the states one by one and
+    #: takes a vector-Jacobian product of each evaluation by `products` (`ode.adjoint.Products`). None: it cannot.
+    pullback: Callable[..., tuple[Tensor, Tensor]] | None = None
+
 
 @dataclass(frozen=True)
 class Method:
-    """A row of `METHODS`: a solver, the path it integrates on and the grid it uses unless told otherwise."""
+    """A row of `METHODS`: a solver, the path it integrates on and the grid it uses unless told otherwise.
 
-    solver: Solver | Adaptive
+    evaluations: predictions that a step costs. summary: a line for people.
+    """
+
+    solver: Any  # a `Solver`, or an `Adaptive`
     path: Path
     grid: str
     order: int
-    evaluations: int  # a step
+    evaluations: int
     summary: str
+
+    def _can(self, what: str, otherwise: bool = False) -> bool:
+        """An attribute that a solver may have."""
+        return bool(getattr(self.solver, what, otherwise))
 
     @property
     def adaptive(self) -> bool:
         """Whether it takes a tolerance and chooses its steps, instead of a budget and a grid."""
-        return isinstance(self.solver, Adaptive)
+        return self._can("adaptive")
 
     @property
     def deterministic(self) -> bool:
         """Whether it draws no noise on its way."""
-        return not isinstance(self.solver, Stochastic)
+        return not self._can("stochastic")
 
     @property
     def invertible(self) -> bool:
         """Whether its steps can be undone, so that `decode` gives back what was encoded, up to rounding at most."""
-        return isinstance(self.solver, Reversible)
+        return self._can("reversible")
+
+    @property
+    def exact(self) -> bool:
+        """Whether they are undone to the last bit."""
+        return self._can("exact")
 
     @property
     def per_sample(self) -> bool:
         """Whether a sample's steps are its own; otherwise what it becomes depends on the others in its batch."""
-        return not isinstance(self.solver, Adaptive) or self.solver.per_sample
+        return self._can("per_sample", True)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether torch records its operations, so that a graph leads through them."""
+        return self._can("recorded", True)
+
+    @property
+    def slopes_only(self) -> bool:
+        """Whether it asks for slopes alone, so that it can carry a density or an adjoint as well."""
+        return self._can("slopes_only")
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether it can go back for a gradient, state by state."""
+        return self._can("pullback")
+
+    @property
+    def tells_steps(self) -> bool:
+        """Whether it chooses its steps and says which."""
+        return self.adaptive and self._can("tells_steps", True)
 
 
 @dataclass(frozen=True)

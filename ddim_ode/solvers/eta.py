@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ddim_ode.arguments import number
-from ddim_ode.brownian import Noise
 from ddim_ode.errors import DDIMError
-from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.ode.brownian import Noise
+from ddim_ode.ode.flow import ProbabilityFlow
+from ddim_ode.support.scalars import number
 
 #: what `sample` takes as eta
 EtaLike = float | Callable[[float], float] | Literal["ddpm_large"] | None

@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ddim_ode.denoiser import Prediction
 from ddim_ode.errors import DDIMError, unknown
-from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.models.denoiser import Prediction
+from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import Path, f64
 from ddim_ode.solvers.base import Step, nodes_of
 from ddim_ode.solvers.weights import BASES, Rule, exact, weights

@@ -16,59 +16,16 @@ All but EDICT are their own inverse: `step` from a later time to an earlier one 
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddim_ode.ode import ProbabilityFlow
-from ddim_ode.solvers.base import DivergedError, Reversible, Solver, Step
-
-UNIT = 2.0**-52  # of the lattice: a float32 image in [-1, 1] comes back bit for bit if no value is below 2^-27
-LIMIT = 256.0  # of a state and of an increment: 2 (y + dy) - z, five of them, is still below 2^63
-
-
-class Floats:
-    """Numbers as they are."""
-
-    def enter(self, y: Tensor) -> Tensor:
-        return y
-
-    leave = increment = check = enter
-
-
-class Lattice:
-    """States as integers in units of 2^-52."""
-
-    def enter(self, y: Tensor) -> Tensor:
-        """(B, *shape) int64."""
-        return self.increment(y)
-
-    def increment(self, dy: Tensor) -> Tensor:
-        """A float increment as whole units. Rounding is odd, so that -dy takes away what dy has added."""
-        dy = dy.double()
-        _within(dy)
-        return (dy / UNIT).round().long()
-
-    def check(self, y: Tensor) -> Tensor:
-        """y itself. Raises DivergedError before a sum of such states could wrap around."""
-        _within(y.double() * UNIT)
-        return y
-
-    def leave(self, y: Tensor) -> Tensor:
-        """(B, *shape) float64."""
-        return y.double() * UNIT
-
-
-FLOATS, LATTICE = Floats(), Lattice()
-
-
-def _within(y: Tensor) -> None:
-    if not (y.abs() < LIMIT).all():
-        raise DivergedError(
-            f"the state leaves the range of fixed-point numbers, +-{LIMIT:g}: found {float(y.abs().max()):.3g}"
-            "; use more steps, or a method in floating point"
-        )
+from ddim_ode.ode.adjoint import Products, recorded
+from ddim_ode.ode.flow import ProbabilityFlow
+from ddim_ode.solvers.base import Reversible, Solver, Step
+from ddim_ode.solvers.lattice import FLOATS, LATTICE, Floats, Lattice
 
 
 class Two(NamedTuple):
@@ -116,6 +73,24 @@ class TwoStep(Reversible):
 
     def resume(self, ode: ProbabilityFlow, sigmas: Tensor, kept: tuple[Tensor, Tensor]) -> Step:
         return Step(self.arithmetic.leave(kept[0]), Two(kept[0], after=kept[1]))
+
+    def pullback(
+        self, ode: ProbabilityFlow, u: Tensor, kept: tuple[Tensor, ...], of_end: Tensor, products: Products
+    ) -> tuple[Tensor, Tensor]:
+        """The first state, and l in it. With y(n+1) = c y(n-1) + (1 - c) y(n) + d(y(n)), where y(-1) = y(0),
+
+        l(n) += (1 - c) l(n+1) + d'(y(n))' l(n+1),        l(n-1) += c l(n+1)
+        """
+        numbers, (after, now) = self.arithmetic, kept
+        of_after, of_now = of_end, torch.zeros_like(of_end)
+        for n in reversed(range(len(u) - 1)):
+            leaf, (c, dy) = recorded(partial(self.move, ode, (u[max(n - 1, 0)], u[n], u[n + 1])), numbers.leave(now))
+            of_after, of_now = of_now + (1 - c) * of_after + products(dy, leaf, of_after), c * of_after
+            before = after - numbers.increment(dy.detach())
+            if c != 1:
+                before = (before - (1 - c) * now) / c
+            after, now = now, before
+        return numbers.leave(after), of_after + of_now
 
 
 @dataclass(frozen=True)
@@ -184,6 +159,24 @@ class ReversibleHeun(Reversible):
 
     def resume(self, ode: ProbabilityFlow, sigmas: Tensor, kept: tuple[Tensor, Tensor]) -> Step:
         return Step(self.arithmetic.leave(kept[0]), HeunPair(*kept))
+
+    def pullback(
+        self, ode: ProbabilityFlow, u: Tensor, kept: tuple[Tensor, ...], of_end: Tensor, products: Products
+    ) -> tuple[Tensor, Tensor]:
+        """As `TwoStep.pullback`, with m = y(n) + h/2 f(z(n)), z(n+1) = 2m - z(n), y(n+1) = m + h/2 f(z(n+1))."""
+        numbers, (y, z) = self.arithmetic, kept
+        of_y, of_z, of_slope, half = of_end, torch.zeros_like(of_end), torch.zeros_like(of_end), torch.zeros(())
+        for n in reversed(range(len(u))):
+            leaf, slope = recorded(partial(ode, u[n]), numbers.leave(z))
+            y = y - numbers.increment(half * slope.detach())  # from the m of the step that begins here
+            half = (u[n] - u[max(n - 1, 0)]) / 2
+            of_z = of_z + products(slope, leaf, of_slope + half * of_y)
+            if n:
+                y = y - numbers.increment(half * slope.detach())  # the m of the step that ends here
+                z = 2 * y - z
+                of_y = of_y + 2 * of_z
+                of_z, of_slope = -of_z, half * of_y
+        return numbers.leave(y), of_y + of_z
 
 
 class Chains(NamedTuple):

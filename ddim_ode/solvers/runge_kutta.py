@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.solvers.base import Step
 
 
@@ -17,6 +17,7 @@ class RungeKutta:
     tableau: str
 
     to_zero = False  # it would evaluate there
+    slopes_only = True
 
     def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> None:
         return None

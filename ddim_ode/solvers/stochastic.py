@@ -18,15 +18,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddim_ode.arguments import number
-from ddim_ode.denoiser import Prediction
-from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.models.denoiser import Prediction
+from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import f64
 from ddim_ode.solvers.base import Adaptive, Method, Solver, Step, Stochastic
 from ddim_ode.solvers.eta import DDPM, Eta, EtaError, EtaLike, noise_of
 from ddim_ode.solvers.exponential import Adams, SingleStep
 from ddim_ode.solvers.runge_kutta import RungeKutta
 from ddim_ode.solvers.torch_sde import TorchSDE
+from ddim_ode.support.scalars import number
 
 
 def one_step(solver: object) -> bool:

@@ -8,9 +8,9 @@ import torch
 import torchsde
 from torch import Tensor
 
-from ddim_ode.brownian import LEAST
-from ddim_ode.denoiser import NonFiniteError
-from ddim_ode.ode import ProbabilityFlow
+from ddim_ode.models.denoiser import NonFiniteError
+from ddim_ode.ode.brownian import LEAST
+from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import f64
 from ddim_ode.solvers.adaptive import SpentError, worst
 from ddim_ode.solvers.base import Adaptive, Control, DivergedError, Outcome, Step, Stochastic, Watch

@@ -1,0 +1,153 @@
+"""`ddim-ode sample`: from seeds to a folder of images."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddim_ode.commands.shared.display import progress, report
+from ddim_ode.commands.shared.types import (
+    MODEL,
+    BatchSize,
+    Device,
+    Dtype,
+    EtaRange,
+    EtaScale,
+    Grid,
+    Guidance,
+    GuidanceRange,
+    Json,
+    MaxNfe,
+    Method,
+    On,
+    Out,
+    Overwrite,
+    Png,
+    Precision,
+    Tol,
+)
+from ddim_ode.support.outputs import new_folder
+
+
+class Final(str, Enum):
+    denoise = "denoise"
+    sigma_min = "sigma_min"
+
+
+def sample(
+    context: typer.Context,
+    *,
+    out: Out,
+    model: Annotated[str | None, MODEL] = None,
+    method: Method = "ddim",
+    nfe: Annotated[
+        int | None,
+        typer.Option(help="Most evaluations a sample may cost (adaptive methods: on average).", show_default="20"),
+    ] = None,
+    tol: Tol = None,
+    max_nfe: MaxNfe = None,
+    count: Annotated[
+        int | None, typer.Option("-n", metavar="N", help="How many samples: seeds 0..N-1.", show_default="16")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="SEEDS", help="One a sample: 0-63, or 0,5,9, or 3.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Class, or 'each' for all in turn.", show_default="the null class"),
+    ] = None,
+    guidance: Guidance = 1.0,
+    guidance_range: GuidanceRange = None,
+    eta: EtaScale = None,
+    eta_range: EtaRange = None,
+    grid: Grid = None,
+    final: Annotated[
+        Final, typer.Option(help="Last step: evaluate the image at sigma_min, or stop there.")
+    ] = Final.denoise,
+    dtype: Precision = Dtype.float32,
+    batch_size: BatchSize = None,
+    device: On = Device.cpu,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="Compile the network, in bfloat16: for long runs in which a percent does not matter."
+        ),
+    ] = False,
+    images: Png = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Adaptive methods: write trace.png too, the steps of each sample.")
+    ] = False,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Recreate the samples of a manifest.json, bit for bit; no MODEL then."),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Draw samples into a folder: grid.png, samples.safetensors and a manifest.json that recreates them."""
+    given = _given(context)
+    if manifest is None and model is None:
+        context.fail("give a MODEL, or --manifest FILE to recreate samples")
+    if manifest is not None:
+        free = {"manifest", "out", "images", "trace", "overwrite", "as_json"}
+        extra = [written for name, written in given.items() if name not in free]
+        if extra:
+            context.fail(f"--manifest says it all; leave out {', '.join(extra)}")
+    from ddim_ode.checkpoints import bundled, load
+    from ddim_ode.checkpoints.hub import is_hub_id
+    from ddim_ode.commands.shared import parsing
+    from ddim_ode.commands.shared.manifest import Settings, draw, recall, write
+    from ddim_ode.data import is_picture
+    from ddim_ode.planning.options import DEFAULT_BATCH
+    from ddim_ode.solvers import get_method
+
+    record = None
+    if manifest is not None:
+        network, record = recall(manifest)
+        settings = record.arguments
+    else:
+        get_method(method)
+        settings = Settings(
+            model=str(model) if model in bundled() or is_hub_id(str(model)) else str(Path(str(model)).resolve()),
+            method=method,
+            nfe=nfe,
+            tol=tol,
+            max_nfe=max_nfe,
+            seeds=parsing.parse_seeds(seeds, count),
+            label=parsing.parse_label(label),
+            guidance=guidance,
+            guidance_range=parsing.parse_guidance_range(guidance_range),
+            eta=parsing.parse_eta(eta),
+            eta_range=parsing.parse_eta_range(eta_range),
+            grid=parsing.parse_grid(grid),
+            final=final.value,
+            dtype=dtype.value,
+            batch_size=DEFAULT_BATCH if batch_size is None else batch_size,
+            device=parsing.pick_device(device.value),
+            fast=fast,
+        )
+        if isinstance(settings.grid, tuple) and "final" in given:
+            context.fail("an explicit --grid ends where it says; leave --final out")
+        network = load(str(model))
+    if images and not is_picture(network.shape):
+        context.fail(f"samples of shape {network.shape} are no pictures; leave --images out")
+    if trace and not get_method(settings.method).tells_steps:
+        method = settings.method
+        context.fail(f"{method} does not choose its steps, or not visibly; leave --trace out, or use --method adaptive")
+    searching = record is None and settings.nfe and get_method(settings.method).adaptive
+    status = "compiling" if settings.fast else "looking for the tolerance" if searching else ""
+    with new_folder(out, overwrite) as folder, progress(len(settings.seeds), status) as update:
+        drawn = draw(network, settings, record, update)
+        record = write(folder, network, settings, drawn, images, trace)
+    report(out, record, drawn.solution, as_json)
+
+
+def _given(context: typer.Context) -> dict[str, str]:
+    """The arguments on the command line: parameter -> how the user writes it."""
+    written = {}
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            option = parameter.opts[0]
+            written[name] = option if option.startswith("-") else name.upper()
+    return written

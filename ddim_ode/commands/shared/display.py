@@ -1,0 +1,270 @@
+"""What the command line shows: JSON for machines, tables, a progress bar and one-line errors for people."""
+
+import json
+import math
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddim_ode.errors import DDIMError
+from ddim_ode.support.records import finite
+
+if TYPE_CHECKING:
+    from ddim_ode.commands.shared.manifest import Manifest
+    from ddim_ode.likelihood import Likelihood
+    from ddim_ode.planning.plan import Progress as SamplingProgress
+    from ddim_ode.solvers import Solution
+    from ddim_ode.support.counts import Spread
+
+FILES = {"samples": "samples.safetensors", "manifest": "manifest.json", "grid": "grid.png", "trace": "trace.png"}
+ROWS = 12  # of a histogram
+WIDTH = 50
+
+
+@contextmanager
+def progress(total: int, status: str = "", what: str = "sampling") -> Iterator[Callable[["SamplingProgress"], None]]:
+    """A bar on stderr, where that is a terminal; the callback moves it, and until then it shows the status."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, status=status)
+
+        def update(now: "SamplingProgress") -> None:
+            done = now.samples.start + len(now.samples) * now.share
+            step = f"{now.step}/{now.steps}" if now.steps else f"{now.step}"
+            status = f"samples {now.samples.start + 1}-{now.samples.stop} of {total}, step {step}"
+            bar.update(task, total=total, completed=done, status=status)
+
+        yield update
+
+
+def report(out: Path, record: "Manifest", solution: "Solution", as_json: bool = False) -> None:
+    """What a run of `ddim-ode sample` has written, and what it cost."""
+    from ddim_ode.support.counts import spread
+
+    nfe, count = record.nfe, len(solution.nfe)
+    steps, rejected = spread(solution.steps), spread(solution.rejected)
+    short = count - int(solution.converged.sum())
+    files = files_in(out)
+    speed = count / record.seconds
+    if as_json:
+        spent: dict[str, Any] = {
+            "nfe": nfe.model_dump(),
+            "steps": steps.model_dump(),
+            "rejected": rejected.model_dump(),
+        }
+        spent |= {"tol": record.tol, "not_converged": short, "seconds": record.seconds, "images_per_second": speed}
+        print_json({"out": str(out), **files, "count": count, **spent})
+    else:
+        pictures = [files[name] for name in ("grid", "trace") if name in files]
+        print(*(pictures or [str(out)]), sep="\n")
+        print(f"{many(count, 'samples')}, measured NFE {cost(nfe)}, {record.seconds:.2f} s, {speed:.1f} images/s")
+        if record.tol is not None:
+            tol, budget = f"{record.tol:.4g}", record.arguments.nfe
+            found = "" if budget is None else f", found for --nfe {budget} (--tol {tol} spares the search)"
+            print(f"tol {tol}{found}: {steps.mean:.1f} steps accepted and {rejected.mean:.1f} rejected a sample")
+        if nfe.min < nfe.max:
+            print(histogram(solution.nfe.tolist()))
+    if short:
+        print(_warning(int(solution.nfe[~solution.converged].max()), short, count, record), file=sys.stderr)
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    return {name: str(folder / file) for name, file in FILES.items() if (folder / file).is_file()}
+
+
+def warn_short(short: int, count: int) -> None:
+    """Of images that an adaptive method has given up on."""
+    if short:
+        fate = "did not reach the tolerance: one DDIM step took them the rest of the way"
+        warn(f"{short} of {count} images {fate}")
+
+
+def warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """This library's warnings as one line, without the source that gave them."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if category.__module__.startswith("ddim_ode"):
+                warn(str(message))
+            else:
+                usual(message, category, *where)
+
+        warnings.showwarning = show  # type: ignore[assignment]  # it is called with positions only
+        yield
+
+
+def report_likelihood(
+    what: str,
+    method: str,
+    found: "Likelihood",
+    seconds: float,
+    rows: Sequence[Mapping[str, Any]],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Means over images with their standard errors: that over images has in it what the probes add."""
+    from ddim_ode.support.counts import spread
+
+    count, nfe = len(rows), spread(found.nfe)
+    nats, per_bit = float(found.nats.mean()), math.log(2) * found.latent[0].numel()
+    probes = float(found.standard_error.square().sum().sqrt()) / count
+    if as_json:
+        record: dict[str, Any] = {"count": count, "bits_per_dim": found.mean, "standard_error": found.mean_error}
+        record |= {"standard_error_of_probes": probes / per_bit, "nats": nats}
+        record |= {"nfe": nfe.model_dump(), "seconds": seconds, "out": None if out is None else str(out)}
+        print_json(record | {"images": rows})
+        return
+    over_images = f" ± {found.mean_error:.4f}" if count > 1 else ""
+    over_probes = f"; ± {probes / per_bit:.4f} from the probes" if probes > 0 else ""  # NaN of one, 0 if exact
+    print(f"{many(count, what)}, {method}, measured NFE {cost(nfe)}, {seconds:.2f} s")
+    print(f"bits/dim  {found.mean:.4f}{over_images}{over_probes}")
+    print(f"nats      {nats:.2f}" + (f" ± {found.mean_error * per_bit:.2f}" if count > 1 else ""))
+    if out is not None:
+        print(out)
+
+
+TRIPS = {
+    "NFE\nup": "{nfe_up:.3g}",
+    "NFE\ndown": "{nfe_down:.3g}",
+    "bit\nexact": "{bit_exact}/{count}",
+    "same\nbytes": "{same_bytes}/{count}",
+    "max\nerror": "{max_error:.2g}",
+    "RMS": "{rms:.2g}",
+    "MSE": "{mse:.2g}",
+    "PSNR": "{psnr:.1f}",
+    "latent\nmean": "{latent_mean:.2g}",
+    "latent\nstd": "{latent_std:.3g}",
+}  # columns of a table that fits a terminal
+
+
+def print_trips(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of `roundtrips.summary`, and below it why methods failed."""
+    table = []
+    for row in rows:
+        name = row["method"] + (f" g={row['guidance']:g}" if row["guidance"] != 1 else "")
+        values = {column: "-" if row["error"] else cell.format_map(row) for column, cell in TRIPS.items()}
+        table.append({"method": name, **values} | ({"bit\nexact": "failed"} if row["error"] else {}))
+    print_table(("method", *TRIPS), table, tight=True)
+    for row, cells in zip(rows, table, strict=True):
+        if row["error"]:
+            print(f"{cells['method']} failed: {row['error']}")
+        elif row["not_converged"]:
+            print(f"{cells['method']}: {row['not_converged']} of {row['count']} images did not converge")
+
+
+def cost(nfe: "Spread") -> str:
+    """Of a sample, if that is the same for all, or from the least to the most."""
+    return f"{nfe.min}" + (f" to {nfe.max} (median {nfe.median:g}, mean {nfe.mean:.1f})" if nfe.min < nfe.max else "")
+
+
+def many(count: int, things: str) -> str:
+    """1 sample, 2 samples."""
+    return f"{count} {things.removesuffix('s') if count == 1 else things}"
+
+
+def _warning(spent: int, short: int, count: int, record: "Manifest") -> str:
+    from ddim_ode.planning.options import DEFAULT_MOST
+
+    settings = record.arguments
+    most = settings.max_nfe or DEFAULT_MOST
+    looser = "a larger --tol" if settings.nfe is None else "a smaller --nfe"
+    if spent + 2 > most:  # not one more guided evaluation
+        why, remedy = f"within {most} evaluations", f"a larger --max-nfe, or {looser}"
+    else:
+        why, remedy = "before their steps became too small to go on", f"--dtype float64, or {looser}"
+    return (
+        f"warning: {short} of {count} samples did not reach tol={record.tol:.4g} {why}"
+        f": one DDIM step took them the rest of the way; use {remedy}"
+    )
+
+
+def histogram(counts: Sequence[int], rows: int = ROWS, width: int = WIDTH) -> str:
+    """How often each number occurs, a line each; neighbours share a line where there would be more than `rows`."""
+    low, high = min(counts), max(counts)
+    size = -(-(high - low + 1) // rows)
+    found = Counter((n - low) // size for n in counts)
+    names, most = [], max(found.values())
+    for first in range(low, high + 1, size):
+        names.append(f"{first}" if size == 1 else f"{first}-{first + size - 1}")
+    lines = []
+    for row, name in enumerate(names):
+        bar = "#" * -(-found[row] * min(width, most) // most)
+        lines.append(f"  NFE {name:>{len(names[-1])}} {found[row]:>{len(str(most))}} {bar}".rstrip())
+    return "\n".join(lines)
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    print(json.dumps(finite(record), indent=2, allow_nan=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], tight: bool = False) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*columns, box=SIMPLE, padding=0 if tight else (0, 1))
+    for row in rows:
+        table.add_row(*(escape(text(row[column])) for column in columns))
+    console = Console()
+    if not console.is_terminal:  # for grep and the like: a row a line
+        console = Console(width=1000)
+    console.print(table)
+
+
+def kind_of(method: Mapping[str, Any]) -> str:
+    """What is out of the ordinary about a method, in words."""
+    words = {
+        "adaptive": method["adaptive"],
+        "coupled": not method["per_sample"],
+        "stochastic": not method["deterministic"],
+        "invertible": method["invertible"],
+    }
+    return ", ".join(word for word, holds in words.items() if holds)
+
+
+def text(value: Any) -> str:
+    """A value for people: yes or no, 1 x 28 x 28 for whole numbers, a to b for a range, thousands set apart."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        whole = all(isinstance(v, int) for v in value)
+        return " x ".join(map(str, value)) if whole else " to ".join(f"{v:.6g}" for v in value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def explain(error: Exception) -> str | None:
+    """What to tell the user, or None when the error is a bug."""
+    if hasattr(error, "format_message"):  # a usage error of click, which newer versions of typer bring along
+        return _usage(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, and torch may not have been imported
+        return "out of memory; use a smaller --batch-size (or batch_size in a config)"
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        reason = str(error).splitlines()[0]
+        return f"torch.compile failed ({reason}); leave --fast out, or set compile: false in a config"
+    return str(error) if isinstance(error, DDIMError) else None
+
+
+def _usage(error: Any) -> str:
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    if hasattr(error.__context__, "errors"):  # pydantic's, which does not name the value
+        value = repr(error.__context__.errors()[0]["input"])
+        message += f", found {value}" if value not in message else ""
+    context = getattr(error, "ctx", None)
+    return f"{message} (see {context.command_path} --help)" if context else message

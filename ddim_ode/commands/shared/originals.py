@@ -1,0 +1,95 @@
+"""The images that a command begins with, and their classes: from files, from folders, or those of the package."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ddim_ode.commands.shared.parsing import DEFAULT_COUNT, parse_labels
+from ddim_ode.data import FASHION_LABELS, DataError, bundled_images, image_files, load_images
+from ddim_ode.models.denoiser import Model
+from ddim_ode.planning.inputs import SampleError
+
+FASHION = (1, 28, 28)
+MODES = {1: ("L", "1"), 3: ("RGB",)}  # Pillow's, of images whose pixels are what such a model sees
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Images uint8 (B, C, H, W), the class of each (None: the null class), and names for them."""
+
+    x: Tensor
+    labels: list[int] | None
+    names: list[str]
+    what: str  # they are
+
+
+def gather(
+    model: Model,
+    paths: Sequence[Path] | None,
+    count: int | None = None,
+    label: str | None = None,
+    resize: bool = False,
+) -> Originals:
+    """The first `count` images of some files and folders, or of the package's if there are no paths.
+
+    Raises:
+        DataError: a file that is missing or unreadable or, unless it is to be resized, not of the model's shape.
+        SampleError: a count or labels that cannot be, or no images for such a model.
+    """
+    if count is not None and count < 1:
+        raise SampleError(f"n={count} must be a whole number >= 1")
+    labels: list[int] | None = None
+    if paths:
+        files = [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
+        _check_count(count, len(files))
+        files = files[:count]
+        x = _load(files, model.shape, resize)
+        names, what = [str(file) for file in files], "images"
+    elif model.shape == FASHION:
+        pixels, classes = bundled_images()
+        _check_count(count, len(pixels))
+        order = _in_turn(classes)[: count or DEFAULT_COUNT]
+        x, labels = pixels[order], classes[order].tolist()
+        names = [f"test {i} ({FASHION_LABELS[k]})" for i, k in zip(order, labels, strict=True)]
+        what = "Fashion-MNIST test images"
+        if model.num_classes != len(FASHION_LABELS):
+            labels = None
+    else:
+        raise SampleError(f"no IMAGES given, and the package has none of shape {model.shape}; give files or folders")
+    return Originals(x, labels if label is None else parse_labels(label, len(x)), names, what)
+
+
+def _check_count(count: int | None, found: int) -> None:
+    if count is not None and count > found:
+        raise SampleError(f"n={count} is too many: there are {found} images; use -n {found} or fewer")
+
+
+def _in_turn(classes: Tensor) -> list[int]:
+    """Indices that take the classes in turn: the first of each, the second of each, ..."""
+    columns = [(classes == k).nonzero().flatten() for k in classes.unique()]
+    return torch.stack(columns, dim=1).flatten().tolist()
+
+
+def _load(files: Sequence[Path], shape: tuple[int, ...], resize: bool) -> Tensor:
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file}: no such file or folder")
+    if len(shape) != 3 or shape[0] not in MODES:
+        raise DataError(f"this model's data have shape {shape}, which no image file holds; use the library")
+    channels, height, width = shape
+    x = load_images(files, (channels, height, width))
+    for file in () if resize else files:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+            size, mode = image.size, image.mode
+        if size != (width, height) or mode not in MODES[channels]:
+            kind = "grey" if channels == 1 else "RGB"
+            raise DataError(
+                f"{file}: found {size[0]} x {size[1]} pixels of mode {mode}, expected {width} x {height} of"
+                f" {' or '.join(MODES[channels])} ({kind}); --resize makes it fit"
+            )
+    return x

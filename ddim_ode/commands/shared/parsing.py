@@ -1,0 +1,142 @@
+"""What options say, from text: seeds, labels, grids, ranges of sigma, the device and the model there."""
+
+from typing import Literal, TypeVar
+
+import torch
+
+from ddim_ode.checkpoints import load
+from ddim_ode.errors import unknown
+from ddim_ode.grids import GRIDS, GridError
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.models.guidance import GuidanceError
+from ddim_ode.planning.inputs import SampleError
+from ddim_ode.solvers.eta import EtaError
+from ddim_ode.support.dtypes import DTYPES
+
+Number = TypeVar("Number", int, float)
+DEFAULT_COUNT = 16
+MOST = 10_000_000
+
+
+def parse_seeds(text: str | None, count: int | None) -> tuple[int, ...]:
+    """The seeds of "0-63", "0,5,9", "3" or a mixture; a count alone means 0..count-1. Raises SampleError."""
+    if count is not None and count < 1:
+        raise SampleError(f"n={count} must be a whole number >= 1")
+    if text is None:
+        text = f"0-{(count or DEFAULT_COUNT) - 1}"
+    ranges = []
+    for part in text.split(","):
+        low, dash, high = (piece.strip() for piece in part.partition("-"))
+        if not (low.isdecimal() and (high.isdecimal() or not dash)) or len(part) > 50:
+            raise SampleError(f"seeds={text!r}: {part!r} is no seed; give whole numbers, as in 0-63 or 0,5,9 or 3")
+        ranges.append(range(int(low), int(high or low) + 1))
+        if not ranges[-1]:
+            raise SampleError(f"seeds={text!r}: the range {part} is empty; write it as {high}-{low}")
+    total = sum(r.stop - r.start for r in ranges)
+    if total > MOST:
+        raise SampleError(f"{total} samples are too many for one run; ask for at most {MOST} at a time")
+    if count not in (None, total):
+        raise SampleError(f"n={count} contradicts seeds={text!r}, which are {total}; leave one of them out")
+    return tuple(seed for r in ranges for seed in r)
+
+
+def parse_label(text: str | None) -> int | Literal["each"] | None:
+    """A class, or "each" for 0, 1, 2, ... in turn. Raises SampleError."""
+    if text is None:
+        return None
+    if text == "each":
+        return "each"
+    try:
+        if len(text) > 9:
+            raise ValueError
+        return int(text)
+    except ValueError:
+        raise SampleError(f"label={text!r} is no class; give a whole number, or 'each' for all in turn") from None
+
+
+def parse_labels(text: str | None, count: int) -> list[int] | None:
+    """The class of each of `count` images: "3" for all, or "3,5,5"; "none" is the null class. Raises SampleError."""
+    if text is None or text == "none":
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    wrong = [part for part in parts if not (part.removeprefix("-").isdecimal() and len(part) < 10)]
+    if wrong:
+        raise SampleError(f"label={text!r}: {wrong[0]!r} is no class; give whole numbers, as in 3 or 3,5,5, or none")
+    if len(parts) not in (1, count):
+        wanted = f"1, or one each of {count}" if count > 1 else "1"
+        raise SampleError(f"label={text!r} names {len(parts)} classes; give {wanted}")
+    labels = [int(part) for part in parts]
+    return labels * count if len(labels) == 1 else labels
+
+
+def parse_numbers(name: str, text: str, kind: type[Number]) -> list[Number]:
+    """Numbers between commas. Raises SampleError."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return [kind(part) for part in parts]
+    except ValueError:
+        example = "5,10,20" if kind is int else "0.1,0.01"
+        raise SampleError(f"{name}={text!r} is not a list of numbers; write it as in {example}") from None
+
+
+def parse_grid(text: str | None) -> str | tuple[float, ...] | None:
+    """A grid's name, or sigmas between commas. Raises GridError."""
+    if text is None or text in GRIDS:
+        return text
+    if "," not in text:
+        raise GridError(unknown("grid", text, GRIDS) + "; or give decreasing sigmas, as in 80,10,1,0")
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise GridError(f"grid={text!r} is not a list of numbers; write decreasing sigmas, as in 80,10,1,0") from None
+
+
+def parse_guidance_range(text: str | None) -> tuple[float, float | None] | None:
+    """LOW:HIGH in sigma; an end left out is open. Raises GuidanceError."""
+    try:
+        return _parse_range(text)
+    except ValueError:
+        raise GuidanceError(f"the guidance range {text!r} is not LOW:HIGH; write it as in 0.1:10") from None
+
+
+def parse_eta_range(text: str | None) -> tuple[float, float | None] | None:
+    """LOW:HIGH in sigma; an end left out is open. Raises EtaError."""
+    try:
+        return _parse_range(text)
+    except ValueError:
+        raise EtaError(f"the eta range {text!r} is not LOW:HIGH; write it as in 0.05:50") from None
+
+
+def _parse_range(text: str | None) -> tuple[float, float | None] | None:
+    if text is None:
+        return None
+    low, colon, high = text.partition(":")
+    if not colon:
+        raise ValueError
+    return float(low or 0), float(high) if high else None
+
+
+def parse_eta(text: str | None) -> float | Literal["ddpm_large"] | None:
+    """A number, or "ddpm_large". Raises EtaError."""
+    if text is None:
+        return None
+    if text == "ddpm_large":
+        return "ddpm_large"
+    try:
+        return float(text)
+    except ValueError:
+        raise EtaError(f"eta={text!r} is no number; give one from 0 to 1, or ddpm_large") from None
+
+
+def pick_device(name: str) -> Literal["cpu", "cuda"]:
+    """ "auto" is the GPU where there is one. Raises SampleError when a GPU is asked for and there is none."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise SampleError("device='cuda': torch finds no GPU here; use device='cpu'")
+    return "cuda"
+
+
+def open_model(name: str, device: str, dtype: str) -> tuple[Denoiser, torch.dtype]:
+    """A model where it is to run, network and all in the precision asked for. Raises as `load` and `pick_device`."""
+    return load(name).to(pick_device(device), DTYPES[dtype]), DTYPES[dtype]

@@ -1,0 +1,81 @@
+"""Pictures of a run, drawn with matplotlib's Agg and none of its global state."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from ddim_ode.data import to_uint8
+from ddim_ode.inversion import Reconstruction
+from ddim_ode.solvers import Solution, get_method
+from ddim_ode.support.files import replacing
+
+
+def save_trace(solution: Solution, method: str, file: Path) -> None:
+    """The steps that an adaptive method has chosen: a PNG of their sizes in atan sigma against sigma.
+
+    One line a sample, or a batch if that shares its steps; each step is a dot at the sigma where it begins.
+    """
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    axes = figure.add_subplot(xscale="log", yscale="log")
+    for converged, color in ((False, "tab:red"), (True, "tab:blue")):
+        nodes = np.unique(solution.sigmas[solution.converged == converged].nan_to_num(nan=-1), axis=0)
+        paths = [steps_of(row[row >= 0]) for row in nodes]
+        if not paths:
+            continue
+        alpha = min(0.9, max(0.05, 4 / len(nodes) ** 0.7))
+        axes.add_collection(LineCollection(paths, colors=color, alpha=alpha, linewidth=1))
+        axes.plot(*np.concatenate(paths).T, ".", color=color, alpha=alpha, markersize=4)
+        if not converged:
+            label = f"{int((~solution.converged).sum())} not converged: the last step (x) is one of DDIM"
+            axes.plot(*np.stack([path[-1] for path in paths]).T, "x", color=color, label=label)
+            axes.legend(loc="best")
+    axes.set(xlabel="sigma where the step begins", ylabel="step in atan sigma (radians)")
+    axes.set_title(_title(solution, method))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.invert_xaxis()
+    axes.grid(alpha=0.3)
+    with replacing(file) as tmp:
+        figure.savefig(tmp, format="png")
+
+
+def save_reconstruction(found: Reconstruction, title: str, file: Path, rows: int = 8) -> None:
+    """The first images, a row each: original, latent, reconstruction, and ten times the error about a middle grey."""
+    count = min(rows, len(found.x))
+    figure = Figure(figsize=(7.2, 1.6 * count + 1.0), dpi=100, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.subplots(count, 4, squeeze=False)
+    x, y = found.x[:count].double(), found.solution.x[:count].double().cpu()
+    columns = {
+        "original": x,
+        "latent, -3 to 3": found.latent.noise[:count].double().cpu() / 3,
+        "reconstruction": y,
+        "10 x error, 0 is grey": 10 * (y - x),
+    }
+    for axes, (caption, images) in zip(grid.T, columns.items(), strict=True):
+        axes[0].set_title(caption, fontsize=10)
+        for cell, pixels in zip(axes, to_uint8(images).movedim(1, -1).numpy(), strict=True):
+            shade = {"cmap": "gray", "vmin": 0, "vmax": 255} if pixels.shape[-1] == 1 else {}
+            cell.imshow(pixels.squeeze(-1) if shade else pixels, interpolation="nearest", **shade)
+            cell.set(xticks=[], yticks=[])
+    for cell, exact, worst in zip(grid[:, -1], found.bit_exact, found.max_error, strict=False):
+        cell.yaxis.set_label_position("right")
+        cell.set_ylabel("bit exact" if exact else f"max {float(worst):.2g}", fontsize=9)
+    with replacing(file) as tmp:
+        figure.savefig(tmp, format="png")
+
+
+def steps_of(sigmas: np.ndarray) -> np.ndarray:
+    """(N, 2): where each of the N steps between N + 1 decreasing sigmas begins, and its size in atan sigma."""
+    return np.column_stack([sigmas[:-1], -np.diff(np.arctan(sigmas))])
+
+
+def _title(solution: Solution, method: str) -> str:
+    low, high, count = int(solution.nfe.min()), int(solution.nfe.max()), len(solution.nfe)
+    spent = f"{low}" if low == high else f"{low} to {high}"
+    shared = "" if get_method(method).per_sample else ", steps shared by a batch"
+    return f"{method}, tol {solution.tol:.4g}: {count} samples, NFE {spent}{shared}"

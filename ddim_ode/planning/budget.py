@@ -1,0 +1,80 @@
+"""A grid that spends a budget of evaluations: the largest one that costs no more."""
+
+import torch
+from torch import Tensor
+
+from ddim_ode.grids import check_grid, make_grid, most_intervals
+from ddim_ode.models.denoiser import Model, Prediction
+from ddim_ode.ode.flow import ProbabilityFlow
+from ddim_ode.paths import Path
+from ddim_ode.planning.inputs import SampleError
+from ddim_ode.planning.options import DEFAULT_NFE, SolveOptions
+from ddim_ode.solvers import Solver, integrate
+
+
+class DryRun(ProbabilityFlow):
+    """What a solver asks for on a grid, found on one pixel and without the network.
+
+    asked: the sigmas of its predictions, in order. nfe: what they would cost.
+    """
+
+    def __init__(self, model: Model, path: Path, solver: Solver, sigmas: Tensor):
+        super().__init__(model, path, domain=(0.0, max(float(sigmas.max()), model.sigma_max)))
+        self.brownian = Still()
+        self.asked: list[float] = []
+        integrate(self, solver, sigmas, torch.zeros(1, *(1 for _ in model.shape)))
+
+    def predict(self, xbar: Tensor, sigma: Tensor) -> Prediction:
+        spent = self.model.evaluations(float(sigma))
+        self.nfe += spent
+        self.asked.append(float(sigma))
+        return Prediction(xbar, xbar, spent)
+
+
+class Still:
+    """A Brownian path that does not move."""
+
+    def increment(self, sigma0: Tensor | float, sigma1: Tensor | float) -> tuple[Tensor, Tensor]:
+        return torch.zeros(1), torch.zeros(1)
+
+
+def grid_for(model: Model, options: SolveOptions, upward: bool = False) -> Tensor:
+    """The grid, (N + 1,) float64 sigmas, that spends as much of the budget `options.nfe` as the method can.
+
+    They decrease; `upward`, the budget is that of the way from the last of them to the first.
+
+    Raises:
+        SampleError: a budget that one step exceeds, or one that contradicts an explicit grid.
+        GridError: a grid that this model cannot have.
+    """
+    method, nfe, final = options.row, options.nfe, options.final
+    assert not method.adaptive
+
+    def dry(sigmas: Tensor) -> DryRun:
+        return DryRun(model, method.path, method.solver, sigmas.flip(0) if upward else sigmas)
+
+    if options.grid is not None and not isinstance(options.grid, str):
+        sigmas = check_grid(options.grid, model.path)
+        if nfe is not None and nfe != (cost := int(dry(sigmas).nfe)):
+            raise SampleError(f"nfe={nfe} contradicts an explicit grid that costs {cost}; leave nfe out")
+        return sigmas
+    name = method.grid if options.grid is None else options.grid
+    budget = DEFAULT_NFE if nfe is None else nfe
+    most = most_intervals(name, model.path, final)
+    each = method.evaluations  # predictions a step
+    if upward and most >= 3:
+        two, three = (len(dry(make_grid(name, model.path, n, final)).asked) for n in (2, 3))
+        each = three - two
+    for intervals in range(int(min(budget, most)), 0, -1):
+        if each * (intervals - 1) < budget:
+            sigmas = make_grid(name, model.path, intervals, final)
+            if _least_cost(model, each, sigmas) <= budget and dry(sigmas).nfe <= budget:
+                return sigmas
+    cost = int(dry(make_grid(name, model.path, 1, final)).nfe)
+    raise SampleError(f"nfe={budget} is too small: one step costs {cost} evaluations; use nfe >= {cost}")
+
+
+def _least_cost(model: Model, each: int, sigmas: Tensor) -> int:
+    """A bound that is quick to find: an evaluation where each interval begins, and single passes for the others."""
+    steps = int((sigmas > 0).sum()) - 1
+    return sum(model.evaluations(sigma) for sigma in sigmas[:-1].tolist()) + steps * (each - 1)

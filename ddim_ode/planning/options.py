@@ -1,0 +1,130 @@
+"""How to solve: one value that holds everything which can be checked without a model."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from ddim_ode.grids import Final, Grid, explicit_grid
+from ddim_ode.models.guidance import GuidanceError
+from ddim_ode.planning.inputs import SampleError, whole
+from ddim_ode.solvers import METHODS, Control, Method, get_method
+from ddim_ode.solvers.eta import EtaLike
+from ddim_ode.solvers.stochastic import with_noise
+from ddim_ode.support.scalars import number
+
+DEFAULT_NFE = 20
+DEFAULT_TOL = 0.01
+DEFAULT_MOST = 1000  # evaluations of an adaptive method
+DEFAULT_BATCH = 128
+LEAST_TOL = {torch.float32: 1e-6, torch.float64: 1e-12}  # what the state can hold
+FINALS = ("denoise", "sigma_min")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolveOptions:
+    """A method, what it may cost, where it steps, how it is guided and how much noise it adds.
+
+    Args:
+        method: a name in `METHODS`, or a `Method`.
+        nfe: the most network evaluations a sample may cost; of an adaptive method, on average.
+        tol, max_nfe, first_step: of an adaptive method, see `sample`.
+        grid: a name in `GRIDS`, or decreasing sigmas, kept as a tuple of floats; None is the method's own.
+        final: "denoise" or "sigma_min", where a named grid ends.
+        guidance: scale of classifier-free guidance; 1 is none.
+        guidance_range: (low, high) in sigma, outside of which there is none; an end that is None is open.
+        eta, eta_range: scale of the noise on the way, and (low, high) in sigma.
+        dtype: of the state, float32 or float64.
+        batch_size: samples integrated at once; None is up to 128.
+
+    Raises:
+        SampleError, MethodError, GridError, GuidanceError, EtaError: a value that cannot be, or two that contradict
+            each other.
+    """
+
+    method: str | Method = "ddim"
+    nfe: int | None = None
+    tol: float | None = None
+    max_nfe: int | None = None
+    first_step: float | None = None
+    grid: Grid | None = None
+    final: Final = "denoise"
+    guidance: float = 1.0
+    guidance_range: tuple[float, float] | None = None
+    eta: EtaLike = None
+    eta_range: tuple[float, float] | None = None
+    dtype: torch.dtype = torch.float32
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.grid is not None and not isinstance(self.grid, str):
+            object.__setattr__(self, "grid", tuple(explicit_grid(self.grid).tolist()))
+        if self.dtype not in LEAST_TOL:
+            raise SampleError(f"dtype={self.dtype} is no dtype for a state; use torch.float32 or torch.float64")
+        if self.final not in FINALS:
+            raise SampleError(f"final={self.final!r} is unknown; choose 'denoise' or 'sigma_min'")
+        for name in ("nfe", "batch_size"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, whole(name, getattr(self, name)))
+        if not math.isfinite(number(self.guidance)):
+            raise GuidanceError(f"guidance={self.guidance!r} must be a finite number, such as 2.0")
+        if self.guidance_range is not None:
+            object.__setattr__(self, "guidance_range", self._guidance_range(self.guidance_range))
+        if self.row.adaptive:
+            self._check_adaptive()
+        else:
+            self._refuse_adaptive()
+
+    @property
+    def name(self) -> str:
+        """What errors call the method."""
+        return self.method if isinstance(self.method, str) else "this method"
+
+    @cached_property
+    def row(self) -> Method:
+        """The method, with its noise."""
+        return with_noise(get_method(self.method), self.name, self.eta, self.eta_range)
+
+    @property
+    def control(self) -> Control:
+        """What an adaptive solver is told, but for a tolerance that is to be found for a budget."""
+        tol = DEFAULT_TOL if self.tol is None else float(self.tol)
+        return Control(tol, DEFAULT_MOST if self.max_nfe is None else self.max_nfe, self.first_step)
+
+    def _guidance_range(self, given: tuple[float | None, float | None]) -> tuple[float, float]:
+        """Both ends as floats; one that is None is open."""
+        if self.guidance == 1:
+            raise GuidanceError("a guidance range does nothing with guidance=1; give another guidance")
+        try:
+            low, high = given
+        except (TypeError, ValueError):
+            raise GuidanceError(f"guidance_range={given!r} is no range; give (low, high) in sigma") from None
+        low, high = number(0.0 if low is None else low), number(math.inf if high is None else high)
+        if not 0 <= low < high:
+            raise GuidanceError(f"the guidance range {low:g}:{high:g} is empty; give 0 <= low < high")
+        return low, high
+
+    def _check_adaptive(self) -> None:
+        if isinstance(self.grid, str):
+            raise SampleError(
+                f"{self.name} chooses its steps; leave grid={self.grid!r} out, or give the first and the last sigma"
+            )
+        least = LEAST_TOL[self.dtype]
+        if self.tol is not None and not least <= number(self.tol) < math.inf:
+            kind = str(self.dtype).removeprefix("torch.")
+            raise SampleError(
+                f"tol={self.tol!r} must be a finite number of at least {least:g} with a {kind} state; use tol=0.01"
+            )
+        if self.first_step is not None and not 0 < number(self.first_step) < math.inf:
+            raise SampleError(f"first_step={self.first_step!r} must be a number > 0, in the time sigma / (1 + sigma)")
+        if self.max_nfe is not None:
+            object.__setattr__(self, "max_nfe", whole("max_nfe", self.max_nfe))
+        if self.nfe is not None and self.tol is not None:
+            raise SampleError(f"nfe={self.nfe} and tol={self.tol} contradict each other; give one")
+
+    def _refuse_adaptive(self) -> None:
+        for name in ("tol", "max_nfe", "first_step"):
+            if (value := getattr(self, name)) is not None:
+                others = ", ".join(name for name, row in METHODS.items() if row.adaptive)
+                raise SampleError(f"{name}={value!r} is for adaptive methods ({others}); {self.name} takes nfe")

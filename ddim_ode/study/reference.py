@@ -1,0 +1,82 @@
+"""The reference of a study: the flow's own samples, solved until two resolutions agree.
+
+The `adaptive` method runs in float64 at the tolerance asked for and then, a third each time, at smaller ones. Two runs
+in a row differ by about the error of the coarser one, so their difference bounds that of the finer one, which is kept.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddim_ode.models.denoiser import Model
+from ddim_ode.planning.options import LEAST_TOL, SolveOptions
+from ddim_ode.planning.plan import Progress
+from ddim_ode.sampling import sample_with
+
+METHOD = "adaptive"
+FINER = 1 / 3  # of the tolerance, from one resolution to the next
+MOST_RUNS = 8
+MOST_NFE = 5000  # of a sample, in one run
+
+
+class Reference(NamedTuple):
+    """x: (B, *shape) float64. `median`, `rms`: of its error, estimated, over the samples; each RMS over a sample.
+
+    agreed: whether nine in ten samples changed by at most `wanted` from the resolution before.
+    """
+
+    x: Tensor
+    tol: float
+    nfe_mean: float
+    wanted: float
+    median: float
+    rms: float
+    agreed: bool
+
+
+def solve_reference(
+    model: Model,
+    options: SolveOptions,
+    seeds: Sequence[int],
+    labels: Tensor | None,
+    wanted: float,
+    callback: Callable[[int, Progress], None] | None = None,
+) -> Reference:
+    """Refine until nine in ten samples agree to `wanted`, RMS over a sample in data units.
+
+    Args:
+        options: those of the study, of which the method, its tolerance and the precision are a reference's own. The
+            state is float64; a network computes in its own precision, which float64 models have too.
+        wanted: the change from one resolution to the next that is small enough. After 8 resolutions, or below the
+            least tolerance, the last one is kept as it is: `agreed` says so, and `median` and `rms` how far it is.
+        callback: told which resolution, from 1, and its progress.
+
+    Raises as `sample`.
+    """
+
+    def run(number: int, tol: float) -> tuple[Tensor, float, bool]:
+        finer = replace(options, method=METHOD, tol=tol, max_nfe=MOST_NFE, dtype=torch.float64)
+        told = callback and partial(callback, number)
+        found = sample_with(model, finer, seeds=seeds, labels=labels, callback=told)
+        return found.x.cpu(), float(found.nfe.double().mean()), bool(found.converged.all())
+
+    tol = wanted
+    x, _, _ = run(1, tol)
+    for number in range(2, MOST_RUNS + 1):
+        tol = max(tol * FINER, LEAST_TOL[torch.float64])
+        finer, nfe, converged = run(number, tol)
+        change = rms_each(finer - x)
+        x = finer
+        agreed = converged and float(change.quantile(0.9)) <= wanted
+        if agreed or tol == LEAST_TOL[torch.float64]:
+            break
+    return Reference(x, tol, nfe, wanted, float(change.median()), float(change.square().mean().sqrt()), agreed)
+
+
+def rms_each(x: Tensor) -> Tensor:
+    """Root mean square over each sample, (B,) float64."""
+    return x.double().flatten(1).square().mean(1).sqrt()

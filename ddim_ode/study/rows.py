@@ -1,0 +1,113 @@
+"""What a study says of each of its cells, with how sure it is of it: 95% intervals by the bootstrap over samples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddim_ode.paths import f64
+from ddim_ode.study.cells import EtaValue
+
+FAR = 0.1  # an error above it is another image
+RESAMPLES = 1000
+TAILS = (0.025, 0.975)
+CLEAR = 3.0  # times the reference's own error, below which an error is not told apart from it
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Trajectory errors, RMS over an image in [-1, 1], with 95% intervals; `share`: of samples above 0.1."""
+
+    median: float
+    median_low: float
+    median_high: float
+    rms: float
+    rms_low: float
+    rms_high: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell of a study and what came of it.
+
+    status: "done", "skipped" (it cannot be done as asked) or "failed"; then `reason` says why and the rest is None.
+    measured_nfe: min, median, mean and max over the samples. steps: mean.
+    error: None with noise on the way, where there is no trajectory to compare with.
+    resolved: whether the error is well above the reference's own.
+    psnr (dB), ssim, consistency: means against the reference's images, see `ddim_ode.metrics`.
+    distribution: of `ddim_ode.metrics.Distribution`, where there are real images. reconstruction: of an invertible
+    method that has encoded and decoded the reference's first images. timing: seconds, images_per_second,
+    peak_memory_mb.
+    """
+
+    key: str
+    method: str
+    grid: str | None
+    eta: EtaValue
+    nfe: int | None
+    tol: float | None
+    kind: str
+    status: str
+    reason: str | None = None
+    measured_nfe: Mapping[str, float] | None = None
+    steps: float | None = None
+    found_tol: float | None = None
+    not_converged: int | None = None
+    error: Errors | None = None
+    resolved: bool | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    consistency: float | None = None
+    distribution: Mapping[str, Any] | None = None
+    reconstruction: Mapping[str, float] | None = None
+    timing: Mapping[str, float | None] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def errors_of(each: Tensor) -> Errors:
+    """Of the errors (B,) of the samples."""
+    (low, high), (rms_low, rms_high) = (found.quantile(f64(TAILS)).tolist() for found in _resampled(each))
+    return Errors(
+        median=float(each.quantile(0.5)),
+        median_low=low,
+        median_high=high,
+        rms=float(each.square().mean().sqrt()),
+        rms_low=rms_low,
+        rms_high=rms_high,
+        share=float((each > FAR).double().mean()),
+    )
+
+
+def best(rows: Sequence[Row], each: Mapping[str, Tensor], budgets: Sequence[int]) -> list[dict[str, Any]]:
+    """At each budget the row of the smallest median error that costs no more on average, and those that tie with it.
+
+    each: key -> errors (B,) of the same samples. A tie: the difference of the medians is 0 or less in more than one in
+    forty resamplings of the samples, the same for both.
+    """
+    found = []
+    for budget in sorted(budgets):
+        rivals = [row for row in rows if row.error and row.measured_nfe and row.measured_nfe["mean"] <= budget]
+        if not rivals:
+            continue
+        first, *others = sorted(rivals, key=lambda row: row.error.median if row.error else 0.0)
+        ours = _resampled(each[first.key])[0]
+        tied = [row.key for row in others if float((_resampled(each[row.key])[0] - ours).quantile(TAILS[0])) <= 0]
+        found.append({"nfe": budget, "key": first.key, "tied": tied})
+    return found
+
+
+def _resampled(each: Tensor) -> tuple[Tensor, Tensor]:
+    """(R,) medians and (R,) RMS of resampled samples."""
+    chosen = each[_resamples(len(each))]
+    return chosen.quantile(0.5, dim=1), chosen.square().mean(1).sqrt()
+
+
+@lru_cache(maxsize=4)
+def _resamples(count: int) -> Tensor:
+    return torch.randint(count, (RESAMPLES, count), generator=torch.Generator().manual_seed(0))

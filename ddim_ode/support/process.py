@@ -1,0 +1,27 @@
+"""State of the whole process that a computation needs otherwise, and that is afterwards as it was before."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # without which torch has no deterministic products on a GPU
+
+
+@contextmanager
+def computing(threads: int | None = None, deterministic: bool = False) -> Iterator[None]:
+    """With so many threads (None: as many as there are) and, if asked for, torch's deterministic algorithms."""
+    had, enabled = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn, workspace = torch.is_deterministic_algorithms_warn_only_enabled(), os.environ.get(WORKSPACE)
+    if deterministic:
+        os.environ.setdefault(WORKSPACE, ":4096:8")
+    torch.set_num_threads(threads or had)
+    torch.use_deterministic_algorithms(deterministic or enabled, warn_only=warn)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(had)
+        torch.use_deterministic_algorithms(enabled, warn_only=warn)
+        if deterministic and workspace is None:
+            del os.environ[WORKSPACE]

@@ -1,0 +1,244 @@
+"""Training with the simple objective of DDPM (Ho et al. 2020, Eq. 14), whatever is predicted:
+
+    E |net(a x0 + b eps, t) - (p x0 + q eps)|^2        t uniform in 0..T-1
+
+Everything random in step n is a function of (seed, n), so a run that was killed and resumed ends in the
+same bytes as one that was not, and the batch of step n is the same whatever the number of processes.
+"""
+
+import csv
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from ddim_ode import checkpoints
+from ddim_ode.data import save_grid
+from ddim_ode.models.denoiser import PREDICTS
+from ddim_ode.models.unet import UNet
+from ddim_ode.paths import DiscreteVP, f64
+from ddim_ode.sampling import sample
+from ddim_ode.support.files import replacing
+from ddim_ode.support.seeds import mix
+from ddim_ode.training.batches import Batches, TrainError, load_data
+from ddim_ode.training.config import TrainConfig
+
+
+class Objective:
+    """The loss of a network on a batch."""
+
+    def __init__(self, config: TrainConfig, path: DiscreteVP, device: torch.device):
+        a, b = path.coefficients(f64(torch.arange(path.num_timesteps)))
+        p, q = PREDICTS[config.model.predicts](a, b)
+        self.table = torch.stack([a, b, p, q]).float().to(device)
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+    def __call__(self, net: Callable[..., Tensor], x0: Tensor, eps: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        a, b, p, q = self.table[:, t, None, None, None]
+        with self.autocast:
+            out = net(a * x0 + b * eps, t.float(), labels)
+        return F.mse_loss(out.float(), p * x0 + q * eps)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, constant, linear cool-down to 0 at the last step."""
+    rise = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    fall = min(1.0, (config.steps - step) / config.cooldown) if config.cooldown else 1.0
+    return config.learning_rate * min(rise, fall)
+
+
+class Run:
+    """One training run and its folder: weights, average, optimizer and the step they stand at."""
+
+    def __init__(self, config: TrainConfig, out: Path, data_folder: Path | None = None):
+        try:
+            from accelerate import Accelerator
+        except ImportError:
+            raise TrainError("training needs accelerate; pip install 'ddim-ode[train]'") from None
+        self.config, self.out = config, Path(out)
+        if self.out.exists() and not self.out.is_dir():
+            raise TrainError(f"{self.out} is a file; choose another --out")
+        images, labels = load_data(config, data_folder)
+        if config.batch_size > len(images):
+            raise TrainError(f"batch_size={config.batch_size} is larger than the data set; use at most {len(images)}")
+        # Without cpu=True accelerate takes the processes that torchrun started on a CPU for as many runs.
+        self.accelerator = Accelerator(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
+        processes = self.accelerator.num_processes
+        if config.batch_size % processes:
+            raise TrainError(f"batch_size={config.batch_size} cannot be split over {processes} processes")
+        device = self.accelerator.device
+
+        with torch.random.fork_rng(devices=[]):  # the network is made on the CPU, whatever it is trained on
+            torch.default_generator.manual_seed(config.seed)
+            self.net = UNet(config.model.network).to(device)
+        self.average = {k: v.clone() for k, v in self.net.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        )
+        self.step = 0
+        self.log = Log(self.out / "log.csv")
+        self.batches = Batches(images, labels, config)
+        self.objective = Objective(config, config.model.schedule.path(), device)
+        self.out.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint.exists():
+            self._resume()
+        wrapped, self.optimizer = self.accelerator.prepare(self.net, self.optimizer)
+        self.forward = torch.compile(wrapped) if config.compile else wrapped
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out / "checkpoint.pt"
+
+    @property
+    def main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def update(self) -> tuple[float, float]:
+        """One optimizer step. Returns the loss and the norm of the gradient before clipping."""
+        device = self.accelerator.device
+        share = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        batch = [x[share].to(device) for x in self.batches(self.step)]
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(mix(self.config.seed, 3, self.step))  # dropout alone draws from the global generator
+            loss = self.objective(self.forward, *batch)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.net.parameters(), self.config.clip)
+        loss = self.accelerator.reduce(loss.detach(), "mean")  # of the whole batch, so all processes stop together
+        if not torch.isfinite(loss + norm):
+            found = f"{loss.item()} at step {self.step} and its gradient {norm.item()}"
+            raise TrainError(f"the loss is {found}; use a smaller learning_rate")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        decay = min(self.config.ema, self.step / (self.step + 9))
+        torch._foreach_lerp_(list(self.average.values()), list(self.net.state_dict().values()), 1 - decay)
+        return loss.item(), norm.item()
+
+    def save(self) -> None:
+        """Write the resumable state and the averaged model, each atomically."""
+        if not self.main:
+            return
+        state = {
+            "step": self.step,
+            "config": self.config.model_dump(mode="json"),
+            "net": self.net.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "log": self.log.rows,
+            "data": self.batches.fingerprint,
+        }
+        checkpoints.save(self.out / "model", self.config.model, self.average)
+        with replacing(self.checkpoint) as tmp:  # last: what it says is done is on disk
+            torch.save(state, tmp)
+
+    def _resume(self) -> None:
+        state: dict[str, Any] = checkpoints.load_torch(self.checkpoint)
+        if not isinstance(state, dict) or not {"step", "config", "net", "average", "optimizer", "data"} <= state.keys():
+            raise TrainError(f"{self.checkpoint} is not a checkpoint of this program; use another --out")
+        if state["step"] > self.config.steps:
+            raise TrainError(f"{self.out} is at step {state['step']} already; use steps >= {state['step']}")
+        if state["data"] != self.batches.fingerprint:
+            raise TrainError(f"{self.out} holds a run on other images; give their --data, or use another --out")
+        ours, theirs = self.config.model_dump(mode="json"), state["config"]
+        free = {"steps", "cooldown", "save_every", "sample_every", "log_every", "compile"}
+        changed = sorted(k for k in ours if k not in free and ours[k] != theirs.get(k))
+        if changed:
+            raise TrainError(f"{self.out} holds a run with other settings of {', '.join(changed)}; use another --out")
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = {k: v.to(self.accelerator.device) for k, v in state["average"].items()}
+        self.step = state["step"]
+        self.log.rows = list(state.get("log", []))
+
+    def picture(self) -> None:
+        """A sheet of samples of the averaged model, one column a class."""
+        if not self.main:
+            return
+        model = checkpoints.build(self.config.model, self.average)
+        classes = model.num_classes
+        labels = torch.arange(80) % classes if classes else None
+        x = sample(model, method="ddim", nfe=20, seeds=range(80), labels=labels).x
+        save_grid(x, self.out / "samples.png", columns=classes or 10)
+
+
+def train(config: TrainConfig, out: Path, data_folder: Path | None = None, stop_at: int | None = None) -> Path:
+    """Train until `config.steps`, resuming what `out` holds. Returns the folder of the trained model.
+
+    `out` receives `model/` (the averaged weights, loadable with `ddim_ode.load`), `checkpoint.pt`, `log.csv`
+    and `samples.png`. `stop_at` ends the run early, as a kill after that step would.
+
+    Raises:
+        TrainError, DataError: bad settings or data, or a loss that is not finite.
+    """
+    run = Run(config, out, data_folder)
+    last = min(config.steps, stop_at or config.steps)
+    if run.main:
+        run.log.open(run.step)
+    for _ in _progress(run, last):
+        started = time.perf_counter()
+        loss, norm = run.update()
+        run.log.add(run.step, loss, norm, config.batch_size / (time.perf_counter() - started))
+        if run.main and (run.step % config.log_every == 0 or run.step == config.steps):
+            run.log.write(learning_rate(config, run.step - 1))
+        if run.step % config.save_every == 0 or run.step == last:
+            run.save()
+        if run.step % config.sample_every == 0 or run.step == last:
+            run.picture()
+        run.accelerator.wait_for_everyone()
+    return run.out / "model"
+
+
+def _progress(run: Run, last: int) -> Iterator[int]:
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not run.main) as progress:
+        task = progress.add_task("", total=last, completed=run.step, status="")
+        started, first = time.perf_counter(), run.step
+        while run.step < last:
+            yield run.step
+            rate = (run.step - first) * run.config.batch_size / (time.perf_counter() - started)
+            progress.update(task, completed=run.step, status=f"{rate:.0f} images/s")
+
+
+class Log:
+    """`log.csv`: step, mean loss and gradient norm since the last row, learning rate, images/s."""
+
+    columns = ("step", "loss", "gradient_norm", "learning_rate", "images_per_second")
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.rows: list[tuple[int, float, float, float]] = []  # since the last row of the file; the checkpoint's too
+
+    def open(self, step: int) -> None:
+        """Keep the whole rows up to the checkpoint's step; those past it are written again."""
+        kept = []
+        if self.file.exists():
+            with self.file.open(newline="") as f:
+                whole = (row for row in csv.reader(f) if len(row) == len(self.columns) and row[0].isdigit())
+                kept = [row for row in whole if int(row[0]) <= step]
+        with replacing(self.file) as tmp, open(tmp, "w", newline="") as f:
+            csv.writer(f).writerows([self.columns, *kept])
+
+    def add(self, step: int, loss: float, norm: float, speed: float) -> None:
+        self.rows.append((step, loss, norm, speed))
+
+    def write(self, rate: float) -> None:
+        n = len(self.rows)
+        loss, norm = (sum(r[i] for r in self.rows) / n for i in (1, 2))
+        speed = n / sum(1 / r[3] for r in self.rows)
+        with self.file.open("a", newline="") as f:
+            csv.writer(f).writerow([self.rows[-1][0], f"{loss:.6f}", f"{norm:.4f}", f"{rate:.3g}", f"{speed:.0f}"])
+        self.rows.clear()

@@ -1,0 +1,22 @@
+"""A study of a slow model, to be killed: python killed_study.py FOLDER RESULTS."""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+from test_study import MODEL, SMALL, timeless
+
+from ddim_ode.study.comparison import compare
+
+net = MODEL.net
+
+
+def slow(*inputs):
+    time.sleep(0.02)
+    return net(*inputs)
+
+
+study = compare(dataclasses.replace(MODEL, net=slow), **SMALL, out=sys.argv[1])
+Path(sys.argv[2]).write_text(json.dumps(timeless(study)))

@@ -1,0 +1,178 @@
+"""The adaptive Adams method: the tolerance is the error, at any order, on mixtures and on the network that ships."""
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from ddim_ode import METHODS, GaussianMixture, paths
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.models.guidance import Guided
+from ddim_ode.ode.flow import ProbabilityFlow
+from ddim_ode.planning.inputs import seeded_noise
+from ddim_ode.planning.plan import Job
+from ddim_ode.sampling import sample
+from ddim_ode.solvers import Control, Method
+from ddim_ode.solvers.adaptive_adams import AdaptiveAdams, Journey
+from ddim_ode.solvers.lagrange import integrals, lagrange
+from tests.helpers.common import MIXTURES, PATHS, f64, network, normal, rms
+
+TOLS = [1e-1, 3e-2, 1e-2, 3e-3, 1e-3]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_the_tolerance_is_the_error(mixture, schedule):
+    model = MIXTURES[mixture].denoiser(PATHS[schedule])
+    exact = sample(model, "rk4", nfe=2001, grid="log_snr", seeds=range(64), dtype=torch.float64).x
+    for tol in TOLS:
+        error = rms(sample(model, "adaptive", tol=tol, seeds=range(64), dtype=torch.float64).x - exact)
+        assert error.median() <= tol
+        assert error.quantile(0.9) <= 3 * tol
+
+
+def test_hardly_a_sample_is_off_by_far():
+    """In one dimension two orders agree by chance every so often; three hardly do."""
+    model = GaussianMixture(f64([[-1.0], [1.0]]), 0.1).denoiser(PATHS["linear"])
+    many = {"seeds": range(4096), "batch_size": 4096, "dtype": torch.float64}
+    exact = sample(model, "rk4", nfe=2001, grid="log_snr", **many).x
+    for tol in (1e-2, 3e-3, 1e-3, 3e-4):
+        error = rms(sample(model, "adaptive", tol=tol, **many).x - exact)
+        assert error.quantile(0.99) <= 3 * tol
+        assert error.quantile(0.998) <= 10 * tol
+
+
+def test_the_tolerance_is_the_error_of_the_network():
+    model, arguments = network(), {"seeds": range(8), "labels": torch.arange(8) % 10}
+    exact = sample(model, "rk4", nfe=241, grid="log_snr", dtype=torch.float64, **arguments).x
+    for tol in (1e-1, 3e-2, 1e-2):
+        error = rms(sample(model, "adaptive", tol=tol, **arguments).x - exact)
+        assert error.median() <= tol
+        assert error.quantile(0.9) <= 3 * tol
+
+
+def test_a_revision_nearly_halves_the_error():
+    """In as many steps, at the tolerances of images. At small ones it makes little difference."""
+    model = MIXTURES["tight"].denoiser(PATHS["linear"])
+    exact = sample(model, "rk4", nfe=2001, grid="log_snr", seeds=range(64), dtype=torch.float64).x
+    for tol in (3e-2, 1e-2):
+        with_it, without = (
+            sample(model, Method(solver, paths.flow, "", 6, 1, ""), tol=tol, seeds=range(64), dtype=torch.float64)
+            for solver in (AdaptiveAdams(), AdaptiveAdams(revise=0))
+        )
+        assert rms(with_it.x - exact).median() < 0.6 * rms(without.x - exact).median()
+        assert with_it.nfe.double().mean() < 1.05 * without.nfe.double().mean()
+
+
+def test_the_first_evaluation_leads_to_where_it_is_made():
+    """What it predicts there is the image of a DDIM step down to it."""
+    model = MIXTURES["labelled"].denoiser(PATHS["linear"])
+    sigmas, sigma = f64([150.0, 0.01, 0.0]), 20.0
+    ode = ProbabilityFlow(model, paths.flow, (0.01, 150.0))
+    xbar = 150 * normal(4, *model.shape, seed=0)
+    journey = Journey(ode, xbar, sigmas)
+    u, y, slope = journey.start(torch.arange(4), ode.enter(xbar, sigmas[0]), sigma, most=1)
+    data = model(xbar * sigma / 150, sigma).data
+    noise = (xbar - data) / 150
+    torch.testing.assert_close(ode.leave(y, f64(sigma)), data + sigma * noise, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(slope, noise - data, rtol=1e-12, atol=1e-12)
+    assert paths.flow.sigma(u) == pytest.approx(sigma)
+    assert journey.nfe.tolist() == [1, 1, 1, 1]
+
+
+def test_no_first_evaluation_that_cannot_be_paid():
+    model = MIXTURES["labelled"].denoiser(PATHS["linear"])
+    guided = Guided(model, 2.0, sigma_range=(0.0, 100.0))  # one evaluation at the largest sigma, two where it begins
+    for most in (1, 2, 3):
+        assert sample(guided, "adaptive", max_nfe=most, labels=[0]).nfe.max() <= most
+
+
+@pytest.mark.parametrize("sigma_max", [150.0, 20_000.0])
+@pytest.mark.parametrize("side", [64, 128])
+def test_the_brightness_of_a_large_image_is_not_stepped_over(side, sigma_max):
+    """Brightness of standard deviation 0.4 and pixels of 0.05, in closed form."""
+    shape = (3, side, side)
+    variances = 0.05**2 + math.prod(shape) * 0.4**2, 0.05**2  # of the two parts of an image
+
+    def scaled(x, factors):
+        mean = x.mean((1, 2, 3), keepdim=True)
+        return factors[0] * mean + factors[1] * (x - mean)
+
+    def net(x, t):
+        return scaled(x, [v / (v + t.reshape(-1, 1, 1, 1) ** 2) for v in variances])
+
+    model = Denoiser(net, paths.Noise(0.01, sigma_max), "data", shape)
+    noise = sigma_max * seeded_noise(range(8), shape).double()
+    exact = scaled(noise, [math.sqrt(v / (v + sigma_max**2)) for v in variances])
+    for tol in (1e-1, 1e-2):
+        error = rms(sample(model, "adaptive", tol=tol, seeds=range(8), dtype=torch.float64).x - exact)
+        assert error.median() <= tol
+
+
+@cache
+def smooth() -> tuple[Denoiser, torch.Tensor]:
+    """A mixture and where seeds 0..7 end."""
+    model = MIXTURES["labelled"].denoiser(PATHS["linear"])
+    return model, sample(model, "rk4", nfe=4001, grid="log_snr", seeds=range(8), dtype=torch.float64).x
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+def test_the_error_falls_with_the_tolerance_at_any_order(most):
+    model, exact = smooth()
+    method = Method(AdaptiveAdams(most=most), paths.flow, "", most, 1, "")
+    tols = np.geomspace(1e-2, 1e-4 if most == 1 else 1e-6, 5)
+    runs = [sample(model, method, tol=tol, seeds=range(8), max_nfe=20_000, dtype=torch.float64) for tol in tols]
+    errors = [rms(run.x - exact).median().item() for run in runs]
+    assert np.polyfit(np.log(tols), np.log(errors), 1)[0] > most / (most + 1) - 0.2
+
+
+def test_a_higher_order_is_worth_it():
+    """Where the solution is smooth and the tolerance small."""
+    model, _ = smooth()
+    spent = []
+    for most in range(2, 7):
+        method = Method(AdaptiveAdams(most=most), paths.flow, "", most, 1, "")
+        spent.append(sample(model, method, tol=1e-6, seeds=range(8), max_nfe=20_000, dtype=torch.float64).nfe.sum())
+    assert spent == sorted(spent, reverse=True)
+    assert spent[-1] < spent[0] / 3
+
+
+def test_there_and_back():
+    model = MIXTURES["labelled"].denoiser(PATHS["linear"])
+    x = MIXTURES["labelled"].sample(32, seed=0, sigma=0.02)
+    for tol in (1e-2, 1e-4):
+        steering = Control(tol, 1000)
+        up = Job(model, METHODS["adaptive"], f64([0.02, 100.0]), steering, None, 1).carry(x)
+        down = Job(model, METHODS["adaptive"], f64([100.0, 0.02]), steering, None, 1).carry(up.x)
+        assert up.converged.all()
+        assert rms(up.x).median() == pytest.approx(100, rel=0.2)
+        assert rms(down.x - x).quantile(0.9) <= 3 * tol
+
+
+# --- weights
+
+
+def test_the_polynomials_are_those_of_lagrange():
+    nodes = f64([[0.9, 1.0, 1.3, 1.7], [0.2, 0.1, 0.0, 0.0]])
+    orders = torch.tensor([[4, 1], [2, 0]])
+    at = f64([[0.5, 0.8], [0.3, 0.4]])
+    values = lagrange(nodes, orders, at)
+    for row, count in ((0, 4), (1, 2)):
+        for k in range(count):
+            power = nodes[row, :count] ** k
+            torch.testing.assert_close(power @ values[row, 0, :count], at[row] ** k, rtol=1e-12, atol=1e-12)
+    assert (values[1, 0, 2:] == 0).all()
+    assert (values[0, 1, 0] == 1).all()
+    assert (values[0, 1, 1:] == 0).all()
+    assert (values[1, 1] == 0).all()
+
+
+def test_the_integrals_are_exact_up_to_order_7():
+    nodes = f64([[0.9, 1.0, 1.1, 1.3, 1.4, 1.6, 1.7]])
+    for count in range(1, 8):
+        weights = integrals(nodes, torch.tensor([[count]]), f64([0.9]), f64([0.7]))[0, 0]
+        for k in range(count):
+            power = (nodes[0] ** k) @ weights
+            assert power == pytest.approx((0.7 ** (k + 1) - 0.9 ** (k + 1)) / (k + 1), rel=1e-9)

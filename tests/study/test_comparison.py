@@ -1,0 +1,294 @@
+"""A study: its errors are true, it can be cut short anywhere, and it tells what it could not do."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+import ddim_ode
+from ddim_ode.grids import make_grid
+from ddim_ode.planning.inputs import seeded_noise
+from ddim_ode.solvers import MethodError
+from ddim_ode.study import archive
+from ddim_ode.study.cells import StudyError
+from ddim_ode.study.comparison import Study, compare
+from ddim_ode.study.reference import solve_reference
+from ddim_ode.support.outputs import OutputError
+from tests.helpers.common import PATHS, labelled, one_line, rms
+
+MIXTURE = labelled((1, 12, 12))
+MODEL = MIXTURE.denoiser(PATHS["linear"])
+SMALL = {
+    "methods": ["ddim", "adams4", "adaptive", "exact_heun"],
+    "nfe": [4, 9],
+    "seeds": range(6),
+    "labels": [0, 1, 2] * 2,
+}
+
+
+def timeless(study: Study) -> dict:
+    """Its results without what no two runs share."""
+    record = json.loads(json.dumps(study.results))
+    del record["timing"]
+    for row in record["rows"]:
+        row.pop("timing")
+    return record
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return compare(MODEL, **SMALL)
+
+
+def flow_by_scipy(noise: Tensor, sigmas: tuple[float, float]) -> Tensor:
+    """The probability flow in the angle, (cos u, sin u), and the denoised image at its end."""
+    begin, end = (math.atan(sigma) for sigma in sigmas)
+
+    def slope(u: float, y: np.ndarray) -> np.ndarray:
+        state = torch.from_numpy(y).reshape(noise.shape)
+        data, eps = MIXTURE.denoise(state / math.cos(u), math.tan(u))
+        return (math.cos(u) * eps - math.sin(u) * data).flatten().numpy()
+
+    start = (math.cos(begin) * math.sqrt(1 + sigmas[0] ** 2) * noise.double()).flatten().numpy()
+    found = solve_ivp(slope, (begin, end), start, method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
+    return MIXTURE.denoise(torch.from_numpy(found).reshape(noise.shape) / math.cos(end), sigmas[1])[0]
+
+
+def test_errors_are_those_of_an_independent_script():
+    """DDIM's Eq. 12 by hand against scipy's solution of the flow, without our solvers."""
+    seeds, nfe = [3, 1, 4], 7
+    found = compare(MODEL, ["ddim"], [nfe], seeds, dtype=torch.float64, reference_tol=1e-10)
+    noise = seeded_noise(seeds, MODEL.shape).double()
+    sigmas = make_grid("uniform", MODEL.path, nfe, "denoise").tolist()
+    x = noise * math.sqrt(1 + sigmas[0] ** 2)
+    for sigma, then in pairwise(sigmas):
+        data, eps = MIXTURE.denoise(x, sigma)
+        x = data + then * eps
+    errors = rms(x - flow_by_scipy(noise, (MODEL.sigma_max, MODEL.sigma_min)))
+    row = found.rows[0]
+    assert row.error.median == pytest.approx(float(np.median(errors)), abs=1e-9)
+    assert row.error.rms == pytest.approx(float(errors.square().mean().sqrt()), abs=1e-9)
+    assert row.error.share == float((errors > 0.1).double().mean())
+    assert row.measured_nfe == {"min": 7, "median": 7.0, "max": 7, "mean": 7.0}
+    assert found.results["reference"]["agreed"]
+
+
+def test_the_reference_tells_its_own_error(study):
+    """The change from the resolution before bounds the distance to scipy's solution."""
+    found = solve_reference(MODEL, SMALL["seeds"], None, 1.0, 1e-3)
+    exact = flow_by_scipy(seeded_noise(SMALL["seeds"], MODEL.shape), (MODEL.sigma_max, MODEL.sigma_min))
+    errors = rms(found.x - exact)
+    assert errors.median() <= found.median
+    assert errors.square().mean().sqrt() <= found.rms
+    assert found.agreed
+    told = study.results["reference"]
+    assert told["error"]["median"] <= told["wanted"] == 1e-3
+
+
+def test_the_same_study_twice_is_the_same_to_the_last_bit(study):
+    assert timeless(compare(MODEL, **SMALL)) == timeless(study)
+
+
+def test_another_batch_size_changes_rounding_only(study):
+    other = compare(MODEL, **SMALL, batch_size=2)
+    for row, own in zip(other.rows, study.rows, strict=True):
+        assert (row.status, row.measured_nfe) == (own.status, own.measured_nfe)
+        if own.error:
+            assert row.error.median == pytest.approx(own.error.median, abs=1e-5)
+
+
+def test_what_is_in_a_row(study):
+    rows = {row.key: row for row in study.rows}
+    exact = rows["exact_heun|near_image|nfe=9"]
+    assert exact.kind == "invertible"
+    assert exact.reconstruction == {"rms": 0.0, "bit_exact": 1.0, "nfe_up": 9.0, "nfe_down": 9.0}
+    assert rows["adaptive|-|nfe=9"].found_tol > 0
+    own = ddim_ode.sample(MODEL, "adaptive", 9, SMALL["seeds"], SMALL["labels"])
+    assert rows["adaptive|-|nfe=9"].found_tol == own.tol
+    assert rows["adaptive|-|nfe=9"].measured_nfe["mean"] <= 9
+    for row in study.rows:
+        e = row.error
+        assert e.median_low <= e.median <= e.median_high
+        assert e.rms_low <= e.rms <= e.rms_high
+        assert row.timing["images_per_second"] > 0
+        assert 0 < row.ssim <= 1
+    assert study.pictures.keys() == {*rows, "reference"}
+    assert study.pictures["reference"].shape == (6, 1, 12, 12)
+    winner = study.row(study.best[1]["key"])
+    assert winner.error.median == min(row.error.median for row in study.rows if row.measured_nfe["mean"] <= 9)
+
+
+def test_noise_has_no_trajectory_to_compare_and_keeps_its_distribution():
+    real = MIXTURE.sample(50, seed=1).clamp(-1, 1)
+    found = compare(MODEL, ["ddim", "dpmpp_2m"], [5], range(12), etas=[0, 1], real=real)
+    plain, noisy, _, refused = found.rows
+    assert plain.error
+    assert noisy.kind == "stochastic"
+    assert (noisy.error, noisy.psnr, noisy.resolved) == (None, None, None)
+    assert noisy.distribution["sliced_wasserstein"] > 0
+    assert noisy.consistency > plain.consistency
+    assert refused.status == "skipped"
+    assert refused.reason.startswith("this method cannot have noise with eta=1.0 between its steps")
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    to_zero = False
+
+    def init(self, ode, sigmas, y):
+        return None
+
+    def step(self, ode, u0, u1, y, state):
+        if float(u0) < 0.5:
+            raise RuntimeError("the network\nhas had enough")
+        return y, state
+
+
+def test_a_cell_that_fails_is_a_row_and_the_study_goes_on():
+    broken = dataclasses.replace(ddim_ode.METHODS["ddim"], solver=Broken())
+    found = compare(MODEL, {"broken": broken, "own": ddim_ode.adams(2), "ddim": "ddim"}, [5], range(2))
+    assert [row.status for row in found.rows] == ["failed", "done", "done"]
+    assert found.rows[0].reason == "RuntimeError: the network has had enough"
+    small = compare(MODEL, ["rk4", "ddim"], [2], range(2))
+    assert [row.status for row in small.rows] == ["done", "done"]
+    adaptive = compare(MODEL, ["dopri5"], [2], range(2)).rows[0]
+    assert adaptive.status == "skipped"
+    assert adaptive.reason.startswith("nfe=2 is too small")
+
+
+def test_a_study_that_is_cut_short_goes_on_and_one_more_method_costs_its_own_cells(study, tmp_path):
+    generator, cuts, found = np.random.default_rng(0), 0, None
+    while not found:
+        left = iter(range(int(generator.integers(1, 12))))
+
+        def stop(now, left=left, first=not cuts):
+            if (first or not now.what.startswith("reference")) and next(left, None) is None:
+                raise KeyboardInterrupt
+
+        try:
+            found = compare(MODEL, **SMALL, out=tmp_path, callback=stop)
+        except KeyboardInterrupt:
+            cuts += 1
+    assert cuts >= 5
+    assert timeless(found) == timeless(study)
+    again = compare(MODEL, **SMALL, out=tmp_path)
+    assert again.results["timing"]["evaluations"] == 0
+    assert timeless(again) == timeless(study)
+    more = compare(MODEL, **{**SMALL, "methods": [*SMALL["methods"], "dpmpp_2m"]}, out=tmp_path)
+    assert more.results["timing"]["evaluations"] == 6 * (4 + 9)
+    assert more.rows[: len(study.rows)] == again.rows
+
+
+def test_one_study_at_a_time_and_no_folder_of_another(tmp_path):
+    few = {"methods": ["ddim"], "nfe": [2], "seeds": range(2)}
+    compare(MODEL, **few, out=tmp_path / "a")
+    with archive.opened(tmp_path / "b", {"model": "x"}):
+        line = one_line(StudyError, compare, MODEL, **few, out=tmp_path / "b")
+        assert line.startswith(f"another study is at work in {tmp_path / 'b'}; wait for it")
+    line = one_line(StudyError, compare, MODEL, **{**few, "seeds": [5, 6]}, out=tmp_path / "a")
+    assert line == f"{tmp_path / 'a'} belongs to another study: its seeds is [0, 1], not [5, 6]; choose another --out"
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "thesis.tex").write_text("precious")
+    assert "is not empty and not the folder of a study" in one_line(
+        OutputError, compare, MODEL, **few, out=tmp_path / "c"
+    )
+    (tmp_path / "d").write_text("a file")
+    one_line(OutputError, compare, MODEL, **few, out=tmp_path / "d")
+
+
+def test_another_network_without_weights_is_another_study(tmp_path):
+    few = {"methods": ["ddim"], "nfe": [3], "seeds": range(2), "out": tmp_path}
+    compare(MODEL, **few)
+    other = labelled((1, 12, 12), seed=5).denoiser(PATHS["linear"])
+    line = one_line(StudyError, compare, other, **few)
+    assert line == f"{tmp_path} belongs to another study: its network answers otherwise; choose another --out"
+
+
+def test_what_a_callback_raises_ends_the_study(tmp_path):
+    def stop(now):
+        if now.what == "ddim|uniform|nfe=3":
+            raise OSError("the disk of my log is full")
+
+    with pytest.raises(OSError, match="the disk of my log is full"):
+        compare(MODEL, ["ddim"], [3], range(2), callback=stop)
+
+
+def test_a_kill_before_the_folder_was_claimed_does_not_block_it(tmp_path):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / ".study.json.0123.tmp").write_text("{")
+    compare(MODEL, ["ddim"], [2], range(2), out=tmp_path)
+    assert not (tmp_path / ".study.json.0123.tmp").exists()
+
+
+def test_one_seed_has_an_error_and_no_consistency():
+    row = compare(MODEL, ["ddim"], [2], [0]).rows[0]
+    assert (row.status, row.consistency) == ("done", None)
+    assert row.error.median == row.error.median_low == row.error.rms_high
+
+
+def test_numbers_of_any_kind_and_given_twice():
+    etas = [np.float32(0.5), 0.5, 0, 0.0]
+    found = compare(MODEL, ["ddim"], np.array([3, 3]), np.arange(2), etas=etas)
+    assert [row.key for row in found.rows] == ["ddim|uniform|nfe=3|eta=0.5", "ddim|uniform|nfe=3|eta=0.0"]
+    assert json.loads(json.dumps(found.results))["best"] == found.best
+    assert len(found.best) == 1
+
+
+def test_a_data_frame_needs_pandas(study, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert one_line(StudyError, study.to_pandas) == "to_pandas needs pandas; pip install pandas"
+
+
+BAD = [
+    (StudyError, {"reference_tol": math.nan}, "reference_tol=nan must be a number between 0 and 1"),
+    (StudyError, {"guidance": math.inf}, "guidance=inf must be a finite number"),
+    (StudyError, {"etas": ["much"]}, "eta='much' must be a number >= 0, or 'ddpm_large'"),
+    (StudyError, {"methods": []}, "methods is empty; give at least one"),
+    (StudyError, {"methods": "ddim"}, "methods='ddim' is a string; give a list"),
+    (StudyError, {"methods": ["ddim", "ddim"]}, "methods name ddim twice"),
+    (MethodError, {"methods": ["dpmp_2m"]}, "did you mean 'dpmpp_2m'?"),
+    (StudyError, {"nfe": [0]}, "nfe=0 must be a whole number >= 1"),
+    (StudyError, {"nfe": []}, "there is nothing to run"),
+    (StudyError, {"tols": [-1]}, "tol=-1 must be a finite number > 0"),
+    (StudyError, {"grids": ["karas"]}, "did you mean 'karras'?"),
+    (StudyError, {"grids": []}, "grids is empty"),
+    (ddim_ode.DDIMError, {"features": "inceptoin"}, "did you mean 'inception'?"),
+    (ddim_ode.DDIMError, {"labels": [9]}, "label 9 does not exist"),
+]
+
+
+@pytest.mark.parametrize(("error", "choices", "line"), BAD)
+def test_a_study_that_cannot_be_is_one_line(error, choices, line):
+    assert line in one_line(error, compare, MODEL, **{"methods": ["ddim"], "nfe": [2], "seeds": [0], **choices})
+
+
+@pytest.mark.slow
+def test_kill_9_at_ten_random_moments_changes_nothing(tmp_path):
+    script = Path(__file__).parent / "killed_study.py"
+    whole = tmp_path / "whole.json"
+    subprocess.run([sys.executable, script, tmp_path / "a", whole], check=True)
+    generator, kills = np.random.default_rng(1), 0
+    while kills < 10:
+        child = subprocess.Popen([sys.executable, script, tmp_path / "b", tmp_path / "resumed.json"])
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "b" / "cells").is_dir() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(float(generator.uniform(0.5, 4)))
+        if child.poll() is not None:
+            break
+        child.kill()
+        child.wait()
+        kills += 1
+    assert kills >= 3  # a fast machine is through before the tenth
+    subprocess.run([sys.executable, script, tmp_path / "b", tmp_path / "resumed.json"], check=True)
+    assert json.loads((tmp_path / "resumed.json").read_text()) == json.loads(whole.read_text())

@@ -1,0 +1,100 @@
+"""A batch is a function of seed and step, with the distributions it should have; data that do not fit are refused."""
+
+import math
+
+import pytest
+import torch
+
+from ddim_ode.data import to_float
+from ddim_ode.training.batches import Batches, TrainError, load_data
+from ddim_ode.training.train import Run
+from tests.helpers.common import NETWORK, one_line, same, settings
+
+
+def batches(count: int = 10, **changes: object) -> Batches:
+    """`count` images of one grey level each, their number, with labels 0..2."""
+    images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 1, 8, 8)
+    network = {**NETWORK, "num_classes": 3}
+    config = settings(**{"model": {"network": network, "schedule": {"timesteps": 10}}, "batch_size": 4, **changes})
+    return Batches(images, torch.arange(count) % 3, config)
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    first = [batches()(step) for step in range(6)]
+    torch.manual_seed(5)
+    again = batches()
+    for step in (5, 0, 3, 3):
+        torch.rand(3)
+        assert same(again(step), first[step])
+    for step in range(5):
+        assert not torch.equal(first[step][1], first[step + 1][1])
+
+
+def test_every_seed_has_its_own_batches_and_its_own_dropout(folders, tmp_path):
+    seeds = [0, 1, 2, 1000]
+    drawn = [batches(seed=seed)(0) for seed in seeds]
+    orders = [batches(count=100, seed=seed, batch_size=100).indices(0) for seed in seeds]
+    for i in range(len(seeds)):
+        for j in range(i):
+            assert not torch.equal(drawn[i][1], drawn[j][1])
+            assert not torch.equal(orders[i], orders[j])
+    masks = []
+    for seed in seeds[:2]:
+        network = {**NETWORK, "dropout": 0.5}
+        run = Run(settings(model={"network": network}, seed=seed), tmp_path / str(seed), folders["images"])
+        run.net.register_forward_pre_hook(lambda *_: masks.append(torch.rand(4)))
+        run.update()
+    assert not torch.equal(masks[0], masks[1])
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+def test_every_epoch_is_a_permutation(size):
+    ours = batches(count=10, batch_size=size)
+    seen = torch.cat([ours.indices(step) for step in range(-(-30 // size))])[:30].reshape(3, 10)
+    for epoch in seen:
+        assert epoch.sort().values.tolist() == list(range(10))
+    assert len({tuple(epoch.tolist()) for epoch in seen}) == 3
+
+
+def test_a_batch_holds_the_images_it_names():
+    ours = batches()
+    for step in range(5):
+        x0, eps, t, labels = ours(step)
+        rows = ours.indices(step)
+        assert torch.equal(x0, to_float(ours.images[rows]))
+        assert x0.shape == eps.shape == (4, 1, 8, 8)
+        kept = labels != 3
+        assert torch.equal(labels[kept], (rows % 3)[kept])
+        assert t.dtype == labels.dtype == torch.int64
+
+
+def test_timesteps_and_noise_have_their_distributions():
+    ours = batches(count=200, batch_size=200)
+    drawn = [ours(step) for step in range(20)]
+    counts = torch.cat([t for _, _, t, _ in drawn]).bincount(minlength=10)
+    assert counts.shape == (10,)
+    assert (counts - 400).abs().max() < 5 * math.sqrt(4000 * 0.1 * 0.9)
+    eps = torch.cat([eps for _, eps, _, _ in drawn])
+    assert abs(eps.mean().item()) < 5 / math.sqrt(eps.numel())
+    assert eps.std().item() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_the_asked_share_of_labels_is_dropped(share):
+    ours = batches(count=200, batch_size=200, label_dropout=share)
+    dropped = torch.cat([ours(step)[3] == 3 for step in range(20)])
+    assert abs(dropped.float().mean().item() - share) <= 5 * math.sqrt(share * (1 - share) / 4000)
+
+
+def test_data_that_do_not_fit_are_refused(folders):
+    classes = {"network": {**NETWORK, "num_classes": 2}}
+    assert "num_classes=2: a folder of images has no labels" in one_line(
+        TrainError, load_data, settings(model=classes), folders["images"]
+    )
+    fashion = folders["fashion-mnist"]
+    assert "num_classes=2: fashion-mnist has 10 classes" in one_line(
+        TrainError, load_data, settings(model=classes, data="fashion-mnist"), fashion
+    )
+    assert "fashion-mnist images are (1, 28, 28)" in one_line(
+        TrainError, load_data, settings(data="fashion-mnist"), fashion
+    )
