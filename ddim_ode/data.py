@@ -126,7 +126,7 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def is_picture(shape: Sequence[int]) -> bool:
-    """Of a grey or an RGB image."""
+    """Whether a shape (C, H, W) is that of a grey or an RGB image."""
     return len(shape) == 3 and shape[0] in (1, 3)
 
 

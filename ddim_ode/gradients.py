@@ -104,7 +104,7 @@ class WithoutGraph:
         self.outcome: Outcome | None = None
 
     def run(self, xbar: Tensor) -> Outcome:
-        """As `Plan.run`. The denoising at the end, if there is one, is recorded."""
+        """Carry a batch as `Plan.run` does, and record the denoising at the end, if there is one."""
         x = Rebuilt.apply(self, xbar, *self.parameters)
         self.ode.differentiable = True
         outcome, self.outcome = self.outcome, None  # x hangs on this object, and must not be held by it
@@ -122,10 +122,9 @@ class WithoutGraph:
 
     def forward(self, xbar: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """xbar at the last sigma above 0, and the states from which there is a way back."""
-        watch, steps = self.watch, self.plan.steps
-        if watch and steps is not None:  # of all steps, that at the end included
-            told = watch
-            watch = lambda n, share, sigma, x: told(n, n / steps, sigma, x)  # noqa: E731  # one expression, used once
+        told, steps = self.watch, self.plan.steps
+        # On a grid the share of the way counts all steps, the denoising at the end included.
+        watch = told and (lambda n, share, sigma, x: told(n, n / steps if steps else share, sigma, x))
         found = self.above.run(self.ode, xbar, watch)
         if not found.converged.all():
             raise GradientError(f"max_nfe={self.plan.max_nfe} ended the run; for its gradient give more")

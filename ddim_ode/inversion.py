@@ -89,7 +89,7 @@ def encode_with(
     deterministic: bool = False,
     callback: Callback | None = None,
 ) -> Latent:
-    """As `encode`, with the options in one value."""
+    """Encode images as `encode` does, with the options in one value."""
     method = options.row
     if not method.deterministic:
         raise MethodError(
@@ -210,7 +210,7 @@ def compared(images: Tensor, latent: Latent, solution: Solution) -> Reconstructi
 
 
 def _same_bits(a: Tensor, b: Tensor) -> Tensor:
-    """Of each sample, (B,) bool; 0.0 and -0.0 differ, as do numbers of different precision."""
+    """Whether each sample has the same bits, (B,) bool; 0.0 and -0.0 differ, as do numbers of different precision."""
     if a.dtype != b.dtype:
         return torch.zeros(len(a), dtype=torch.bool)
     bits = torch.int32 if a.dtype == torch.float32 else torch.int64

@@ -192,7 +192,10 @@ def carry_density(
     rows: slice = slice(None),
     watch: Watch | None = None,
 ) -> Carried:
-    """As `Plan.run`, downwards or upwards, with the log-density. probes are (K, B, D); None is the exact trace."""
+    """Carry a batch and its log-density along a plan, downwards or upwards.
+
+    probes are (K, B, D); None is the exact trace.
+    """
     ode = DensityFlow(plan.flow(rows, differentiable=True), probes)
     state = torch.cat([xbar.flatten(1), xbar.new_zeros(len(xbar), ode.columns)], dim=1)
     seen: Watch | None = watch and (lambda n, share, sigma, state: watch(n, share, sigma, ode.split(state)[0]))
@@ -207,7 +210,7 @@ def _normal(xbar: Tensor, std: float) -> Tensor:
 
 
 def _standard_error(values: Tensor) -> Tensor:
-    """Of the mean of each row; NaN of a single value."""
+    """The standard error of the mean of each row; NaN for a single value."""
     return (values.var(1, correction=0) / (values.shape[1] - 1)).sqrt()
 
 

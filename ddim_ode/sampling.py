@@ -119,7 +119,7 @@ def sample_with(
     differentiable: str | None = None,
     callback: Callback | None = None,
 ) -> Solution:
-    """As `sample`, with the options in one value."""
+    """Draw samples as `sample` does, with the options in one value."""
     numbers = None if seeds is None else check_seeds(seeds)
     latents = _latents(model, numbers, noise, start).to(options.dtype)
     plan = prepare(model, options, len(latents), labels=labels, seeds=numbers)

@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ddim_ode.checkpoints.building import build, dtypes
+from ddim_ode.checkpoints.building import build, provenance_of
 from ddim_ode.checkpoints.diffusers_folder import is_diffusers, load_diffusers
 from ddim_ode.checkpoints.files import (
     CheckpointError,
@@ -25,7 +25,6 @@ from ddim_ode.checkpoints.files import (
     load_safetensors,
     load_torch,
     sha256,
-    shards,
 )
 from ddim_ode.checkpoints.hub import fetch, is_hub_id
 from ddim_ode.checkpoints.states import find, load_state
@@ -42,7 +41,6 @@ __all__ = [
     "PredictionWarning",
     "build",
     "bundled",
-    "describe",
     "load",
     "load_safetensors",
     "load_torch",
@@ -82,17 +80,18 @@ def load(
         ConfigError: `config.yaml` is not valid.
     """
     model = _load(what, config, ema)
-    if model.info["kind"] in ("ddim_ode", "diffusers"):
+    assert model.provenance  # of everything that comes from files
+    if model.provenance.kind in ("ddim_ode", "diffusers"):
         if config is not None:
             raise CheckpointError(f"{what} says itself what it is; leave config={str(config)!r} (--config) out")
         if not ema:
             raise CheckpointError(f"{what} holds one set of weights; leave ema=False (--no-ema) out")
-    if check and model.info["kind"] != "ddim_ode":
-        _check(model)
+    if check and model.provenance.kind != "ddim_ode":
+        _check(model, model.provenance.file)
     return model
 
 
-def _check(model: Denoiser) -> None:
+def _check(model: Denoiser, file: str) -> None:
     """Warn the caller of `load`, in one line."""
     try:
         found = probe(model)
@@ -100,7 +99,7 @@ def _check(model: Denoiser) -> None:
     except NonFiniteError as error:
         doubt = str(error)
     if doubt:
-        warnings.warn(f"{model.info['file']}: {doubt}", PredictionWarning, stacklevel=3)
+        warnings.warn(f"{file}: {doubt}", PredictionWarning, stacklevel=3)
 
 
 def _load(what: str | os.PathLike[str], config: str | os.PathLike[str] | None, ema: bool) -> Denoiser:
@@ -131,10 +130,9 @@ def _load_ours(folder: Path) -> Denoiser:
     file = folder / "model.safetensors"
     weights = load_safetensors(file)
     check_finite(weights, file)
-    info: dict[str, Any] = {"kind": "ddim_ode", "folder": str(folder), "file": str(file), "sha256": sha256(file)}
-    info |= {"ema": "not stated", "dtype": dtypes(weights), "schedule": config.schedule, "ignored": []}
+    origin = provenance_of("ddim_ode", folder, file, weights, schedule=config.schedule, config=config)
     try:
-        return build(config, weights, info)
+        return build(config, weights, origin)
     except RuntimeError as error:  # load_state_dict lists what does not fit, over many lines
         reason = " ".join(str(error).partition("\n\t")[2].split())
         raise CheckpointError(f"{file} does not fit {folder / 'config.yaml'}: {reason:.200}") from None
@@ -158,32 +156,3 @@ def save(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], dtype
         save_file(stored, tmp, metadata={"format": "pt"})
     with replacing(folder / "config.yaml") as tmp:
         tmp.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-
-
-def describe(model: Denoiser) -> dict[str, Any]:
-    """What `ddim-ode info` shows."""
-    info, schedule = model.info, model.info["schedule"]
-    file = Path(info["file"])
-    assert isinstance(model.net, nn.Module)  # `load` gives no other
-    network = "UNet of diffusers"
-    if "config" in info:
-        network = f"UNet of {', '.join(map(str, info['config'].network.channels))} channels"
-    return {
-        "kind": info["kind"],
-        "shape": list(model.shape),
-        "classes": model.num_classes,
-        "null_class": bool(model.num_classes) and model.null_class,
-        "parameters": sum(p.numel() for p in model.net.parameters()),
-        "description": f"{network}, {schedule.name} schedule",
-        "predicts": model.predicts,
-        "schedule": schedule.name,
-        "timesteps": schedule.timesteps,
-        "zero_snr": schedule.zero_snr,
-        "sigma_range": [model.sigma_min, model.sigma_max],
-        "weights": str(file),
-        "ema": info["ema"],
-        "dtype": info["dtype"],
-        "bytes": sum(part.stat().st_size for part in shards(file)),
-        "sha256": info["sha256"],
-        "ignored": ", ".join(info["ignored"]) or "nothing",
-    }

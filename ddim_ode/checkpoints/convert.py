@@ -38,16 +38,17 @@ def convert(source: str, out: Path, to: Kind | None = None, config: Path | None 
     if out.is_dir() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty; choose another folder to write")
     model = load(source, config, ema)
-    ours, info = model.info.get("config"), model.info
-    if ours is None:
-        raise CheckpointError(f"{info['folder']} is run by diffusers, not by our UNet, and cannot be converted")
+    origin = model.provenance
+    assert origin  # as of everything that `load` returns
     assert isinstance(model.net, nn.Module)
-    kind = to or ("diffusers" if info["kind"] == "ddim_ode" else "ddim_ode")
-    dtype = FLOATS.get(info["dtype"], torch.float32)
+    if (ours := origin.config) is None:
+        raise CheckpointError(f"{origin.folder} is run by diffusers, not by our UNet, and cannot be converted")
+    kind = to or ("diffusers" if origin.kind == "ddim_ode" else "ddim_ode")
+    dtype = FLOATS.get(origin.dtype, torch.float32)
     weights = {name: value.to(dtype) for name, value in model.net.state_dict().items()}
     with new_folder(out) as folder:
         if kind == "diffusers":
             save_diffusers(folder, ours, weights)
         else:
             save(folder, ours, weights, dtype)
-    return Converted(kind, str(dtype).removeprefix("torch."), info["ema"], tuple(info["ignored"]))
+    return Converted(kind, str(dtype).removeprefix("torch."), origin.ema, origin.ignored)

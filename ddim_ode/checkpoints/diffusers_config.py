@@ -1,4 +1,4 @@
-"""What `config.json` of a `UNet2DModel` and `scheduler_config.json` say, in our words and back.
+"""What `config.json` of a `UNet2DModel` says, in our words and back.
 
 Keys that a file lacks have the defaults of diffusers.
 """
@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from ddim_ode.checkpoints.files import CheckpointError
-from ddim_ode.models.config import ScheduleConfig
 from ddim_ode.models.unet import UNetConfig
 from ddim_ode.support.validation import ConfigError, parse
 
@@ -63,18 +62,6 @@ class UNet2D(BaseModel):
         return self.out_channels == 2 * self.in_channels
 
 
-class Scheduler(BaseModel):
-    """What a scheduler says of the noise, with the defaults of `DDIMScheduler`."""
-
-    num_train_timesteps: PositiveInt = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    beta_schedule: str = "linear"
-    trained_betas: tuple[float, ...] | None = None
-    rescale_betas_zero_snr: bool = False
-    prediction_type: str = "epsilon"
-
-
 #: the only values that our UNet knows
 FIXED: Mapping[str, tuple[Any, ...]] = {
     "center_input_sample": (False,),
@@ -98,9 +85,6 @@ BLOCKS: Mapping[str, tuple[bool, str]] = {
 }
 RESAMPLE: Mapping[str, str] = {"conv": "conv", "resnet": "block"}
 RESNET = {ours: theirs for theirs, ours in RESAMPLE.items()}
-
-PREDICTION: Mapping[str, str] = {"epsilon": "noise", "sample": "data", "v_prediction": "velocity"}
-SCHEDULES: Mapping[str, str] = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 
 
 class UnsupportedError(CheckpointError):
@@ -226,64 +210,3 @@ def write_network(c: UNetConfig) -> dict[str, Any]:
         num_class_embeds=c.num_classes + c.null_class if c.num_classes else None,
     )
     return {"_class_name": "UNet2DModel", "_diffusers_version": VERSION, **unet.model_dump(mode="json")}
-
-
-def read_schedule(values: Mapping[str, Any], file: Path) -> tuple[ScheduleConfig, str]:
-    """The schedule that a scheduler means, and what the network predicts.
-
-    Raises:
-        CheckpointError: it has no betas as DDPM has, or names a schedule or a prediction that is unknown here.
-        ConfigError: its numbers are no schedule.
-    """
-    if "beta_schedule" not in values:
-        name = values.get("_class_name", "this scheduler")
-        raise CheckpointError(f"{file}: {name} has no beta_schedule; the schedule must be DDPM's kind, of betas")
-    given = parse(Scheduler, values, str(file))
-    if given.prediction_type not in PREDICTION:
-        known = ", ".join(PREDICTION)
-        raise CheckpointError(f"{file}: prediction_type={given.prediction_type!r} is unknown; known are {known}")
-    if given.trained_betas is None and given.beta_schedule not in SCHEDULES:
-        known = ", ".join([*SCHEDULES, "trained_betas"])
-        raise CheckpointError(f"{file}: beta_schedule={given.beta_schedule!r} is unknown; known are {known}")
-    return schedule_of(given, str(file)), PREDICTION[given.prediction_type]
-
-
-def schedule_of(given: Scheduler, where: str) -> ScheduleConfig:
-    """The schedule that a scheduler means, whose beta_schedule is known. Raises ConfigError: it is none."""
-    schedule: dict[str, Any] = {"zero_snr": given.rescale_betas_zero_snr}
-    if given.trained_betas is not None:
-        schedule |= {"name": "betas", "timesteps": len(given.trained_betas), "betas": given.trained_betas}
-    else:
-        schedule |= {"name": SCHEDULES[given.beta_schedule], "timesteps": given.num_train_timesteps}
-        schedule |= {"beta_start": given.beta_start, "beta_end": given.beta_end}
-    return parse(ScheduleConfig, schedule, where)
-
-
-def write_schedule(schedule: ScheduleConfig, predicts: str) -> dict[str, Any]:
-    """`scheduler_config.json` of a `DDIMScheduler`.
-
-    Raises:
-        CheckpointError: diffusers has no name for what the network predicts.
-    """
-    prediction = {ours: theirs for theirs, ours in PREDICTION.items()}
-    if predicts not in prediction:
-        known = ", ".join(prediction)
-        raise CheckpointError(f"predicts={predicts!r} has no prediction_type of diffusers' DDIMScheduler; {known} have")
-    kinds = {ours: theirs for theirs, ours in SCHEDULES.items()}
-    return {
-        "_class_name": "DDIMScheduler",
-        "_diffusers_version": VERSION,
-        **Scheduler(
-            num_train_timesteps=schedule.timesteps,
-            beta_start=schedule.beta_start,
-            beta_end=schedule.beta_end,
-            beta_schedule=kinds.get(schedule.name, "linear"),
-            trained_betas=schedule.betas,
-            rescale_betas_zero_snr=schedule.zero_snr,
-            prediction_type=prediction[predicts],
-        ).model_dump(mode="json"),
-        "clip_sample": False,
-        "set_alpha_to_one": True,
-        "steps_offset": 0,
-        "timestep_spacing": "trailing" if schedule.zero_snr else "leading",
-    }

@@ -6,6 +6,7 @@ diffusers is installed.
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ddim_ode.checkpoints.building import build, dtypes
+from ddim_ode.checkpoints.building import build, provenance_of
 from ddim_ode.checkpoints.diffusers_config import (
     VERSION,
     UNet2D,
     UnsupportedError,
     read_network,
-    read_schedule,
     read_unet,
     write_network,
-    write_schedule,
 )
-from ddim_ode.checkpoints.files import (
-    CheckpointError,
-    CheckpointWarning,
-    read_json,
-    read_metadata,
-    read_weights,
-    sha256,
-    shards,
-)
+from ddim_ode.checkpoints.files import CheckpointError, CheckpointWarning, read_json, read_metadata, read_weights
 from ddim_ode.checkpoints.fitting import Names, Scheme, fit, unfit
+from ddim_ode.checkpoints.scheduler_config import read_scheduler, write_schedule
 from ddim_ode.models.config import ModelConfig, ScheduleConfig
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.unet import UNetConfig
@@ -82,22 +74,15 @@ def load_diffusers(folder: Path) -> Denoiser:
     weights = {_modern(name): value for name, value in read_weights(weights_file).items()}
     if unet.learned_variance:
         ignored.append("learned variance")
-    info = {
-        "kind": "diffusers",
-        "folder": str(folder),
-        "file": str(weights_file),
-        "sha256": sha256(*shards(weights_file)),
-        "ema": "not stated",
-        "dtype": dtypes(weights),
-        "schedule": schedule,
-        "ignored": ignored,
-    }
+    facts: dict[str, Any] = {"schedule": schedule, "ignored": tuple(ignored)}
+    origin = provenance_of("diffusers", folder, weights_file, weights, **facts)
     try:
         network = read_network(unet, config_file)
     except UnsupportedError as reason:
         net, classes = _wrapped(values, unet, weights, reason), unet.num_class_embeds or 0
         path, whole = schedule.path(), unet.time_embedding_type == "learned"  # for each timestep
-        return Denoiser(net, path, predicts, unet.shape, classes, quantize=whole, info=info, null_class=False)
+        known: dict[str, Any] = {"quantize": whole, "null_class": False, "provenance": origin}
+        return Denoiser(net, path, predicts, unet.shape, classes, **known)
     if network.num_classes and weights_file.suffix == ".safetensors" and NULL_CLASS in read_metadata(weights_file):
         network = network.model_copy(update={"num_classes": network.num_classes - 1, "null_class": True})
     if unet.learned_variance:
@@ -105,7 +90,7 @@ def load_diffusers(folder: Path) -> Denoiser:
     ours = fit(weights, names(network), network, weights_file)
     # `predicts` is a plain str here, one of PREDICTION; pydantic checks that it is among the literals.
     config = ModelConfig(network=network, schedule=schedule, predicts=predicts)  # type: ignore[arg-type]
-    return build(config, ours, info)
+    return build(config, ours, replace(origin, config=config))
 
 
 def save_diffusers(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
@@ -185,7 +170,7 @@ def _schedule(folder: Path) -> tuple[ScheduleConfig, str, list[str]]:
         )
         return ScheduleConfig(), "noise", []
     values = read_json(file)
-    schedule, predicts = read_schedule(values, file)
+    schedule, predicts = read_scheduler(values, str(file))
     # clip_sample is on where DDPMScheduler's and DDIMScheduler's files do not say; the others have no such key.
     default = values.get("_class_name") in ("DDPMScheduler", "DDIMScheduler")
     clips = {"clip_sample": default, "thresholding": False}

@@ -75,7 +75,7 @@ def check_finite(weights: Mapping[str, Tensor], file: Path) -> None:
 
 
 def kind_of(value: object) -> str:
-    """In words: a list of 3."""
+    """What a value is, in words such as "a list of 3"."""
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple | dict) else "")
 
 
@@ -100,7 +100,7 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 
 def is_pickle(file: Path) -> bool:
-    """By its first bytes: a zip archive, as torch.save writes, or the opcode PROTO and a protocol number."""
+    """Whether a file begins as a zip archive of torch.save does, or with the opcode PROTO and a protocol number."""
     with open(file, "rb") as f:
         start = f.read(4)
     return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))

@@ -40,7 +40,7 @@ class Scheme:
 
 
 def shapes(config: UNetConfig) -> dict[str, torch.Size]:
-    """Of every weight of our network."""
+    """The shape of every weight of our network, by name."""
     with torch.device("meta"):
         return {name: value.shape for name, value in UNet(config).state_dict().items()}
 
@@ -83,7 +83,7 @@ def unfit(ours: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
 
 
 def _theirs(name: str, names: Names) -> tuple[str, ...]:
-    """Of one of our weights."""
+    """What one of our weights is called there; three names where query, key and value are apart."""
     module, _, kind = name.rpartition(".")
     found = names[module]
     return tuple(f"{key}.{kind}" for key in ((found,) if isinstance(found, str) else found))

@@ -23,7 +23,7 @@ PARTS = Scheme(
 
 
 class Data(BaseModel):
-    """Of the images that the network was trained on."""
+    """The section `data`: the images that the network was trained on."""
 
     image_size: PositiveInt
     channels: PositiveInt
@@ -32,7 +32,7 @@ class Data(BaseModel):
 
 
 class Network(BaseModel):
-    """Of the network; keys that do not change what it computes are left out."""
+    """The section `model`: the network; keys that do not change what it computes are left out."""
 
     ch: PositiveInt
     ch_mult: tuple[PositiveInt, ...] = Field(min_length=1)
@@ -45,7 +45,7 @@ class Network(BaseModel):
 
 
 class Diffusion(BaseModel):
-    """Of the schedule."""
+    """The section `diffusion`: the schedule."""
 
     beta_schedule: str
     beta_start: float

@@ -13,8 +13,8 @@ import yaml
 from torch import Tensor
 
 from ddim_ode.checkpoints import guided, original
-from ddim_ode.checkpoints.building import build, dtypes
-from ddim_ode.checkpoints.files import CheckpointError, check_finite, is_state, kind_of, load_torch, sha256
+from ddim_ode.checkpoints.building import build, provenance_of
+from ddim_ode.checkpoints.files import CheckpointError, check_finite, is_state, kind_of, load_torch
 from ddim_ode.checkpoints.fitting import fit
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.support.validation import ConfigError
@@ -51,17 +51,8 @@ def load_state(file: Path, config_file: str | os.PathLike[str] | None = None, em
         config = original.read_config(values, yaml_file)
         state, averaged = _pick(found, file, ema)
         weights = fit(state, original.names(config.network), config.network, file)
-    info = {
-        "kind": kind,
-        "folder": str(file.parent),
-        "file": str(file),
-        "sha256": sha256(file),
-        "ema": averaged,
-        "dtype": dtypes(weights),
-        "schedule": config.schedule,
-        "ignored": ignored,
-    }
-    return build(config, weights, info)
+    facts: dict[str, Any] = {"schedule": config.schedule, "ema": averaged, "ignored": tuple(ignored), "config": config}
+    return build(config, weights, provenance_of(kind, file.parent, file, weights, **facts))
 
 
 def find(folder: Path) -> Path | None:

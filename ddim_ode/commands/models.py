@@ -6,7 +6,8 @@ from ddim_ode.commands.shared.types import Config, Json, Model, NoEma
 
 def models(as_json: Json = False) -> None:
     """List the models that come with the package."""
-    from ddim_ode.checkpoints import bundled, describe, load
+    from ddim_ode.checkpoints import bundled, load
+    from ddim_ode.models.provenance import describe
 
     keys = ("name", "shape", "classes", "parameters", "description")
     rows = [{"name": name, **describe(load(name))} for name in bundled()]
@@ -21,7 +22,8 @@ def models(as_json: Json = False) -> None:
 
 def info(model: Model, config: Config = None, no_ema: NoEma = False, as_json: Json = False) -> None:
     """Show what a model is: its shape, classes, schedule, range of sigma and weights."""
-    from ddim_ode.checkpoints import describe, load
+    from ddim_ode.checkpoints import load
+    from ddim_ode.models.provenance import describe
 
     facts = describe(load(model, config, not no_ema))
     if as_json:

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddim_ode.checkpoints.diffusers_config import PREDICTION
+from ddim_ode.checkpoints.scheduler_config import read_scheduler
 from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.grids import GRIDS, GridError
-from ddim_ode.integrations.schedules import path_of
 from ddim_ode.models.denoiser import Denoiser, NonFiniteError
 from ddim_ode.ode.flow import ProbabilityFlow, along
 from ddim_ode.paths import f64
@@ -60,6 +59,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
 
     Raises:
         MethodError, GridError, SchedulerError: a name that is unknown, a method that is adaptive or draws noise.
+        ScheduleError: a schedule or a prediction that is unknown.
         DenoiserError: noise prediction at zero terminal SNR.
     """
 
@@ -72,6 +72,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
     def __init__(
         self,
         method: str = "dpmpp_2m",
+        *,
         grid: str | None = None,
         final: str = "denoise",
         num_train_timesteps: int = 1000,
@@ -93,10 +94,8 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
             raise SchedulerError(f"method={method!r} {why}, and a pipeline cannot follow; use one such as 'dpmpp_2m'")
         if grid is not None and grid not in GRIDS:
             raise GridError(unknown("grid", grid, GRIDS))
-        if prediction_type not in PREDICTION:
-            raise SchedulerError(unknown("prediction_type", prediction_type, PREDICTION))
-        path = path_of(self.config)
-        self._model = Denoiser(Answers(), path, PREDICTION[prediction_type], (1, 1, 1), quantize=quantize)
+        schedule, predicts = read_scheduler(self.config)
+        self._model = Denoiser(Answers(), schedule.path(), predicts, (1, 1, 1), quantize=quantize)
         self.timesteps = torch.empty(0)
         self.num_inference_steps: int | None = None
         self._sigmas = f64([])
@@ -113,7 +112,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
             ScheduleError: a scheduler without betas, of a flow model for instance.
         """
         config = config or {}
-        path_of({**config, **changes})  # diffusers would take the betas to be ours by default
+        read_scheduler({**config, **changes})  # diffusers would take the betas to be ours by default
         return super().from_config(config, return_unused_kwargs, **changes)
 
     def __len__(self) -> int:
@@ -167,6 +166,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         model_output: Tensor,
         timestep: Tensor | float,
         sample: Tensor,
+        *,
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,
         generator: Any = None,

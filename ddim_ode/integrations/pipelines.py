@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddim_ode.checkpoints.diffusers_config import PREDICTION
-from ddim_ode.errors import DDIMError, unknown
-from ddim_ode.integrations.schedules import path_of
+from ddim_ode.checkpoints.scheduler_config import read_scheduler
+from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import Denoiser
 
 #: of a network's config: what it wants to be told besides prompts, which is not known here
@@ -85,20 +84,18 @@ def from_pipeline(
             " starts from noise alone"
         )
     height, width = (size, size) if isinstance(size, int) else size
-    prediction = scheduler.config.get("prediction_type", "epsilon")
-    if prediction not in PREDICTION:
-        raise PipelineError(unknown("prediction_type", prediction, PREDICTION))
-    path, predicts, shape = path_of(scheduler.config), PREDICTION[prediction], (channels, height, width)
-    info = {"latent": any(getattr(pipe, name, None) is not None for name in ("vae", "vqvae"))}
+    schedule, predicts = read_scheduler(scheduler.config)
+    path, shape = schedule.path(), (channels, height, width)
+    latent = any(getattr(pipe, name, None) is not None for name in ("vae", "vqvae"))
     if getattr(config, "cross_attention_dim", None) is None:
         if prompt is not None:
             raise PipelineError(f"{kind} knows no prompts; leave prompt={prompt!r} out")
-        return Denoiser(Unconditional(unet), path, predicts, shape, quantize=quantize, info=info)
+        return Denoiser(Unconditional(unet), path, predicts, shape, quantize=quantize, latent=latent)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
     if not prompts:
         raise PipelineError(f"{kind} needs a prompt; give prompt='...', or several")
     net = Prompted(unet, _embeddings(pipe, prompts, negative_prompt))
-    return Denoiser(net, path, predicts, shape, len(prompts), quantize, info=info)
+    return Denoiser(net, path, predicts, shape, len(prompts), quantize, latent=latent)
 
 
 def _embeddings(pipe: Any, prompts: list[str], negative_prompt: str) -> Tensor:

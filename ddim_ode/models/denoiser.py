@@ -9,7 +9,7 @@ equations give both parts back:
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ddim_ode.errors import DDIMError
 from ddim_ode.models.conventions import Conventions
 from ddim_ode.models.fast import Fast
+from ddim_ode.models.provenance import Provenance
 from ddim_ode.paths import Path, f64
 
 Coefficients = tuple[Tensor, Tensor]
@@ -63,7 +64,7 @@ class DenoiserError(DDIMError):
 
 
 def check_fast(dtype: torch.dtype | None) -> None:
-    """Of the parameters: autocast leaves float64 as it is, and does not mix with float16."""
+    """Raise DenoiserError for a precision of parameters that autocast leaves as it is (float64) or cannot mix with."""
     if dtype not in (None, torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         raise DenoiserError(f"dtype={name} and fast contradict each other: fast computes in bfloat16; leave one out")
@@ -112,6 +113,8 @@ class Denoiser(Conventions):
         device: where a network without parameters computes; the others say so themselves.
         null_class: whether label num_classes means no condition. A model without such a label can be given no
             condition at all, and so no guidance.
+        latent: whether samples are what an autoencoder makes pictures of, and no pictures themselves.
+        provenance: the files it was loaded from.
 
     Raises:
         DenoiserError: an unknown prediction, one that the path cannot have, or a network in training mode.
@@ -125,8 +128,9 @@ class Denoiser(Conventions):
     quantize: bool = False
     dtype: torch.dtype | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    info: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     null_class: bool = True
+    latent: bool = False
+    provenance: Provenance | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.predicts not in PREDICTS:

@@ -82,7 +82,7 @@ class Guided:
         return self.model.evaluations(sigma) * (2 if self.acts(sigma) else 1)
 
     def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
-        """As `Denoiser.__call__`. Raises GuidanceError without labels."""
+        """Predict as a `Denoiser` does, pushed away from the null class. Raises GuidanceError without labels."""
         if labels is None:
             raise GuidanceError(f"guidance={self.scale:g} has no labels to guide to; give labels, or use guidance=1")
         sigma = f64(sigma)

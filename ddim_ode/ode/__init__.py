@@ -1,0 +1,1 @@
+"""What solvers solve: the probability flow, alone, with noise, with a density or with an adjoint."""

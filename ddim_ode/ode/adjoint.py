@@ -44,14 +44,14 @@ class Products:
         self.total = [torch.zeros_like(p) for p in parameters]
 
     def __call__(self, out: Tensor, leaf: Tensor, cotangent: Tensor) -> Tensor:
-        """In the leaf alone."""
+        """The product in the leaf; those in the parameters are added to `total`."""
         of_leaf, *rest = self.each(out, leaf, cotangent)
         for total, more in zip(self.total, rest, strict=True):
             total += more
         return of_leaf
 
     def each(self, out: Tensor, leaf: Tensor, cotangent: Tensor) -> tuple[Tensor, ...]:
-        """In the leaf and in every parameter."""
+        """The products in the leaf and in every parameter."""
         known, nodes, seen = {id(x) for x in (leaf, *self.parameters)}, [out.grad_fn], set()
         while nodes:
             if (node := nodes.pop()) is None or node in seen:

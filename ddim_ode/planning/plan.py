@@ -76,7 +76,7 @@ class Plan(ABC):
         """
 
     def resume(self, ode: ProbabilityFlow, kept: Sequence[Tensor], watch: Watch | None = None) -> Outcome:
-        """As `run`, from what the run that led to the first sigma has kept."""
+        """Carry a batch back from what the run that led to the first sigma has kept."""
         return self.run(ode, kept[0], watch)
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Plan(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class GridPlan(Plan):
-    """By a solver that steps along a grid."""
+    """A plan whose solver steps along a grid."""
 
     @property
     def steps(self) -> int:
@@ -159,7 +159,7 @@ class GridPlan(Plan):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptivePlan(Plan):
-    """By a solver that chooses its steps."""
+    """A plan whose solver chooses its steps."""
 
     control: Control
 
@@ -188,7 +188,7 @@ class AdaptivePlan(Plan):
         return replace(self, sigmas=self.sigmas.flip(0), control=self.control._replace(max_nfe=sys.maxsize))
 
     def with_budget(self, nfe: int, labelled: bool, count: int) -> "AdaptivePlan":
-        """With the tolerance whose mean NFE over seeds 0..count-1 is at most nfe.
+        """This plan with the tolerance whose mean NFE over seeds 0..count-1 is at most nfe.
 
         A function of the model and the budget alone, so that samples keep depending on their seeds only.
 

@@ -71,7 +71,7 @@ def take(state: State, chosen: Tensor) -> State:
 class AdaptiveAdams(Adaptive):
     """Holds the last `most` slopes of each sample; a step needs memory of some 25 states for a while.
 
-    It has a loop of its own, because every sample is at another sigma: no other solver of ours does.
+    It has a loop of its own, because every sample is at another sigma.
 
     most: the largest order of the predictor.
     aim: the error that the next step is made for, in tolerances. Errors of a run add up to the tolerance, and a larger
@@ -288,6 +288,6 @@ def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
 
 
 def rms(y: Tensor) -> Tensor:
-    """Of y (B, Q, *shape), (B, Q) float64 on the CPU, where steps are decided."""
+    """Root mean squares of y (B, Q, *shape), as (B, Q) float64 on the CPU, where steps are decided."""
     size = torch.linalg.vector_norm(y.detach().flatten(2), dim=2).to("cpu", torch.float64)
     return size / math.sqrt(y[0, 0].numel())

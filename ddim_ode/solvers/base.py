@@ -124,7 +124,9 @@ class Reversible(ABC):
 
     @abstractmethod
     def keep(self, state: Any) -> tuple[Tensor, Tensor]:
-        """The pair, each (B, *shape): int64 on a lattice, else in the dtype of y."""
+        """The pair, each (B, *shape), the first of them y: int64 in units of `lattice.UNIT`, 2^-52, of an exact solver,
+        else in the dtype of y.
+        """
 
     @abstractmethod
     def resume(self, ode: ProbabilityFlow, sigmas: Tensor, kept: tuple[Tensor, Tensor]) -> Step:
@@ -268,7 +270,10 @@ def moves(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor) -> list[Callable
 
 
 def follow(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, begin: Step, watch: Watch | None = None) -> Step:
-    """As `integrate`, from a state on the path and the solver's own; returns xbar and the solver's state at the end."""
+    """Follow a grid from a state on the path and the solver's own; returns xbar and the solver's state at the end.
+
+    Raises as `integrate`.
+    """
     way, at, n, steps = moves(ode, solver, sigmas), begin, 0, len(sigmas) - 1
     try:
         for n, move in enumerate(way):

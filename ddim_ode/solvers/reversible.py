@@ -163,7 +163,7 @@ class ReversibleHeun(Reversible):
     def pullback(
         self, ode: ProbabilityFlow, u: Tensor, kept: tuple[Tensor, ...], of_end: Tensor, products: Products
     ) -> tuple[Tensor, Tensor]:
-        """As `TwoStep.pullback`, with m = y(n) + h/2 f(z(n)), z(n+1) = 2m - z(n), y(n+1) = m + h/2 f(z(n+1))."""
+        """The first state, and l in it, with m = y(n) + h/2 f(z(n)), z(n+1) = 2m - z(n), y(n+1) = m + h/2 f(z(n+1))."""
         numbers, (y, z) = self.arithmetic, kept
         of_y, of_z, of_slope, half = of_end, torch.zeros_like(of_end), torch.zeros_like(of_end), torch.zeros(())
         for n in reversed(range(len(u))):

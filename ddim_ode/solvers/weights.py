@@ -63,13 +63,13 @@ def exact(interval: Interval) -> tuple[Tensor, Tensor]:
 
 
 def half(interval: Interval) -> tuple[Tensor, Tensor]:
-    """Of two nodes, m_1 = m_0 / 2: "midpoint" in DPM-Solver(++), B(h) = e^h - 1 ("bh2") in UniPC."""
+    """m_1 = m_0 / 2 with two nodes: "midpoint" in DPM-Solver(++), B(h) = e^h - 1 ("bh2") in UniPC."""
     r, m = interval.r, interval.m
     return r, torch.stack([m[0], m[0] / 2]) if len(r) == 2 else m
 
 
 def bh1(interval: Interval) -> tuple[Tensor, Tensor]:
-    """Of two nodes, m_1 = (h du/dlambda at the end) / 2, h being the step in lambda = log SNR: B(h) = h in UniPC."""
+    """m_1 = (h du/dlambda at the end) / 2 with two nodes, h being the step in lambda = log SNR: B(h) = h in UniPC."""
     r, m = interval.r, interval.m
     return r, torch.stack([m[0], interval.end / 2]) if len(r) == 2 else m
 

@@ -11,7 +11,7 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # without which torch has no deterministi
 
 @contextmanager
 def computing(threads: int | None = None, deterministic: bool = False) -> Iterator[None]:
-    """With so many threads (None: as many as there are) and, if asked for, torch's deterministic algorithms."""
+    """Compute with so many threads (None: as many as there are) and, if asked for, torch's deterministic algorithms."""
     had, enabled = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn, workspace = torch.is_deterministic_algorithms_warn_only_enabled(), os.environ.get(WORKSPACE)
     if deterministic:

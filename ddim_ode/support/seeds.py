@@ -37,7 +37,7 @@ def normal_pairs(seeds: np.ndarray, count: int, *words: int | str) -> tuple[np.n
 
 
 def _hash(z: np.ndarray) -> np.ndarray:
-    """In place: z is the caller's to lose."""
+    """SplitMix64's mixing of each number, in place: z is the caller's to lose."""
     z ^= z >> np.uint64(30)
     z *= np.uint64(0xBF58476D1CE4E5B9)
     z ^= z >> np.uint64(27)

@@ -1,0 +1,1 @@
+"""Training a network: its settings, its batches and its loop."""

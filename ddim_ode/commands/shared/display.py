@@ -81,7 +81,7 @@ def files_in(folder: Path) -> dict[str, str]:
 
 
 def warn_short(short: int, count: int) -> None:
-    """Of images that an adaptive method has given up on."""
+    """Warn of images that an adaptive method has given up on."""
     if short:
         fate = "did not reach the tolerance: one DDIM step took them the rest of the way"
         warn(f"{short} of {count} images {fate}")
@@ -167,7 +167,7 @@ def print_trips(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def cost(nfe: "Spread") -> str:
-    """Of a sample, if that is the same for all, or from the least to the most."""
+    """The evaluations of a sample: one number if it is the same for all, or from the least to the most."""
     return f"{nfe.min}" + (f" to {nfe.max} (median {nfe.median:g}, mean {nfe.mean:.1f})" if nfe.min < nfe.max else "")
 
 

@@ -67,8 +67,16 @@ OPTIONS = tuple(name for name in Settings.model_fields if name in SolveOptions._
 
 
 class Weights(Record):
+    """What tells a model from another."""
+
     sha256: str
     config: ModelConfig | None  # None: not a network of ours
+
+
+def weights_of(model: Denoiser) -> Weights:
+    """The weights of a model that was loaded."""
+    assert model.provenance
+    return Weights(sha256=model.provenance.sha256, config=model.provenance.config)
 
 
 class Manifest(Record):
@@ -140,7 +148,7 @@ def manifest(model: Denoiser, settings: Settings, drawn: Drawn) -> Manifest:
     """All that it takes to draw these samples again."""
     return Manifest(
         arguments=settings,
-        model=Weights(sha256=model.info["sha256"], config=model.info.get("config")),
+        model=weights_of(model),
         labels=None if drawn.labels is None else tuple(drawn.labels),
         sigmas=drawn.sigmas,
         tol=drawn.solution.tol,
@@ -152,11 +160,10 @@ def manifest(model: Denoiser, settings: Settings, drawn: Drawn) -> Manifest:
 
 def account(model: Denoiser, command: str, arguments: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
     """The `manifest.json` of another command: what was asked of which model, and what came of it."""
-    weights = Weights(sha256=model.info["sha256"], config=model.info.get("config"))
     return {
         "command": command,
         "arguments": dict(arguments),
-        "model": weights.model_dump(mode="json"),
+        "model": weights_of(model).model_dump(mode="json"),
         **facts,
         **circumstances(),
     }
@@ -192,12 +199,13 @@ def recall(file: Path) -> tuple[Denoiser, Manifest]:
         rule = "needs the tolerance that was used" if wanted.tol is None else "has no tolerance"
         raise ConfigError(f"{file}: tol: {settings.method} {rule}; give the manifest.json of a run as it was written")
     model = load(settings.model)
-    if model.info["sha256"] != wanted.model.sha256:
+    found = weights_of(model)
+    if found.sha256 != wanted.model.sha256:
         raise CheckpointError(
-            f"the weights of {settings.model} have sha256 {model.info['sha256']}, but {file} was made with"
+            f"the weights of {settings.model} have sha256 {found.sha256}, but {file} was made with"
             f" {wanted.model.sha256}; put those weights back"
         )
-    if model.info.get("config") != wanted.model.config:
+    if found.config != wanted.model.config:
         raise CheckpointError(
             f"the configuration of {settings.model} (config.yaml in a folder of ours) is not what {file} was made with"
             "; put that one back"

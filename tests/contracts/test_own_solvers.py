@@ -1,0 +1,135 @@
+"""A solver written by somebody else, who inherits nothing from us: what it says it can do, it can do everywhere."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+import ddim_ode
+from ddim_ode import paths
+from ddim_ode.ode.adjoint import recorded
+from ddim_ode.solvers import Method, Step
+from ddim_ode.solvers.lattice import UNIT
+from tests.helpers.mixtures import labelled
+
+
+@dataclass(frozen=True)
+class Bounce:
+    """The leapfrog, its states integers: (now, before), and on the way back where it is known to go."""
+
+    to_zero = False
+    reversible = True
+    exact = True
+    recorded = False
+
+    def init(self, ode, sigmas, y):
+        now = (y.double() / UNIT).round().long()
+        return {"now": now, "before": now, "u": None, "after": None}
+
+    def step(self, ode, u0, u1, y, state):
+        now, before = state["now"], state["before"]
+        if (after := state["after"]) is None:
+            h = u1 - (u0 if state["u"] is None else state["u"])
+            after = before + (h * ode(u0, now.double() * UNIT) / UNIT).round().long()
+        return Step(after.double() * UNIT, {"now": after, "before": now, "u": u0, "after": None})
+
+    def keep(self, state):
+        return state["now"], state["before"]
+
+    def resume(self, ode, sigmas, kept):
+        now, after = kept
+        return Step(now.double() * UNIT, {"now": now, "before": now, "u": None, "after": after})
+
+    def pullback(self, ode, u, kept, of_end, products):
+        after, now = kept
+        of_after, of_now = of_end, torch.zeros_like(of_end)
+        for n in reversed(range(len(u) - 1)):
+            h = u[n + 1] - u[max(n - 1, 0)]
+            leaf, dy = recorded(lambda y, h=h, n=n: h * ode(u[n], y), now.double() * UNIT)
+            of_after, of_now = of_now + products(dy, leaf, of_after), of_after
+            after, now = now, after - (dy.detach() / UNIT).round().long()
+        return after.double() * UNIT, of_after + of_now
+
+
+@dataclass(frozen=True)
+class Ralston:
+    """Runge-Kutta of order 2, in slopes alone."""
+
+    to_zero = False
+    slopes_only = True
+
+    def init(self, ode, sigmas, y):
+        return None
+
+    def step(self, ode, u0, u1, y, state):
+        h = u1 - u0
+        f0 = ode(u0, y)
+        return Step(y + h * (f0 / 4 + 3 / 4 * ode(u0 + 2 / 3 * h, y + 2 / 3 * h * f0)), state)
+
+
+def own(solver: Any, evaluations: int) -> Method:
+    return Method(solver, paths.flow, "near_image", order=2, evaluations=evaluations, summary="")
+
+
+BOUNCE, RALSTON = own(Bounce(), 1), own(Ralston(), 2)
+FASHION = ddim_ode.load("fashion")
+MIXTURE = labelled()
+MODEL = MIXTURE.denoiser(paths.DiscreteVP.linear())
+
+
+def test_what_it_says_it_can_do():
+    assert (BOUNCE.invertible, BOUNCE.exact, BOUNCE.rebuilds) == (True, True, True)
+    assert (BOUNCE.recorded, BOUNCE.slopes_only, BOUNCE.adaptive) == (False, False, False)
+    assert (RALSTON.slopes_only, RALSTON.recorded, RALSTON.deterministic, RALSTON.per_sample) == (True,) * 4
+    assert (RALSTON.invertible, RALSTON.exact, RALSTON.rebuilds, RALSTON.tells_steps) == (False,) * 4
+
+
+def test_its_latents_are_exact():
+    images, labels = (x[:3] for x in ddim_ode.data.bundled_images())
+    found = ddim_ode.reconstruct(FASHION, images, method=BOUNCE, nfe=12, labels=labels)
+    assert found.bit_exact.all()
+    assert {state.dtype for state in found.latent.states} == {torch.int64}
+    assert found.latent.nfe.tolist() == [12] * 3
+    assert found.solution.nfe.tolist() == [11] * 3  # the first step back is known
+    ours = ddim_ode.encode(FASHION, images, method="leapfrog", nfe=12, labels=labels)
+    torch.testing.assert_close(found.latent.noise, ours.noise, rtol=0, atol=1e-4)
+
+
+def test_its_gradient_at_constant_memory_is_that_of_the_leapfrog():
+    noise = torch.randn(2, *FASHION.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    grads = []
+    for method in (BOUNCE, "leapfrog"):
+        z = noise.clone().requires_grad_()
+        options = {"nfe": 8, "labels": [3, 5], "dtype": torch.float64}
+        ddim_ode.sample(FASHION, method, noise=z, differentiable="reversible", **options).x.square().sum().backward()
+        grads.append(z.grad)
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-4 * float(grads[1].abs().max()))
+    with pytest.raises(ddim_ode.DDIMError, match="'direct' takes methods whose operations torch records"):
+        ddim_ode.sample(FASHION, BOUNCE, noise=noise.requires_grad_(), differentiable="direct")
+
+
+def test_one_of_slopes_alone_has_densities_and_adjoints():
+    x = MIXTURE.sample(3, seed=0).clamp(-1, 1)
+    options = {"nfe": 300, "labels": 1, "dtype": torch.float64}
+    found, ours = (
+        ddim_ode.log_likelihood(
+            MODEL, x, method=method, trace="exact", grid="near_image", **options | {"nfe": 3000}
+        ).nats
+        for method in (RALSTON, "midpoint")
+    )
+    torch.testing.assert_close(found, ours, rtol=1e-3, atol=1e-2)
+    z = torch.zeros(1, *MODEL.shape, dtype=torch.float64).requires_grad_()
+    grads = []
+    for mode in ("adjoint", "direct"):
+        y = ddim_ode.sample(MODEL, RALSTON, noise=z, differentiable=mode, **options).x
+        (grad,) = torch.autograd.grad(y.square().sum(), z)
+        grads.append(grad)
+    assert (grads[0] - grads[1]).norm() < 0.01 * grads[1].norm()
+
+
+def test_it_is_refused_what_it_cannot_do():
+    with pytest.raises(ddim_ode.DDIMError, match="this method cannot carry a density"):
+        ddim_ode.log_likelihood(FASHION, ddim_ode.data.bundled_images()[0][:1], method=BOUNCE)
+    with pytest.raises(ddim_ode.DDIMError, match="cannot have noise"):
+        ddim_ode.sample(FASHION, BOUNCE, eta=1.0)
