@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -20,7 +21,7 @@ COMPARED := ddim,dpmpp_2m,unipc_2,adams4,adaptive
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -39,9 +40,13 @@ lint: $(DEV) ## ruff check, ruff format --check, mypy
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
 
-clean: ## remove demo/, demo-study/, built packages and caches; .venv stays (rm -rf .venv to start over)
-	rm -rf demo demo-study build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	find $(wildcard ddim_ode tests benchmarks docs) -name __pycache__ -type d -prune -exec rm -rf {} +
+docs: $(DOCS) ## build the documentation as a site, into site/; a broken link or an undocumented name is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "The documentation is $(CURDIR)/site/index.html"
+
+clean: ## remove demo/, demo-study/, site/, built packages and caches; .venv stays (rm -rf .venv to start over)
+	rm -rf demo demo-study site build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find $(wildcard ddim_ode tests benchmarks docs examples) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first, alone: it is most of the download. The pin has no local suffix, so a CPU build is taken where offered.
 define install
@@ -59,4 +64,8 @@ $(BASE): pyproject.toml constraints.txt
 
 $(DEV): pyproject.toml constraints.txt
 	$(call install,what its tests need,.[dev])
+	@touch $(BASE) $(DOCS) $@
+
+$(DOCS): pyproject.toml constraints.txt
+	$(call install,what its documentation needs,.[docs])
 	@touch $(BASE) $@

@@ -76,7 +76,7 @@ class Bench:
     def exact(self, method: str, nfe: int, grid: str) -> Tensor:
         self.say(f"reference: {method}, NFE {nfe}")
         latent = ddim_ode.encode(
-            self.model, self.images, method, nfe, self.labels, grid=grid, dtype=torch.float64, batch_size=16
+            self.model, self.images, method, nfe, labels=self.labels, grid=grid, dtype=torch.float64, batch_size=16
         )
         return latent.noise
 

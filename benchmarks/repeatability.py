@@ -15,6 +15,10 @@ import ddim_ode
 from ddim_ode import data
 
 
+def in_batches(latent: ddim_ode.Latent, size: int) -> ddim_ode.Latent:
+    return replace(latent, options=replace(latent.options, batch_size=size))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="fashion")
@@ -29,13 +33,13 @@ def main() -> None:
     x = data.to_float(images)
     print("| method | encoded | decoded | bit for bit | same bytes | largest error |\n|---|---|---|---|---|---|")
     for method in ("leapfrog", "exact_heun"):
-        together = ddim_ode.encode(model, x, method, arguments.nfe, labels, batch_size=len(x))
-        alone = ddim_ode.encode(model, x, method, arguments.nfe, labels, deterministic=True)
+        together = ddim_ode.encode(model, x, method, arguments.nfe, labels=labels, batch_size=len(x))
+        alone = ddim_ode.encode(model, x, method, arguments.nfe, labels=labels, deterministic=True)
         threads = together.threads
         ways = {
             (f"batch {len(x)}", "the same"): together,
-            (f"batch {len(x)} ", "batch 4"): replace(together, batch_size=4),
-            (f"batch {len(x)}  ", "batch 1"): replace(together, batch_size=1),
+            (f"batch {len(x)} ", "batch 4"): in_batches(together, 4),
+            (f"batch {len(x)}  ", "batch 1"): in_batches(together, 1),
             (f"{threads} threads", "1 thread"): replace(together, threads=1),
             ("deterministic", "a half, in another order"): alone[list(range(len(x) - 1, -1, -2))],
         }

@@ -22,7 +22,7 @@ def main() -> None:
     for nfe in (5, 20):
         for method in ("euler", "ddim"):
             single, double = (
-                ddim_ode.sample(model, method, nfe, range(16), labels, grid="uniform", dtype=dtype).x.double()
+                ddim_ode.sample(model, method, nfe, range(16), labels=labels, grid="uniform", dtype=dtype).x.double()
                 for dtype in (torch.float32, torch.float64)
             )
             difference = single - double

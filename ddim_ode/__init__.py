@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from ddim_ode.models.plausibility import Probe, probe
     from ddim_ode.sampling import sample
     from ddim_ode.solvers import METHODS, Method, Solution, adams
-    from ddim_ode.study.comparison import Study, compare
-    from ddim_ode.study.recommendation import recommend
+    from ddim_ode.study import Study, compare, recommend
 
 __version__ = version("ddim_ode")
 
@@ -81,10 +80,10 @@ _HOME = {
     "Probe": "models.plausibility",
     "Reconstruction": "inversion",
     "Solution": "solvers",
-    "Study": "study.comparison",
+    "Study": "study",
     "adams": "solvers",
     "between": "interpolation",
-    "compare": "study.comparison",
+    "compare": "study",
     "decode": "inversion",
     "encode": "inversion",
     "from_pipeline": "integrations.pipelines",
@@ -92,7 +91,7 @@ _HOME = {
     "load": "checkpoints",
     "log_likelihood": "likelihood",
     "probe": "models.plausibility",
-    "recommend": "study.recommendation",
+    "recommend": "study",
     "reconstruct": "inversion",
     "sample": "sampling",
     "slerp": "interpolation",

@@ -71,8 +71,14 @@ def between(ends: Tensor, frames: int = 11) -> Tensor:
 
 
 def interpolate(model: Model, ends: Tensor | Latent, frames: int = 11, **options: Any) -> Solution:
-    """Samples from the latents `between` the ends, standard normals (2 or 4, *shape) or a `Latent` with its noise.
+    """Samples from the latents `between` the ends.
 
-    Options are those of `sample`.
+    Args:
+        model: a `Denoiser`, or something around one.
+        ends: standard normals (2 or 4, *shape), or a `Latent`, of which the noise is taken.
+        frames: how many on a side, both ends included.
+        options: those of `sample`, but for seeds, noise and start.
+
+    Raises as `between` and `sample`.
     """
     return sample(model, noise=between(ends.noise if isinstance(ends, Latent) else ends, frames), **options)

@@ -63,8 +63,6 @@ def encode(
         SampleError, MethodError, GridError, GuidanceError: arguments that cannot be, images of another shape or range.
         NonFiniteError, DivergedError: as in `sample`.
     """
-    if deterministic and batch_size not in (None, 1):
-        raise SampleError(f"batch_size={batch_size} contradicts deterministic, which takes one sample at a time")
     options = SolveOptions(
         method=method,
         nfe=nfe,
@@ -75,7 +73,7 @@ def encode(
         guidance=guidance,
         guidance_range=guidance_range,
         dtype=dtype,
-        batch_size=1 if deterministic else batch_size,
+        batch_size=batch_size,
     )
     return encode_with(model, x, options, labels=labels, deterministic=deterministic, callback=callback)
 
@@ -95,6 +93,11 @@ def encode_with(
         raise MethodError(
             f"{options.name} draws noise on its way, so nothing can be encoded; use 'exact_heun' or 'ddim'"
         )
+    if deterministic:
+        if options.batch_size not in (None, 1):
+            size = options.batch_size
+            raise SampleError(f"batch_size={size} contradicts deterministic, which takes one sample at a time")
+        options = replace(options, batch_size=1)
     images = as_floats(model, x)
     plan = prepare(model, options, len(images), labels=labels, upward=True)
     working = torch.float64 if method.exact else options.dtype
@@ -122,7 +125,14 @@ def encode_with(
 def decode(model: Model, latent: Latent, *, deterministic: bool = False, callback: Callback | None = None) -> Solution:
     """Follow the way back that a latent has come: its method, grid, labels, guidance, batches and threads.
 
-    Returns a `Solution` whose x are the images that were encoded, up to the method's error; without one if it is exact.
+    Args:
+        model: the one that encoded it.
+        latent: of `encode`, or of `Latent.load`.
+        deterministic: one sample at a time and by torch's deterministic algorithms, as in `encode`.
+        callback: called with a `Progress` after every step.
+
+    Returns:
+        A `Solution` whose x are the images that were encoded, up to the method's error; without one if it is exact.
 
     Raises:
         LatentError: the latent of another model.
@@ -182,7 +192,14 @@ def reconstruct(
     callback: Callback | None = None,
     **options: Any,
 ) -> Reconstruction:
-    """Encode images, decode them, and compare. Options, defaults and errors are those of `encode`."""
+    """Encode images, decode them, and compare.
+
+    Args:
+        model, x, method, nfe, deterministic, callback: as in `encode`.
+        options: the others of `encode`, with its defaults.
+
+    Raises as `encode`.
+    """
     latent = encode(model, x, method, nfe, deterministic=deterministic, callback=callback, **options)
     return compared(as_floats(model, x), latent, decode(model, latent, deterministic=deterministic, callback=callback))
 

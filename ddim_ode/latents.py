@@ -32,7 +32,7 @@ class LatentError(DDIMError):
     """A latent that cannot be read, or does not belong to the model."""
 
 
-class Settings(BaseModel):
+class StoredOptions(BaseModel):
     """What a file's metadata says of a latent."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -116,7 +116,7 @@ class Latent:
         tensors |= {"sigmas": self.sigmas, "nfe": self.nfe, "converged": self.converged}
         if self.labels is not None:
             tensors["labels"] = self.labels.cpu()
-        settings = Settings(
+        settings = StoredOptions(
             **{name: getattr(options, name) for name in OPTIONS},
             **{name: getattr(self, name) for name in FACTS},
             dtype=str(options.dtype).removeprefix("torch."),
@@ -145,7 +145,7 @@ class Latent:
             raise LatentError(f"{file} is damaged or no safetensors file ({error}); encode the images again") from None
         if metadata.get("format") != FORMAT:
             raise LatentError(f"{file} is not a latent of this version ({FORMAT!r}); give a file of encode")
-        settings = parse(Settings, _json(metadata.get("settings", "")), str(file))
+        settings = parse(StoredOptions, _json(metadata.get("settings", "")), str(file))
         states = tuple(tensors[name] for name in ("state0", "state1") if name in tensors)
         shapes = {state.shape for state in states}
         counts = {len(x) for x in (*states, tensors.get("nfe", ()), tensors.get("converged", ()))}

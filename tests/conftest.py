@@ -24,7 +24,8 @@ from ddim_ode.cli import main
 from ddim_ode.study.report.page import write_report
 from ddim_ode.training.train import Run, train
 from tests.helpers import study_example
-from tests.helpers.common import KINDS, Command, Ran, folder_of, make_model, settings
+from tests.helpers.command_line import Command, Ran, make_model
+from tests.helpers.training import KINDS, folder_of, settings
 
 if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver

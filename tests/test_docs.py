@@ -13,7 +13,7 @@ from ddim_ode.data import to_float
 from ddim_ode.grids import make_grid
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import Method
-from tests.helpers.common import labelled
+from tests.helpers.mixtures import labelled
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,7 +13,11 @@ from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import flow
 from ddim_ode.planning.plan import Progress
 from ddim_ode.solvers import METHODS, DivergedError
-from tests.helpers.common import PATHS, f64, labelled, normal, one_line, randomise, tiny_unet
+from tests.helpers.assertions import one_line
+from tests.helpers.mixtures import labelled
+from tests.helpers.networks import randomise, tiny_unet
+from tests.helpers.tables import PATHS
+from tests.helpers.tensors import f64, normal
 
 MIXTURE = labelled().denoiser(PATHS["linear"], "velocity")
 LABELS = torch.tensor([0, 2, 1])
@@ -77,12 +81,12 @@ def same(found: list[Tensor], truth: list[Tensor], rel: float) -> bool:
 
 
 FEW = [("direct", "ddim"), ("adjoint", "dopri5"), ("adjoint", "rk4"), ("reversible", "leapfrog")]
-INVERSE = [("reversible", name) for name, row in METHODS.items() if MODES["reversible"][0](row.solver)]
+INVERSE = [("reversible", name) for name, row in METHODS.items() if MODES["reversible"].takes(row)]
 CASES = [
     *(
         ("direct", name)
         for name, row in METHODS.items()
-        if MODES["direct"][0](row.solver) and row.deterministic and not row.adaptive
+        if MODES["direct"].takes(row) and row.deterministic and not row.adaptive
     ),
     *INVERSE,
     ("adjoint", "rk4"),

@@ -7,7 +7,7 @@ import torch
 
 from ddim_ode import paths
 from ddim_ode.grids import GRIDS, GridError, check_grid, make_grid, unknown
-from tests.helpers.common import linear_table
+from tests.helpers.tables import linear_table
 
 VP = paths.DiscreteVP.linear()
 COSINE = paths.DiscreteVP.cosine()

@@ -10,7 +10,9 @@ from ddim_ode.interpolation import between, interpolate, slerp
 from ddim_ode.inversion import encode
 from ddim_ode.planning.inputs import SampleError, seeded_noise
 from ddim_ode.sampling import sample
-from tests.helpers.common import f64, labelled, normal, one_line
+from tests.helpers.assertions import one_line
+from tests.helpers.mixtures import labelled
+from tests.helpers.tensors import f64, normal
 
 MODEL = labelled().denoiser(paths.Flow(0.02, 60.0))
 

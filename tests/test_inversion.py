@@ -17,7 +17,10 @@ from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import DivergedError, MethodError
-from tests.helpers.common import Counting, labelled, network, normal, one_line, random_network
+from tests.helpers.assertions import one_line
+from tests.helpers.mixtures import labelled
+from tests.helpers.networks import Counting, network, random_network
+from tests.helpers.tensors import normal
 
 MIXTURE = labelled()
 MODEL = MIXTURE.denoiser(paths.Flow(0.02, 60.0))
@@ -40,7 +43,7 @@ def real_images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("name", EXACT)
 def test_bytes_come_back_as_the_same_bits(name, nfe):
     images, labels = real_images(6)
-    found = reconstruct(network(), images, name, nfe, labels)
+    found = reconstruct(network(), images, name, nfe, labels=labels)
     assert torch.equal(found.solution.x, to_float(images))
     assert torch.equal(data.to_uint8(found.solution.x), images)
     assert found.bit_exact.all()
@@ -55,7 +58,7 @@ def test_bytes_come_back_as_the_same_bits(name, nfe):
 def test_256_images_come_back_as_the_same_bits(name, nfe, tmp_path):
     """Saved in between, and decoded by another process."""
     images, labels = real_images(256)
-    encode(network(), to_float(images), name, nfe, labels).save(tmp_path / "z.safetensors")
+    encode(network(), to_float(images), name, nfe, labels=labels).save(tmp_path / "z.safetensors")
     code = f"""
 import torch, ddim_ode
 latent = ddim_ode.Latent.load({str(tmp_path / "z.safetensors")!r})
@@ -116,7 +119,7 @@ def test_an_adaptive_method_comes_back_within_its_tolerance(name, tol):
     x = MIXTURE.sample(16, seed=0, sigma=0.02)
     found = reconstruct(MODEL, x, name, tol=tol, dtype=torch.float64)
     assert found.rms.median() < 3 * tol
-    assert found.latent.tol == tol
+    assert found.latent.options.tol == tol
     assert (found.latent.nfe > 5).all()
 
 
@@ -134,7 +137,8 @@ def test_the_way_back_has_the_tolerance_and_the_limit_of_the_latent():
     own = sample(MODEL, "adaptive", tol=1e-4, start=latent.states[0], final="sigma_min", dtype=torch.float64)
     assert torch.equal(found.x, own.x)
     assert torch.equal(found.nfe, own.nfe)
-    assert not decode(MODEL, dataclasses.replace(latent, max_nfe=8)).converged.any()
+    limited = dataclasses.replace(latent, options=dataclasses.replace(latent.options, max_nfe=8))
+    assert not decode(MODEL, limited).converged.any()
 
 
 @pytest.mark.parametrize("name", [*ABLE, "adaptive", "edict", "belm"])
@@ -154,7 +158,7 @@ def test_every_pass_is_counted_each_way(name):
 def test_a_latent_decodes_in_other_batches_once_it_is_deterministic():
     images, labels = real_images(5)
     latent = encode(network(), images, nfe=8, labels=labels, deterministic=True)
-    assert latent.batch_size == 1
+    assert latent.options.batch_size == 1
     assert torch.equal(decode(network(), latent[[3, 1]]).x, to_float(images[[3, 1]]))
 
 

@@ -11,7 +11,11 @@ from ddim_ode.latents import Latent, LatentError
 from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.models.guidance import Guided
 from ddim_ode.models.identity import fingerprint
-from tests.helpers.common import labelled, normal, one_line, random_network
+from ddim_ode.planning.options import SolveOptions
+from tests.helpers.assertions import one_line
+from tests.helpers.mixtures import labelled
+from tests.helpers.networks import random_network
+from tests.helpers.tensors import normal
 
 MIXTURE = labelled()
 MODEL = MIXTURE.denoiser(paths.Flow(0.02, 60.0))
@@ -64,7 +68,7 @@ def test_what_is_no_latent_is_one_line(tmp_path):
         assert "does not hold what 'exact_heun' needs" in one_line(LatentError, Latent.load, file)
     save_file({"state0": torch.zeros(1)}, file)
     assert "is not a latent of this version" in one_line(LatentError, Latent.load, file)
-    nameless = dataclasses.replace(latent, method=METHODS["leapfrog"])
+    nameless = dataclasses.replace(latent, options=SolveOptions(method=METHODS["leapfrog"]))
     assert "without a name cannot be saved" in one_line(LatentError, nameless.save, file)
 
 

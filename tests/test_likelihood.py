@@ -13,9 +13,12 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.likelihood import TRACES, LikelihoodError, carry_density, log_likelihood
 from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.models.denoiser import NonFiniteError
-from ddim_ode.planning.plan import Job
 from ddim_ode.solvers import Control
-from tests.helpers.common import Counting, f64, labelled, network, normal, one_line, tiny_unet
+from tests.helpers.assertions import one_line
+from tests.helpers.mixtures import labelled
+from tests.helpers.networks import Counting, network, tiny_unet
+from tests.helpers.plans import plan_of
+from tests.helpers.tensors import f64, normal
 
 LOW, HIGH = 0.02, 20.0
 CHART = paths.Noise(LOW, HIGH)
@@ -72,9 +75,9 @@ def test_the_path_does_not_matter(choices):
 def test_the_direction_does_not_matter(name, probes):
     x = FIVE.sample(4, seed=1, sigma=LOW)
     sigmas = f64([LOW, HIGH]) if METHODS[name].adaptive else torch.logspace(-1.69, 1.3, 200, dtype=torch.float64)
-    job = Job(FIVE.denoiser(CHART), METHODS[name], sigmas, Control(1e-8, 10**6), None, 1)
-    up = carry_density(job, x, probes)
-    down = carry_density(replace(job, sigmas=sigmas.flip(0)), up.xbar, probes)
+    plan = plan_of(FIVE.denoiser(CHART), name, sigmas, Control(1e-8, 10**6))
+    up = carry_density(plan, x, probes)
+    down = carry_density(replace(plan, sigmas=sigmas.flip(0)), up.xbar, probes)
     torch.testing.assert_close(down.xbar, x, rtol=0, atol=1e-6)
     torch.testing.assert_close(down.nats / 8, -up.nats / 8, rtol=0, atol=1e-6)
 

@@ -9,7 +9,8 @@ import torch
 
 from ddim_ode import paths
 from ddim_ode.paths import DiscreteVP, PathError
-from tests.helpers.common import PATHS, cosine_table, f64, linear_table
+from tests.helpers.tables import PATHS, cosine_table, linear_table
+from tests.helpers.tensors import f64
 
 CONTINUOUS = ["noise", "data", "angle", "flow"]
 DISCRETE = [name for name in PATHS if name not in CONTINUOUS]

@@ -12,7 +12,10 @@ from ddim_ode.models.guidance import Guided
 from ddim_ode.planning.inputs import seeded_noise
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import DivergedError
-from tests.helpers.common import PATHS, Recording, f64, labelled, network, normal, tiny_unet
+from tests.helpers.mixtures import labelled
+from tests.helpers.networks import Recording, network, tiny_unet
+from tests.helpers.tables import PATHS
+from tests.helpers.tensors import f64, normal
 
 VP = PATHS["linear"]
 MIXTURE = labelled()

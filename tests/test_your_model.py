@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_load_guided
-import test_load_original
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
 from torch import Tensor, nn
@@ -16,8 +14,10 @@ from ddim_ode import paths
 from ddim_ode.integrations.diffusers import ODEScheduler
 from ddim_ode.models.denoiser import Denoiser
 from tests.helpers import foreign
-from tests.helpers.common import linear_table
+from tests.helpers.guided_unet import write_guided
+from tests.helpers.original_unet import write_original
 from tests.helpers.pipelines import NET, TextPipe, pipeline, text_unet
+from tests.helpers.tables import linear_table
 
 PAGE = Path(__file__).parents[1] / "docs" / "your_model.md"
 Names = dict[str, Any]
@@ -125,8 +125,8 @@ def folder_of_diffusers(folder: Path) -> None:
 #: heading -> (what writes the folder that the program loads, the kind of it that `load` tells)
 FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "A folder of diffusers": (folder_of_diffusers, "diffusers"),
-    "A checkpoint of the DDIM or DDPM code": (test_load_original.write, "DDIM code"),
-    "A checkpoint of guided-diffusion": (test_load_guided.write, "guided-diffusion code"),
+    "A checkpoint of the DDIM or DDPM code": (write_original, "DDIM code"),
+    "A checkpoint of guided-diffusion": (write_guided, "guided-diffusion code"),
 }
 
 
@@ -147,7 +147,7 @@ def test_the_recipe_of_a_folder_works(heading, tmp_path):
     write, kind = FOLDERS[heading]
     write(tmp_path)
     names = run(heading, {"folder": tmp_path})
-    assert names["model"].info["kind"] == kind
+    assert names["model"].provenance.kind == kind
     assert names["sol"].nfe.tolist() == [20] * 4
     assert names["sol"].x.shape == (4, *names["model"].shape)
 

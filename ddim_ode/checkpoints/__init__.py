@@ -1,4 +1,4 @@
-"""Models on disk. Ours are folders with `config.yaml` (see `config.ModelConfig`) and `model.safetensors`.
+"""Models on disk. Ours are folders with `config.yaml` (see `models.config.ModelConfig`) and `model.safetensors`.
 
 `load` also reads what others have written: see `diffusers_folder` and `states`. Weights are computed in float32. No
 pickle is ever executed.
@@ -8,12 +8,11 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddim_ode.checkpoints.building import build, provenance_of
 from ddim_ode.checkpoints.diffusers_folder import is_diffusers, load_diffusers
@@ -62,17 +61,19 @@ def load(
 ) -> Denoiser:
     """A model by the name of a bundled one ("fashion") or by where it is, on the CPU in float32.
 
-    That is one of
-        - a folder of ours;
-        - a folder of diffusers: of a pipeline around a `UNet2DModel`, or of such a model; or the id of one on the
-          hub ("google/ddpm-cifar10-32"), where `huggingface_hub` is installed;
-        - a checkpoint of the DDIM or DDPM code, `ckpt.pth` or `diffusion_*_model.ckpt`, or of guided-diffusion, or the
-          folder of one. Its network is described by `config`, a YAML file in the form of the DDIM code, or of the flags
-          of guided-diffusion; without it, by the one YAML file beside it.
+    Args:
+        what: the name of a bundled model; or a folder of ours; or a folder of diffusers, of a pipeline around a
+            `UNet2DModel` or of such a model, or the id of one on the hub ("google/ddpm-cifar10-32"), where
+            `huggingface_hub` is installed; or a checkpoint of the DDIM or DDPM code, `ckpt.pth` or
+            `diffusion_*_model.ckpt`, or of guided-diffusion, or the folder of one.
+        config: describes the network of such a checkpoint: a YAML file in the form of the DDIM code, or of the flags
+            of guided-diffusion (default: the one YAML file beside it).
+        ema: take the averaged weights of a checkpoint that holds both; False takes the last ones.
+        check: `probe` a model that is not of ours, which costs about 8 passes of its network, and give a
+            `PredictionWarning` if it does not seem to predict what its files say.
 
-    ema: of a checkpoint that holds both, take the averaged weights; False takes the last ones.
-    check: `probe` a model that is not of ours, which costs about 8 passes of its network, and give a
-        `PredictionWarning` if it does not seem to predict what its files say.
+    Returns:
+        A `Denoiser`, whose `provenance` says where it came from.
 
     Raises:
         CheckpointError: no such model, or files that are damaged, do not belong together or mean a network that

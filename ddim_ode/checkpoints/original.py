@@ -22,7 +22,7 @@ PARTS = Scheme(
 )
 
 
-class Data(BaseModel):
+class DataSection(BaseModel):
     """The section `data`: the images that the network was trained on."""
 
     image_size: PositiveInt
@@ -31,7 +31,7 @@ class Data(BaseModel):
     logit_transform: bool = False
 
 
-class Network(BaseModel):
+class ModelSection(BaseModel):
     """The section `model`: the network; keys that do not change what it computes are left out."""
 
     ch: PositiveInt
@@ -44,7 +44,7 @@ class Network(BaseModel):
     resamp_with_conv: bool = True
 
 
-class Diffusion(BaseModel):
+class DiffusionSection(BaseModel):
     """The section `diffusion`: the schedule."""
 
     beta_schedule: str
@@ -56,9 +56,9 @@ class Diffusion(BaseModel):
 class OriginalConfig(BaseModel):
     """A YAML file of the DDIM code."""
 
-    data: Data
-    model: Network
-    diffusion: Diffusion
+    data: DataSection
+    model: ModelSection
+    diffusion: DiffusionSection
 
 
 def read_config(values: Any, file: Path) -> ModelConfig:

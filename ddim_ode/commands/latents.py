@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,29 +72,25 @@ def encode(
     """
     from ddim_ode import inversion
     from ddim_ode.commands.shared import originals, parsing
-    from ddim_ode.solvers import get_method
     from ddim_ode.support.counts import spread
 
-    get_method(method)
-    network, precision = parsing.open_model(model, device.value, dtype.value)
+    options = parsing.solve_options(
+        method=method,
+        nfe=nfe,
+        tol=tol,
+        max_nfe=max_nfe,
+        guidance=guidance,
+        grid=grid,
+        final="sigma_min",
+        dtype=dtype.value,
+        batch_size=batch_size,
+    )
+    network, _ = parsing.open_model(model, device.value, dtype.value)
     given = originals.gather(network, images, count, label, resize)
-    sigmas = parsing.parse_grid(grid)
     with new_file(out, overwrite) as file, progress(len(given.x), what="encoding") as update:
         started = time.perf_counter()
-        latent = inversion.encode(
-            network,
-            given.x,
-            method=method,
-            nfe=nfe,
-            tol=tol,
-            max_nfe=max_nfe,
-            labels=given.labels,
-            guidance=guidance,
-            grid=sigmas,
-            dtype=precision,
-            batch_size=batch_size,
-            deterministic=deterministic,
-            callback=update,
+        latent = inversion.encode_with(
+            network, given.x, options, labels=given.labels, deterministic=deterministic, callback=update
         )
         seconds = time.perf_counter() - started
         latent.save(file)
@@ -211,33 +208,41 @@ def interpolate(
     from ddim_ode.commands.shared import originals, parsing
     from ddim_ode.commands.shared.manifest import account, write_samples
     from ddim_ode.data import to_float
-    from ddim_ode.interpolation import interpolate as go_between
+    from ddim_ode.interpolation import between
     from ddim_ode.planning.inputs import SampleError, seeded_noise
-    from ddim_ode.solvers import get_method
+    from ddim_ode.sampling import sample_with
     from ddim_ode.support.counts import spread
     from ddim_ode.support.records import write_json
 
-    get_method(method)
-    network, precision = parsing.open_model(model, device.value, dtype.value)
+    options = parsing.solve_options(
+        method=method,
+        nfe=nfe,
+        tol=tol,
+        max_nfe=max_nfe,
+        guidance=guidance,
+        grid=grid,
+        dtype=dtype.value,
+        batch_size=batch_size,
+    )
+    network, _ = parsing.open_model(model, device.value, dtype.value)
     classes = parsing.parse_labels(label, 1)
     given = originals.gather(network, images, resize=resize) if images else None
     noise = given.x if given else seeded_noise(parsing.parse_seeds(seeds, None), network.shape)
     ends = len(noise)
     if ends not in (2, 4):
         raise SampleError(f"there is nothing between {ends} of them; give 2 for a row of frames, or 4 for a square")
-    how: dict[str, Any] = {"method": method, "labels": classes and classes[0], "guidance": guidance, "max_nfe": max_nfe}
-    how |= {"dtype": precision, "batch_size": batch_size}
-    course: dict[str, Any] = {"nfe": nfe, "tol": tol, "grid": parsing.parse_grid(grid)}
+    of_all = classes and classes[0]
     total = frames if ends == 2 else frames**2
     with new_folder(out, overwrite) as folder:
         started = time.perf_counter()
         if given:
             with progress(ends, what="encoding") as update:
-                latent = inversion.encode(network, given.x, **how, **course, callback=update)
-            noise = latent.noise
-            course = {"nfe": None, "tol": latent.options.tol, "grid": latent.sigmas.tolist()}  # back as it came
+                up_options = replace(options, final="sigma_min")
+                latent = inversion.encode_with(network, given.x, up_options, labels=of_all, callback=update)
+            noise, options = latent.noise, replace(latent.options, grid=latent.sigmas.tolist())  # back as it came
         with progress(total, what="sampling") as update:
-            solution = go_between(network, noise, frames, **how, **course, callback=update)
+            frames_of = between(noise, frames)
+            solution = sample_with(network, options, noise=frames_of, labels=of_all, callback=update)
         seconds = time.perf_counter() - started
         off = up = None
         if given:

@@ -95,7 +95,7 @@ def reconstruct(
     with nullcontext() if out is None else new_folder(out, overwrite) as folder:
         for name, scale in product(names, scales):
             with progress(len(given.x), what=name) as update:
-                trips.append(roundtrips.travel(network, given.x, name, scale, callback=update, **how))
+                trips.append(roundtrips.round_trip(network, given.x, name, scale, callback=update, **how))
         roundtrips.check_any(trips)
         if folder:
             results = {"images": given.names, "labels": given.labels}

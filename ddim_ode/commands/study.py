@@ -2,10 +2,10 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_ode.models.denoiser import Denoiser
-    from ddim_ode.study.comparison import Study, StudyProgress
+    from ddim_ode.study.comparison import StudyProgress
     from ddim_ode.study.recommendation import Recommendation
+    from ddim_ode.study.results import Study
     from ddim_ode.study.rows import Row
 
 Seeds = Annotated[str | None, typer.Option(metavar="SEEDS", help="One a sample: 0-63, or 0,5,9, or 3.")]
@@ -81,8 +82,8 @@ def compare(
 ) -> None:
     """Compare solvers at equal measured NFE: error against a reference solution, time, pictures, and a page of it all.
 
-    Every cell starts from the same noise. What is measured is kept in DIR, so that a run that was cut short goes on,
-    and one more method costs its own cells alone.
+    Every cell starts from the same noise. What is measured is kept in DIR: a run that was cut short goes on, and one
+    more method costs its own cells alone.
     """
     from ddim_ode.commands.shared import parsing
     from ddim_ode.study import comparison
@@ -166,27 +167,22 @@ def recommend(
     assert row.measured_nfe
     spread = f"{row.error.median:.2g} (95% interval {row.error.median_low:.2g} to {row.error.median_high:.2g})"
     samples = display.many(len(numbers), "samples")
-    print(f"expected error {spread}, median over {samples}, at {row.measured_nfe['mean']:.3g} evaluations each")
-    if not found.study.results["reference"]["agreed"]:
+    print(f"expected error {spread}, median over {samples}, at {row.measured_nfe.mean:.3g} evaluations each")
+    if not found.study.reference.agreed:
         display.warn("the reference did not settle, so the error may be its own")
     if found.tied:
-        print(f"not told apart from it: {', '.join(dict.fromkeys(key.partition('|')[0] for key in found.tied))}")
+        print(f"not told apart from it: {_methods(found.study, found.tied)}")
     if not found.reached:
         display.warn(f"no method tried came within tol={tol:g} at 50 evaluations; this one came closest")
 
 
 @contextmanager
 def bar() -> Iterator[Callable[["StudyProgress"], None]]:
-    """On stderr, where that is a terminal."""
+    """Show how far a study is on stderr, where that is a terminal; the callback moves the bar."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
-    columns = (
-        TextColumn("cell {task.fields[cell]}"),
-        BarColumn(),
-        TextColumn("{task.fields[what]}"),
-        TimeElapsedColumn(),
-    )
+    columns = ("cell {task.fields[cell]}", BarColumn(), "{task.fields[what]}", TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
         task = shown.add_task("", total=None, cell="", what="")
@@ -229,7 +225,7 @@ def _real(what: str, network: "Denoiser") -> "Tensor":
 
 
 def _command(context: typer.Context) -> str:
-    """The command line again, without how it answers, and with a folder of its own."""
+    """Repeat the command line, without how it answers, and with a folder of its own."""
     words = ["ddim-ode", "compare"]
     for parameter in context.command.params:
         name = str(parameter.name)
@@ -253,49 +249,49 @@ def _sampling(model: str, found: "Recommendation", guidance: float, label: int |
     return shlex.join([*words, "--out", "samples"])
 
 
+def _methods(study: "Study", keys: list[str]) -> str:
+    return ", ".join(dict.fromkeys(study.row(key).method for key in keys))
+
+
 def _print_rows(found: "Study") -> None:
     columns = ("method", "grid", "asked", "NFE", "median error", "95% interval", "RMS", "> 0.1", "images/s")
-    display.print_table(columns, [_cells(row) for row in found.rows])
+    display.print_table(columns, [dict.fromkeys(columns, "") | _texts(row) for row in found.rows])
     for row in found.rows:
         if row.reason:
             print(f"{row.key} {row.status}: {row.reason}")
         if row.not_converged:
-            print(f"{row.key}: {row.not_converged} of {len(found.results['settings']['seeds'])} did not converge")
+            print(f"{row.key}: {row.not_converged} of {len(found.settings.seeds)} did not converge")
 
 
-def _cells(row: "Row") -> Mapping[str, Any]:
+def _texts(row: "Row") -> dict[str, str]:
+    """What a row says under the titles of the table, where it has something to say."""
     asked = f"nfe {row.nfe}" if row.tol is None else f"tol {row.tol:g}"
-    cells = {"method": row.method + (f" eta {row.eta}" if row.eta else ""), "grid": row.grid or "", "asked": asked}
-    empty = dict.fromkeys(("NFE", "median error", "95% interval", "RMS", "> 0.1", "images/s"), "")
-    if row.status != "done" or not row.measured_nfe or not row.timing:
-        return cells | empty | {"median error": row.status}
-    cells |= empty | {"NFE": f"{row.measured_nfe['mean']:.4g}", "images/s": f"{row.timing['images_per_second']:.3g}"}
+    texts = {"method": row.method + (f" eta {row.eta}" if row.eta else ""), "grid": row.grid or "", "asked": asked}
+    if row.status != "done":
+        texts["median error"] = row.status
+    if row.measured_nfe:
+        texts["NFE"] = f"{row.measured_nfe.mean:.4g}"
+    if row.timing:
+        texts["images/s"] = f"{row.timing.images_per_second:.3g}"
     if row.error:
         e, mark = row.error, "" if row.resolved else " *"
-        cells |= {"median error": f"{e.median:.2g}{mark}", "95% interval": f"{e.median_low:.2g} to {e.median_high:.2g}"}
-        cells |= {"RMS": f"{e.rms:.2g}", "> 0.1": f"{e.share:.0%}"}
-    return cells
+        texts |= {"median error": f"{e.median:.2g}{mark}", "95% interval": f"{e.median_low:.2g} to {e.median_high:.2g}"}
+        texts |= {"RMS": f"{e.rms:.2g}", "> 0.1": f"{e.share:.0%}"}
+    return texts
 
 
 def _print_verdict(found: "Study") -> None:
-    reference, timing = found.results["reference"], found.results["timing"]
-    errors = reference["error"]
-    print(
-        f"reference: {reference['method']}, {reference['nfe_mean']:.4g} evaluations a sample, its own error about"
-        f" {errors['median']:.1g} (RMS {errors['rms']:.1g})"
-    )
-    if not reference["agreed"]:
-        display.warn(f"the reference did not settle to {reference['wanted']:g}; errors near its own mean nothing")
+    reference, timing = found.reference, found.timing
+    own = f"its own error about {reference.error.median:.1g} (RMS {reference.error.rms:.1g})"
+    print(f"reference: {reference.method}, {reference.nfe_mean:.4g} evaluations a sample, {own}")
+    if not reference.agreed:
+        display.warn(f"the reference did not settle to {reference.wanted:g}; errors near its own mean nothing")
     if any(row.resolved is False for row in found.rows):
         print("* not well above the reference's own error; a smaller --reference-tol tells more")
     for best in found.best:
-        tied = f" (not told apart: {', '.join(dict.fromkeys(k.partition('|')[0] for k in best['tied']))})"
-        row = found.row(best["key"])
+        row, tied = found.row(best["key"]), _methods(found, best["tied"])
         assert row.error
-        where = f" on {row.grid}" if row.grid else ""
-        print(
-            f"best at {best['nfe']:>3} evaluations: {row.method}{where}, error {row.error.median:.2g}"
-            + (tied if best["tied"] else "")
-        )
-    if timing["ratio"]:
-        print(f"{timing['seconds']:.0f} s, {timing['ratio']:.2f} times what the network alone took", file=sys.stderr)
+        where, others = f" on {row.grid}" if row.grid else "", f" (not told apart: {tied})" if tied else ""
+        print(f"best at {best['nfe']:>3} evaluations: {row.method}{where}, error {row.error.median:.2g}{others}")
+    if timing.ratio is not None:
+        print(f"{timing.seconds:.0f} s, {timing.ratio:.2f} times what the network alone took", file=sys.stderr)

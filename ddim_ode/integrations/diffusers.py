@@ -100,7 +100,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         self.num_inference_steps: int | None = None
         self._sigmas = f64([])
         self._begin = 0
-        self._run: Run | None = None
+        self._run: PipelineRun | None = None
 
     @classmethod
     def from_config(
@@ -189,7 +189,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
             turn = f"timesteps[{place}]" if place < len(self.timesteps) else "set_timesteps"
             raise SchedulerError(f"step was called at timestep={float(timestep):g}, where it is the turn of {turn}")
         if run is None:
-            run = self._run = Run(self._model, self._method, self._sigmas, sample)
+            run = self._run = PipelineRun(self._model, self._method, self._sigmas, sample)
         elif not torch.equal(sample, run.given):
             run.restart(sample)
         run.go(model_output[:, : sample.shape[1]])
@@ -228,7 +228,7 @@ class Answers:
         return self.known[self.used - 1]
 
 
-class Run:
+class PipelineRun:
     """One batch on its way, interrupted wherever the network is asked.
 
     given: (B, *shape), what the network is asked next, or the image, in the pipeline's precision.

@@ -187,7 +187,7 @@ class Denoiser(Conventions):
         return replace(self, dtype=dtype)
 
     def fast(self) -> "Denoiser":
-        """A copy whose network is compiled and computes in bfloat16; itself if it is one. See `ddim_ode.fast.Fast`.
+        """A copy whose network is compiled and computes in bfloat16; itself if it is one. See `models.fast.Fast`.
 
         What that gains and costs depends on the processor: docs/benchmarks.md.
 

@@ -42,7 +42,7 @@ class Interval(NamedTuple):
     area: Tensor  # int W ds up to there
 
 
-class Noise(Protocol):
+class NoiseSource(Protocol):
     """What a solver draws from."""
 
     def increment(self, sigma0: Tensor | float, sigma1: Tensor | float) -> tuple[Tensor, Tensor]: ...

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import Model, Prediction
-from ddim_ode.ode.brownian import Noise
+from ddim_ode.ode.brownian import NoiseSource
 from ddim_ode.paths import Path, f64
 
 
@@ -42,7 +42,7 @@ class ProbabilityFlow:
     ):
         self.model, self.path, self.domain, self.labels = model, path, domain, labels
         self.differentiable = differentiable
-        self.brownian: Noise | None = None  # what stochastic solvers draw from
+        self.brownian: NoiseSource | None = None  # what stochastic solvers draw from
         self.nfe: int | Tensor = 0
 
     def __call__(self, u: Tensor, y: Tensor) -> Tensor:

@@ -48,11 +48,11 @@ class TorchDiffEq(Adaptive):
         self, ode: ProbabilityFlow, sigmas: Tensor, xbar: Tensor, control: Control, watch: Watch | None = None
     ) -> Outcome:
         y = ode.enter(xbar, sigmas[0])
-        ride = Ride(ode, sigmas, y, control.max_nfe, watch)
+        watched = WatchedSlope(ode, sigmas, y, control.max_nfe, watch)
         first = control.first_step or FIRST * math.sqrt(control.tol)
-        guards = {"first_step": min(1.0, first / abs(float(ride.length))), "step_t": torch.ones(1), "norm": worst}
+        guards = {"first_step": min(1.0, first / abs(float(watched.length))), "step_t": torch.ones(1), "norm": worst}
         # scipy's have no callbacks, no first step to give and a norm over the batch; they keep to the interval.
-        slope, options = (ride.__call__, {"solver": self.scipy}) if self.scipy else (ride, guards)
+        slope, options = (watched.__call__, {"solver": self.scipy}) if self.scipy else (watched, guards)
         converged = True
         try:
             with warnings.catch_warnings():
@@ -62,32 +62,32 @@ class TorchDiffEq(Adaptive):
                 found = odeint(slope, y, unit, rtol=1e-12, atol=control.tol, method=self.name, options=options)
             if len(found) < 2:  # how scipy says so
                 raise DivergedError(f"{self.name} cannot go on: the step is too small; use a larger tol")
-            y, ride.share = found[-1], 1.0
+            y, watched.share = found[-1], 1.0
         except SpentError:
-            converged, y = False, ride.y
+            converged, y = False, watched.y
         except NonFiniteError as error:
-            error.step = len(ride.visited)
+            error.step = len(watched.visited)
             raise
         except AssertionError as error:  # how torchdiffeq says that a step is too small for its precision
             why = str(error).partition(":")[0]
             raise DivergedError(
-                f"{self.name} cannot go on at sigma={ride.sigma():.6g}: {why}; use a larger tol"
+                f"{self.name} cannot go on at sigma={watched.sigma():.6g}: {why}; use a larger tol"
             ) from None
-        at = ride.sigma()
+        at = watched.sigma()
         xbar = ode.leave(y, at)
         if len(sigmas) > 2 or not converged:
             prediction = ode.predict(xbar, f64(at))
             xbar = prediction.data + sigmas[-1] * prediction.noise
         if not torch.isfinite(xbar).all():
             raise DivergedError(f"{self.name} diverged: the state is not finite; use a smaller tol or another method")
-        return ride.outcome(xbar, float(sigmas[-1]), converged)
+        return watched.outcome(xbar, float(sigmas[-1]), converged)
 
 
 class SpentError(Exception):
     """The next evaluation would be one too many."""
 
 
-class Ride:
+class WatchedSlope:
     """The slope that torchdiffeq sees, and what its callbacks say of the steps."""
 
     def __init__(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor, max_nfe: int, watch: Watch | None):

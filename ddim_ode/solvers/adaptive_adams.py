@@ -97,39 +97,39 @@ class AdaptiveAdams(Adaptive):
     def solve(
         self, ode: ProbabilityFlow, sigmas: Tensor, xbar: Tensor, control: Control, watch: Watch | None = None
     ) -> Outcome:
-        journey = Journey(ode, xbar, sigmas)
-        state = self._first(journey, ode.enter(xbar, sigmas[0]), control)
+        trajectories = Trajectories(ode, xbar, sigmas)
+        state = self._first(trajectories, ode.enter(xbar, sigmas[0]), control)
         while len(state.rows):
             u0 = state.nodes[:, 0]
-            way = journey.end - u0
-            u1 = torch.where(state.step < way.abs(), u0 + state.step * way.sign(), journey.end)
-            able = journey.affordable(state.rows, u1, control.max_nfe)
-            able &= state.step > SMALLEST * (journey.end - journey.begin).abs()
-            journey.abandon(take(state, ~able))
+            way = trajectories.end - u0
+            u1 = torch.where(state.step < way.abs(), u0 + state.step * way.sign(), trajectories.end)
+            able = trajectories.affordable(state.rows, u1, control.max_nfe)
+            able &= state.step > SMALLEST * (trajectories.end - trajectories.begin).abs()
+            trajectories.abandon(take(state, ~able))
             state, u1 = take(state, able), u1[able]
             if len(state.rows):
-                state = self._step(journey, state, u1, control.tol)
-                journey.tell(state, watch)
-                state = self._finish(journey, state, control.tol)
-        return journey.outcome()
+                state = self._step(trajectories, state, u1, control.tol)
+                trajectories.tell(state, watch)
+                state = self._finish(trajectories, state, control.tol)
+        return trajectories.outcome()
 
-    def _first(self, journey: "Journey", y: Tensor, control: Control) -> State:
+    def _first(self, trajectories: "Trajectories", y: Tensor, control: Control) -> State:
         count, rows, ones = len(y), torch.arange(len(y)), torch.ones(len(y), dtype=torch.int64)
         step, sigma = control.first_step, math.inf
         if step is None:
             size = y[0].numel()
             step = min(math.sqrt(self.aim * control.tol), max(1.0, LARGE / size) / math.sqrt(size))
             sigma = 1 / max(self.ahead * step, SMALLEST)
-        nodes = journey.begin.repeat(count, self.depth)  # where `before` is, until there is a second node
+        nodes = trajectories.begin.repeat(count, self.depth)  # where `before` is, until there is a second node
         slopes = y.new_zeros(count, self.depth, *y.shape[1:])
-        nodes[:, 0], start, slopes[:, 0] = journey.start(rows, y, sigma, control.max_nfe)
+        nodes[:, 0], start, slopes[:, 0] = trajectories.start(rows, y, sigma, control.max_nfe)
         return State(rows, start, y, nodes, slopes, ones, ones, step * ones.double())
 
-    def _step(self, journey: "Journey", state: State, u1: Tensor, tol: float) -> State:
+    def _step(self, trajectories: "Trajectories", state: State, u1: Tensor, tol: float) -> State:
         """Try to get to u1. What is accepted is there; what is not is where it was, with a shorter step."""
         u0, q = state.nodes[:, 0], state.order
         predicted = state.y + combine(integrals(state.nodes, q[:, None], u0, u1), state.slopes)[:, 0]
-        slope = journey.evaluate(state.rows, u1, predicted)
+        slope = trajectories.evaluate(state.rows, u1, predicted)
         nodes = torch.cat([u1[:, None], state.nodes], 1)
         slopes = torch.cat([slope[:, None], state.slopes], 1)
 
@@ -141,7 +141,7 @@ class AdaptiveAdams(Adaptive):
         # The slope at u1 tells more of the step before than of this one, which lies at the edge of the polynomial.
         through = torch.minimum((q + 1).clamp(min=3), state.known + 1)[:, None]
         revised = state.before + combine(integrals(nodes, through, state.nodes[:, 1], u0), slopes)[:, 0]
-        sizes = journey.weight(u1)[:, None] * rms(torch.cat([corrections, (revised - state.y)[:, None]], 1))
+        sizes = trajectories.weight(u1)[:, None] * rms(torch.cat([corrections, (revised - state.y)[:, None]], 1))
         errors, shift = sizes[:, :3], sizes[:, 3]
         # Where it moves further than this step's correction, the slope has turned: no polynomial through both is right.
         revised = choose(shift <= self.revise * errors[:, 1], revised, state.y)
@@ -159,7 +159,7 @@ class AdaptiveAdams(Adaptive):
         order, growth = torch.where(first, 2, order), torch.where(first, 1.5 * growth, growth)
         growth = torch.where(accepted, growth, growth.clamp(max=0.9)).clamp(*self.growth)
 
-        journey.record(state.rows, u1, accepted)
+        trajectories.record(state.rows, u1, accepted)
         return State(
             rows=state.rows,
             y=choose(accepted, predicted + corrections[:, 1] + (revised - state.y), state.y),
@@ -171,26 +171,26 @@ class AdaptiveAdams(Adaptive):
             step=growth * (u1 - u0).abs(),
         )
 
-    def _finish(self, journey: "Journey", state: State, tol: float) -> State:
+    def _finish(self, trajectories: "Trajectories", state: State, tol: float) -> State:
         """Take the last step of those for which three orders agree about its end; the others are left."""
-        of_state, of_slope = journey.ddim(journey.end, journey.sigma)
-        u0, end = state.nodes[:, 0], journey.end.expand(len(state.rows))
+        of_state, of_slope = trajectories.ddim(trajectories.end, trajectories.sigma)
+        u0, end = state.nodes[:, 0], trajectories.end.expand(len(state.rows))
         orders = torch.arange(1, self.depth + 1).expand(len(state.rows), -1)
         possible = orders <= state.known[:, None]
         orders = torch.where(possible, orders, 0)
         weights = of_state * integrals(state.nodes, orders, u0, end)
         weights += of_slope * lagrange(state.nodes, orders, end[:, None])[..., 0]
         # Two gaps in a row: in few dimensions one may be small by chance.
-        gaps = journey.scale * rms(combine(weights.diff(dim=1), state.slopes))
+        gaps = trajectories.scale * rms(combine(weights.diff(dim=1), state.slopes))
         gaps = torch.where(possible[:, 2:], torch.maximum(gaps[:, 1:], gaps[:, :-1]), math.inf)
         least, best = gaps.min(1)
-        there = (least <= self.finish * tol) | (u0 == journey.end)
+        there = (least <= self.finish * tol) | (u0 == trajectories.end)
         done, weights = take(state, there), weights[there, best[there] + 2]
-        journey.arrive(done.rows, of_state * done.y + combine(weights[:, None], done.slopes)[:, 0])
+        trajectories.arrive(done.rows, of_state * done.y + combine(weights[:, None], done.slopes)[:, 0])
         return take(state, ~there)
 
 
-class Journey:
+class Trajectories:
     """A batch under way: where its samples have been, what they have cost and where they have arrived."""
 
     def __init__(self, ode: ProbabilityFlow, xbar: Tensor, sigmas: Tensor):

@@ -33,6 +33,7 @@ class Solver(Protocol):
         adaptive      it chooses its steps, by `solve` of `Adaptive` instead of `init` and `step`
         per_sample    False: a batch shares its steps, so that a sample depends on its companions
         stochastic    it draws noise from `ode.brownian`
+        one_step      each of its steps stands alone, so that noise may be added in between
         reversible    its steps can be undone, by `keep` and `resume` of `Reversible`
         exact         they are undone to the last bit; it is given float64 then
         pullback      a method that differentiates its steps one by one on the way back, see `Reversible`

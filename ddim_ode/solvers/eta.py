@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ddim_ode.errors import DDIMError
-from ddim_ode.ode.brownian import Noise
+from ddim_ode.ode.brownian import NoiseSource
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.support.scalars import number
 
@@ -15,7 +15,7 @@ EtaLike = float | Callable[[float], float] | Literal["ddpm_large"] | None
 
 
 class EtaError(DDIMError):
-    """Noise of a scale that cannot be, or with a solver that cannot have it."""
+    """NoiseSource of a scale that cannot be, or with a solver that cannot have it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Eta:
 DDPM = Eta()  # 1 everywhere
 
 
-def noise_of(ode: ProbabilityFlow) -> Noise:
+def noise_of(ode: ProbabilityFlow) -> NoiseSource:
     if ode.brownian is None:
         raise EtaError("eta > 0 draws noise, and there are no seeds to draw it from; sample with seeds")
     return ode.brownian

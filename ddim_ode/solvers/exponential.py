@@ -106,6 +106,8 @@ class SingleStep(Exponential):
 
     pieces: Pieces = MIDPOINT
 
+    one_step = True
+
     def fill(self, table: "Builder", nodes: Sequence[float], intervals: int) -> None:
         for sigma0, sigma1 in pairwise(nodes):
             table.interval(table.evaluate(sigma0), table.split(sigma0, sigma1, self.pieces))
@@ -129,6 +131,11 @@ class Adams(Exponential):
     start: Pieces = EULER
     lower_final: float = 0
     most: float = math.inf
+
+    @property
+    def one_step(self) -> bool:
+        """Whether it uses no slope but that at the start of the step."""
+        return self.order == 1 and not self.corrector
 
     def fill(self, table: "Builder", nodes: Sequence[float], intervals: int) -> None:
         history: list[int] = []  # evaluations worth interpolating, newest first

@@ -18,6 +18,7 @@ class RungeKutta:
 
     to_zero = False  # it would evaluate there
     slopes_only = True
+    one_step = True
 
     def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> None:
         return None

@@ -21,19 +21,10 @@ from torch import Tensor
 from ddim_ode.models.denoiser import Prediction
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import f64
-from ddim_ode.solvers.base import Adaptive, Method, Solver, Step, Stochastic
+from ddim_ode.solvers.base import Method, Solver, Step, Stochastic
 from ddim_ode.solvers.eta import DDPM, Eta, EtaError, EtaLike, noise_of
-from ddim_ode.solvers.exponential import Adams, SingleStep
-from ddim_ode.solvers.runge_kutta import RungeKutta
 from ddim_ode.solvers.torch_sde import TorchSDE
 from ddim_ode.support.scalars import number
-
-
-def one_step(solver: object) -> bool:
-    """Whether each of its steps stands alone, so that noise may be added in between."""
-    return isinstance(solver, RungeKutta | SingleStep) or (
-        isinstance(solver, Adams) and solver.order == 1 and not solver.corrector
-    )
 
 
 @dataclass(frozen=True)
@@ -162,7 +153,7 @@ def with_noise(method: Method, name: str, eta: EtaLike, eta_range: tuple[float, 
         return replace(method, solver=replace(solver, eta=scale))
     if scale.value == 0:
         return method
-    if isinstance(solver, Adaptive) or not one_step(solver):
+    if method.adaptive or not getattr(solver, "one_step", False):
         others = "ddim" if large else "ddim, heun_angle, rk4, sde_euler, sde_dpmpp_2m"
         raise EtaError(f"{name} cannot have noise with eta={eta!r} between its steps; use one of {others}")
     return replace(method, solver=Ancestral(solver, scale, large), order=1)

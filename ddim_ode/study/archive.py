@@ -3,13 +3,15 @@ with another method runs that method alone.
 
     study.json            what makes it this study: model, seeds, labels, reference, features, real images
     cells/DIGEST.safetensors        one a cell, and one for the reference, each written whole or not at all
+
+What is kept holds as long as the methods and metrics that it comes from answer as they did, see `study.answers`.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ddim_ode.study.answers import Answers, agree
 from ddim_ode.study.cells import StudyError
 from ddim_ode.support.files import replacing
 from ddim_ode.support.outputs import OutputError
@@ -35,26 +38,28 @@ class Kept:
     facts: Mapping[str, Any]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Archive:
-    """Measured cells by digest; in memory only where there is no folder."""
+    """Measured cells by digest; nothing is kept where there is no folder."""
 
     folder: Path | None = None
-    held: dict[str, Kept] = field(default_factory=dict)
 
-    def get(self, digest: str) -> Kept | None:
-        """None for what was never measured, or whose file is damaged."""
-        if digest not in self.held and self.folder is not None:
-            with suppress(FileNotFoundError, SafetensorError, KeyError, ValueError):
-                self.held[digest] = _read(self.folder / CELLS / f"{digest}.safetensors")
-        return self.held.get(digest)
+    def get(self, digest: str, ask: Callable[[], Answers]) -> Kept | None:
+        """What was measured by what answers as it does now; None if nothing was, or its file is damaged."""
+        if self.folder is None:
+            return None
+        with suppress(FileNotFoundError, SafetensorError, KeyError, ValueError):
+            kept, answers = _read(self.folder / CELLS / f"{digest}.safetensors")
+            return kept if agree(answers, ask()) else None
+        return None
 
-    def put(self, digest: str, kept: Kept) -> None:
-        self.held[digest] = kept
-        if self.folder is not None:
-            tensors = {name: value.cpu().contiguous() for name, value in kept.tensors.items()}
-            with replacing(self.folder / CELLS / f"{digest}.safetensors") as tmp:
-                tmp.write_bytes(save(tensors, {"facts": json.dumps(kept.facts)}))
+    def put(self, digest: str, kept: Kept, ask: Callable[[], Answers]) -> None:
+        """Keep what was measured, with the answers that tell how long it holds."""
+        if self.folder is None:
+            return
+        tensors = {name: value.cpu().contiguous() for name, value in kept.tensors.items()}
+        with replacing(self.folder / CELLS / f"{digest}.safetensors") as tmp:
+            tmp.write_bytes(save(tensors, {"facts": json.dumps(kept.facts), "answers": json.dumps(ask())}))
 
 
 @contextmanager
@@ -124,8 +129,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:30]} ... {text[-6:]}"
 
 
-def _read(file: Path) -> Kept:
+def _read(file: Path) -> tuple[Kept, Answers]:
     with safe_open(file, "pt") as stored:
         # The handle of safetensors has keys(), but cannot be iterated over.
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        return Kept(tensors, json.loads(stored.metadata()["facts"]))
+        told = stored.metadata()
+        return Kept(tensors, json.loads(told["facts"])), json.loads(told["answers"])

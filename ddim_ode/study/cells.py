@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
 
 from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.grids import GRIDS
+from ddim_ode.planning.options import SolveOptions
 from ddim_ode.solvers import Method, get_method
 from ddim_ode.support.scalars import index, number
 
@@ -17,11 +20,21 @@ class StudyError(DDIMError):
     """A study that cannot be made as asked."""
 
 
+class Setting(NamedTuple):
+    """What all cells of a study share."""
+
+    seeds: tuple[int, ...]
+    labels: Tensor | None  # (B,)
+    options: SolveOptions  # that a cell's own are added to
+    reference_tol: float
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of a study. Of `nfe` (a budget) and `tol` one is None; the grid is None where the method needs none."""
 
-    method: str
+    name: str  # of the method
+    method: Method = field(compare=False)
     grid: str | None
     nfe: int | None
     tol: float | None
@@ -31,11 +44,37 @@ class Cell:
     def key(self) -> str:
         """Its name in the results, unique in a study."""
         asked = f"nfe={self.nfe}" if self.tol is None else f"tol={self.tol!r}"
-        return "|".join([self.method, self.grid or "-", asked, *([] if self.eta is None else [f"eta={self.eta}"])])
+        return "|".join([self.name, self.grid or "-", asked, *([] if self.eta is None else [f"eta={self.eta}"])])
 
-    def options(self) -> dict[str, Any]:
-        """What `sample` is told, but for the method."""
-        return {name: value for name, value in asdict(self).items() if name != "method" and value is not None}
+    @property
+    def noisy(self) -> bool:
+        """Whether noise is added on the way, so that a sample has no trajectory to compare or to undo."""
+        return bool(self.eta) or not self.method.deterministic
+
+    @property
+    def invertible(self) -> bool:
+        """Whether its steps can be undone."""
+        return self.method.invertible and not self.noisy
+
+    @property
+    def kind(self) -> str:
+        """What is out of the ordinary about it, in words for people."""
+        words = {
+            "adaptive": self.method.adaptive,
+            "coupled": not self.method.per_sample,
+            "stochastic": self.noisy,
+            "invertible": self.invertible,
+        }
+        return ", ".join(word for word, holds in words.items() if holds)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What it was asked for, by the names that a row has for it."""
+        return {"method": self.name, "grid": self.grid, "eta": self.eta, "nfe": self.nfe, "tol": self.tol}
+
+    def options(self, shared: SolveOptions) -> SolveOptions:
+        """The options of the study with its own. Raises as `SolveOptions` where they cannot be."""
+        return replace(shared, method=self.method, grid=self.grid, nfe=self.nfe, tol=self.tol, eta=self.eta)
 
 
 def named(methods: Sequence[str] | Mapping[str, str | Method]) -> dict[str, Method]:
@@ -76,9 +115,9 @@ def cells_of(
         for eta in scales or [None]:
             for grid in [None] if method.adaptive else dict.fromkeys(g or method.grid for g in names):
                 if method.adaptive and tolerances:
-                    cells += [Cell(name, grid, None, tol, eta) for tol in tolerances]
+                    cells += [Cell(name, method, grid, None, tol, eta) for tol in tolerances]
                 else:
-                    cells += [Cell(name, grid, budget, None, eta) for budget in budgets]
+                    cells += [Cell(name, method, grid, budget, None, eta) for budget in budgets]
     if not cells:
         raise StudyError("there is nothing to run; give nfe, a list of budgets (tols are for adaptive methods only)")
     return list(dict.fromkeys(cells))
@@ -112,7 +151,7 @@ def _tolerance(value: Any) -> float:
 
 
 def _grids(grids: Sequence[str]) -> list[str | None]:
-    """Names, and None for a method's own."""
+    """The names of grids, and None for a method's own."""
     chosen: list[str | None] = []
     for name in _listed("grids", grids):
         if name not in ("auto", "all", *GRIDS):

@@ -1,41 +1,37 @@
 """Comparing solvers at equal measured NFE: every cell from the same noise, against one trusted reference."""
 
 import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ddim_ode.data import png_of
 from ddim_ode.metrics.spaces import Features
-from ddim_ode.models.denoiser import Denoiser, Model
-from ddim_ode.models.guidance import Guided
+from ddim_ode.models.denoiser import Model
 from ddim_ode.planning.inputs import check_labels, check_seeds
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.planning.plan import Labels
 from ddim_ode.solvers import Method
 from ddim_ode.study.archive import opened
-from ddim_ode.study.cells import EtaValue, StudyError, cells_of, named
-from ddim_ode.study.measure import Bench, Setting, shown
-from ddim_ode.study.reference import METHOD
+from ddim_ode.study.cells import Cell, EtaValue, Setting, StudyError, cells_of, named
+from ddim_ode.study.measure import Bench, Tell, shown
+from ddim_ode.study.reference import Reference
+from ddim_ode.study.results import Cost, ModelFacts, RealFacts, ReferenceFacts, Settings, Study
 from ddim_ode.study.rows import Row, best
-from ddim_ode.support.records import finite, write_json
 from ddim_ode.support.scalars import number
 from ddim_ode.support.versions import circumstances
 
+__all__ = ["BUDGETS", "COMPARED", "Study", "StudyProgress", "compare"]
+
 COMPARED = ("ddim", "heun_angle", "dpmpp_2m", "unipc_2", "deis_tab3", "adams2", "adams3", "adams4", "rk4", "adaptive")
 BUDGETS = (5, 10, 20, 50)
-FORMAT = 1
 
 
 class Stopped(BaseException):
-    """By the callback: what it raises is no failure of a cell."""
+    """What a callback has raised, which is no failure of a cell."""
 
     def __init__(self, error: Exception):
         super().__init__(error)
@@ -49,58 +45,6 @@ class StudyProgress(NamedTuple):
     done: int
     total: int
     share: float
-
-
-@dataclass(frozen=True)
-class Study:
-    """A comparison.
-
-    results: what results.json holds, rows included. pictures: key of a row, or "reference" -> (up to 8, C, H, W) bytes
-    of the first samples, where samples are pictures.
-    """
-
-    rows: tuple[Row, ...]
-    results: Mapping[str, Any]
-    pictures: Mapping[str, Tensor]
-
-    @property
-    def best(self) -> list[dict[str, Any]]:
-        """At each budget the key of the row of the smallest median error, and those of the rows that tie with it."""
-        return self.results["best"]
-
-    def row(self, key: str) -> Row:
-        return next(row for row in self.rows if row.key == key)
-
-    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write report.html, results.json, results.csv and pictures into a folder, each whole or not at all."""
-        from ddim_ode.study.report.page import write_csv, write_report
-        from ddim_ode.study.report.plots import save_sheet, save_work_precision
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        strips = {key: png_of(pictures) for key, pictures in self.pictures.items()}
-        write_report(folder / "report.html", self.results, strips)
-        write_json(folder / "results.json", self.results)
-        write_csv(folder / "results.csv", self.results)
-        files = ["report.html", "results.json", "results.csv"]
-        if any(row.error for row in self.rows):
-            save_work_precision(self.results, folder / "work_precision.png")
-            files.append("work_precision.png")
-        if strips:
-            save_sheet(self.results, strips, folder / "sheet.png")
-            files.append("sheet.png")
-        return [folder / name for name in files]
-
-    def to_pandas(self) -> Any:
-        """A pandas data frame, one row a cell, nested values as columns such as "error.median".
-
-        Raises StudyError where pandas is not installed.
-        """
-        try:
-            import pandas
-        except ImportError:
-            raise StudyError("to_pandas needs pandas; pip install pandas") from None
-        return pandas.json_normalize([row.to_dict() for row in self.rows])
 
 
 def compare(
@@ -127,6 +71,7 @@ def compare(
     """Run every method at every budget from the same noise, and measure it against the flow's own solution.
 
     Args:
+        model: a `Denoiser`, or something around one.
         methods: names in `METHODS`, or a mapping of names to names or `Method`s.
         nfe: budgets, the most evaluations a sample may cost (adaptive methods: on average).
         seeds, labels, guidance, guidance_range, dtype, batch_size: as in `sample`.
@@ -137,7 +82,8 @@ def compare(
         real: (M, C, H, W) real images, bytes or floats in [-1, 1], to measure the distribution of samples against.
         features: where consistency and distributions are measured (default: `metrics.default_features`).
         out: a folder to keep what is measured, cell by cell: a study that was cut short goes on, and cells that an
-            earlier study of the same model, seeds, labels and reference has measured are not measured again.
+            earlier study of the same model, seeds, labels and reference has measured are not measured again, unless the
+            method, the reference or a metric answers otherwise by now.
         callback: called with a `StudyProgress` after every step.
         command: how to make the same study again, for its report.
 
@@ -145,7 +91,7 @@ def compare(
         A `Study`. A cell that cannot be done, or fails, is a row that says why.
 
     Raises:
-        StudyError, MethodError, SampleError, MetricError: a study that cannot be.
+        StudyError, MethodError, SampleError, GuidanceError, MetricError: a study that cannot be.
         OutputError: `out` cannot be written, or is not the folder of a study.
     """
     begin = time.perf_counter()
@@ -156,67 +102,49 @@ def compare(
     numbers = check_seeds(seeds)
     classes = check_labels(model, labels, len(numbers))
     options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
-    setting = Setting(numbers, classes, options, float(reference_tol))
-    bench = Bench(model, chosen, setting, real, features)
+    bench = Bench(model, Setting(numbers, classes, options, float(reference_tol)), real, features)
+    reference, found = _measured(bench, cells, None if out is None else Path(out), callback)
+    rows = tuple(row for row, _ in found)
+    errors = {row.key: each["error"] for row, each in found if "error" in each}
+    pictures = {row.key: each["shown"] for row, each in found if "shown" in each}
+    budgets = sorted({cell.nfe for cell in cells if cell.nfe})
+    return Study(
+        model=ModelFacts.of(model, bench.identity["model"]),
+        settings=Settings(
+            methods=list(chosen),
+            nfe=budgets,
+            tols=sorted({cell.tol for cell in cells if cell.tol}),
+            grids=list(grids),
+            etas=list(dict.fromkeys(cell.eta for cell in cells if cell.eta is not None)),
+            batch_size=batch_size,
+            **{name: bench.identity[name] for name in ("seeds", "labels", "guidance", "dtype", "features")},
+            real=None if real is None else RealFacts("images", len(real)),
+        ),
+        versions=circumstances()["versions"],
+        command=command,
+        reference=ReferenceFacts.of(reference),
+        rows=rows,
+        best=best(rows, errors, budgets),
+        timing=Cost.of(bench.meter, time.perf_counter() - begin, model.device),
+        pictures={**pictures, "reference": shown(reference.x)} if pictures else {},
+    )
+
+
+def _measured(
+    bench: Bench, cells: Sequence[Cell], out: Path | None, callback: Callable[[StudyProgress], None] | None
+) -> tuple[Reference, list[tuple[Row, Mapping[str, Tensor]]]]:
+    """The reference and every cell, from the folder `out` or anew."""
+    tell = [_teller(callback, n, len(cells)) for n in range(len(cells))]
     try:
-        with opened(None if out is None else Path(out), bench.identity, bench.answers) as archive:
-            tell = [_teller(callback, n, len(cells)) for n in range(len(cells))]
+        with opened(out, bench.identity, bench.answers) as archive:
             reference = bench.reference(archive, tell[0])
-            found = [bench.row(cell, archive, reference, tell[n]) for n, cell in enumerate(cells)]
+            return reference, [bench.row(cell, archive, reference, tell[n]) for n, cell in enumerate(cells)]
     except Stopped as stopped:
         raise stopped.error from None
-    rows, kept = tuple(row for row, _ in found), {row.key: each for row, each in found if each}
-    errors = {key: each.tensors["error"] for key, each in kept.items() if "error" in each.tensors}
-    pictures = {key: each.tensors["shown"] for key, each in kept.items() if "shown" in each.tensors}
-    told = reference._asdict() | {"method": METHOD, "error": {"median": reference.median, "rms": reference.rms}}
-    results = {
-        "format": FORMAT,
-        "model": facts_of(model) | {"fingerprint": bench.identity["model"]},
-        "settings": {
-            "methods": list(chosen),
-            "nfe": sorted({c.nfe for c in cells if c.nfe}),
-            "tols": sorted({c.tol for c in cells if c.tol}),
-            "grids": list(grids),
-            "etas": list(dict.fromkeys(c.eta for c in cells if c.eta is not None)),
-            "batch_size": batch_size,
-            **{name: bench.identity[name] for name in ("seeds", "labels", "guidance", "dtype", "features")},
-            "real": None if real is None else {"what": "images", "count": len(real)},
-        },
-        "versions": circumstances()["versions"],
-        "command": command,
-        "reference": {name: told[name] for name in ("method", "tol", "nfe_mean", "wanted", "agreed", "error")}
-        | {"dtype": "float64"},
-        "rows": [row.to_dict() for row in rows],
-        "best": best(rows, errors, sorted({c.nfe for c in cells if c.nfe})),
-        "timing": {
-            **_spent(bench, time.perf_counter() - begin),
-            "date": date.today().isoformat(),
-            "machine": _machine(model.device),
-            "threads": torch.get_num_threads(),
-        },
-    }
-    return Study(rows, finite(results), {**pictures, "reference": shown(reference.x)} if pictures else {})
 
 
-def facts_of(model: Model) -> dict[str, Any]:
-    """What a study says of its model; None for what a model does not tell."""
-    inner = model.model if isinstance(model, Guided) else model
-    net = inner.net if isinstance(inner, Denoiser) else None
-    folder = inner.info.get("folder") if isinstance(inner, Denoiser) else None
-    steps = model.path.num_timesteps
-    return {
-        "name": Path(folder).resolve().name if folder else "model",
-        "shape": list(model.shape),
-        "classes": model.num_classes,
-        "predicts": inner.predicts if isinstance(inner, Denoiser) else None,
-        "schedule": f"{steps} timesteps" if steps else type(model.path).__name__.lower(),
-        "sigma_min": model.sigma_min,
-        "sigma_max": model.sigma_max,
-        "parameters": sum(p.numel() for p in net.parameters()) if isinstance(net, nn.Module) else None,
-    }
-
-
-def _teller(callback: Callable[[StudyProgress], None] | None, done: int, total: int) -> Callable[[str, float], None]:
+def _teller(callback: Callable[[StudyProgress], None] | None, done: int, total: int) -> Tell:
+    """What tells a callback of one cell."""
     if callback is None:
         return lambda what, share: None
 
@@ -227,20 +155,3 @@ def _teller(callback: Callable[[StudyProgress], None] | None, done: int, total: 
             raise Stopped(error) from error
 
     return tell
-
-
-def _spent(bench: Bench, seconds: float) -> dict[str, float | None]:
-    """Of this run; what an earlier one has measured cost nothing."""
-    network = bench.meter.seconds
-    return {
-        "seconds": seconds,
-        "network_seconds": network,
-        "ratio": seconds / network if network else None,
-        "evaluations": bench.meter.evaluations,
-    }
-
-
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{os.cpu_count()} cores, {platform.machine()}"

@@ -74,7 +74,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """Megabytes: of tensors on a GPU, of the whole process on a CPU (None where the system does not tell)."""
+    """The most memory used, in MB: by tensors on a GPU, by the whole process on a CPU, where the system tells."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     with suppress(OSError):

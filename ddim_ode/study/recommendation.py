@@ -18,7 +18,7 @@ CLIMBERS = ("dpmpp_2m", "unipc_2", "adams2", "adams3", "adams4", "adaptive")
 
 
 class Recommendation(NamedTuple):
-    """row: the winner. tied: keys of rows that cannot be told from it. reached: whether it meets the tolerance."""
+    """The winning row, the keys of rows that cannot be told from it, and whether it meets the tolerance."""
 
     row: Row
     tied: list[str]
@@ -81,7 +81,7 @@ def recommend(
 
 
 def _cost(row: Row) -> tuple[float, float]:
-    """Evaluations, and of equally many the error."""
+    """What the cheapest row has least of: evaluations, and among equally many the error."""
     assert row.measured_nfe
     assert row.error
-    return row.measured_nfe["mean"], row.error.median
+    return row.measured_nfe.mean, row.error.median

@@ -24,7 +24,7 @@ MOST_NFE = 5000  # of a sample, in one run
 
 
 class Reference(NamedTuple):
-    """x: (B, *shape) float64. `median`, `rms`: of its error, estimated, over the samples; each RMS over a sample.
+    """The samples x, (B, *shape) float64, and the median and RMS of their errors, as estimated, each RMS over a sample.
 
     agreed: whether nine in ten samples changed by at most `wanted` from the resolution before.
     """

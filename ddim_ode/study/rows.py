@@ -1,20 +1,36 @@
-"""What a study says of each of its cells, with how sure it is of it: 95% intervals by the bootstrap over samples."""
+"""What a study says of each of its cells, with how sure it is of it: 95% intervals by the bootstrap over samples.
+
+`Row` is the one description of it: of a row in results.json, of the columns of results.csv, and of what the page and
+the terminal show.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
+from ddim_ode.metrics import Distribution
 from ddim_ode.paths import f64
 from ddim_ode.study.cells import EtaValue
+from ddim_ode.study.schema import leaves_of, read
 
 FAR = 0.1  # an error above it is another image
 RESAMPLES = 1000
 TAILS = (0.025, 0.975)
 CLEAR = 3.0  # times the reference's own error, below which an error is not told apart from it
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """How many evaluations of the network a sample took, over the samples."""
+
+    min: int
+    median: float
+    mean: float
+    max: int
 
 
 @dataclass(frozen=True)
@@ -31,17 +47,38 @@ class Errors:
 
 
 @dataclass(frozen=True)
+class RoundTrip:
+    """What is left of images that were encoded and decoded: the RMS lost, and the share that came back bit for bit.
+
+    nfe_up, nfe_down: mean evaluations of an image on the way to the latent and on the way back.
+    """
+
+    rms: float
+    bit_exact: float
+    nfe_up: float
+    nfe_down: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall time of all samples of a cell, and the most memory in use then, where the system tells."""
+
+    seconds: float
+    images_per_second: float
+    peak_memory_mb: float | None
+
+
+@dataclass(frozen=True)
 class Row:
     """A cell of a study and what came of it.
 
-    status: "done", "skipped" (it cannot be done as asked) or "failed"; then `reason` says why and the rest is None.
-    measured_nfe: min, median, mean and max over the samples. steps: mean.
+    status: "skipped" (it cannot be done as asked) or "failed" have a `reason`, and the rest is None.
+    steps: mean over the samples. found_tol: the tolerance found for a budget.
     error: None with noise on the way, where there is no trajectory to compare with.
     resolved: whether the error is well above the reference's own.
     psnr (dB), ssim, consistency: means against the reference's images, see `ddim_ode.metrics`.
-    distribution: of `ddim_ode.metrics.Distribution`, where there are real images. reconstruction: of an invertible
-    method that has encoded and decoded the reference's first images. timing: seconds, images_per_second,
-    peak_memory_mb.
+    distribution: where there are real images. reconstruction: of the reference's first images, by a method that can be
+    undone.
     """
 
     key: str
@@ -51,9 +88,9 @@ class Row:
     nfe: int | None
     tol: float | None
     kind: str
-    status: str
+    status: Literal["done", "skipped", "failed"]
     reason: str | None = None
-    measured_nfe: Mapping[str, float] | None = None
+    measured_nfe: Evaluations | None = None
     steps: float | None = None
     found_tol: float | None = None
     not_converged: int | None = None
@@ -62,16 +99,40 @@ class Row:
     psnr: float | None = None
     ssim: float | None = None
     consistency: float | None = None
-    distribution: Mapping[str, Any] | None = None
-    reconstruction: Mapping[str, float] | None = None
-    timing: Mapping[str, float | None] | None = None
+    distribution: Distribution | None = None
+    reconstruction: RoundTrip | None = None
+    timing: Timing | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """The row in values that JSON can hold."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Row":
+        """The row that `to_dict` wrote. Raises SchemaError for fields that are unknown, missing or of another kind."""
+        return read(cls, record, "row")
+
+
+LEAVES = leaves_of(Row)
+
+
+def leaf(name: str) -> str:
+    """A leaf of a row, such as "error.median", once it is sure that a row has it; else a LookupError."""
+    if name not in LEAVES:
+        raise LookupError(f"a row has no {name!r}")
+    return name
+
+
+class Best(TypedDict):
+    """The best row at a budget, and the keys of those that cannot be told from it."""
+
+    nfe: int
+    key: str
+    tied: list[str]
 
 
 def errors_of(each: Tensor) -> Errors:
-    """Of the errors (B,) of the samples."""
+    """Statistics of the errors (B,) of the samples."""
     (low, high), (rms_low, rms_high) = (found.quantile(f64(TAILS)).tolist() for found in _resampled(each))
     return Errors(
         median=float(each.quantile(0.5)),
@@ -84,7 +145,7 @@ def errors_of(each: Tensor) -> Errors:
     )
 
 
-def best(rows: Sequence[Row], each: Mapping[str, Tensor], budgets: Sequence[int]) -> list[dict[str, Any]]:
+def best(rows: Sequence[Row], each: Mapping[str, Tensor], budgets: Sequence[int]) -> list[Best]:
     """At each budget the row of the smallest median error that costs no more on average, and those that tie with it.
 
     each: key -> errors (B,) of the same samples. A tie: the difference of the medians is 0 or less in more than one in
@@ -92,13 +153,13 @@ def best(rows: Sequence[Row], each: Mapping[str, Tensor], budgets: Sequence[int]
     """
     found = []
     for budget in sorted(budgets):
-        rivals = [row for row in rows if row.error and row.measured_nfe and row.measured_nfe["mean"] <= budget]
+        rivals = [row for row in rows if row.error and row.measured_nfe and row.measured_nfe.mean <= budget]
         if not rivals:
             continue
         first, *others = sorted(rivals, key=lambda row: row.error.median if row.error else 0.0)
         ours = _resampled(each[first.key])[0]
         tied = [row.key for row in others if float((_resampled(each[row.key])[0] - ours).quantile(TAILS[0])) <= 0]
-        found.append({"nfe": budget, "key": first.key, "tied": tied})
+        found.append(Best(nfe=budget, key=first.key, tied=tied))
     return found
 
 

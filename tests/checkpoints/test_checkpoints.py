@@ -16,7 +16,8 @@ from ddim_ode.checkpoints import CheckpointError
 from ddim_ode.models.config import ModelConfig
 from ddim_ode.models.unet import UNet, UNetConfig
 from ddim_ode.support.validation import ConfigError
-from tests.helpers.common import RunsCode, one_line
+from tests.helpers.assertions import one_line
+from tests.helpers.files import RunsCode
 
 CONFIG = ModelConfig(
     network=UNetConfig(shape=(1, 8, 8), channels=(32, 64), blocks=1, attention=(1,), num_classes=3),
@@ -63,9 +64,9 @@ def test_the_model_is_what_its_config_says(folder):
     model = ddim_ode.load(folder)
     assert (model.shape, model.num_classes, model.predicts) == ((1, 8, 8), 3, "velocity")
     assert model.path.num_timesteps == CONFIG.schedule.timesteps
-    assert model.info["config"] == CONFIG
-    assert model.info["file"] == str(folder / "model.safetensors")
-    assert len(model.info["sha256"]) == 64
+    assert model.provenance.config == CONFIG
+    assert model.provenance.file == str(folder / "model.safetensors")
+    assert len(model.provenance.sha256) == 64
     assert not model.net.training
     assert not any(p.requires_grad for p in model.net.parameters())
     assert model.device == torch.device("cpu")
@@ -216,7 +217,7 @@ def test_a_bundled_model_is_loaded_by_name(monkeypatch, folder, tmp_path):
     monkeypatch.setattr(checkpoints, "ASSETS", folder.parent)
     monkeypatch.chdir(tmp_path.parent)
     assert checkpoints.bundled() == ["model"]
-    assert ddim_ode.load("model").info["folder"] == str(folder)
+    assert ddim_ode.load("model").provenance.folder == str(folder)
 
 
 def test_the_bundled_models_load():

@@ -15,9 +15,12 @@ from ddim_ode.checkpoints import CheckpointError
 from ddim_ode.checkpoints.convert import convert
 from ddim_ode.models.config import ModelConfig
 from ddim_ode.support.outputs import OutputError
-from tests.helpers.common import make_model, normal, one_line, tiny_unet
+from tests.helpers.assertions import one_line
+from tests.helpers.command_line import make_model
 from tests.helpers.foreign import LAYOUTS, OTHERS, SMALL, pipeline, relative, unet2d
+from tests.helpers.networks import tiny_unet
 from tests.helpers.original_unet import ORIGINAL, original
+from tests.helpers.tensors import normal
 
 CHOICES = {
     "as trained here": {},
@@ -64,7 +67,7 @@ def test_ours_there_and_back(tmp_path, choices, dtype):
     assert (done.kind, done.dtype) == ("ddim_ode", str(dtype).removeprefix("torch."))
     for name in ("config.yaml", "model.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "c" / name).read_bytes()
-    assert ddim_ode.load(tmp_path / "c").info["config"] == config
+    assert ddim_ode.load(tmp_path / "c").provenance.config == config
 
 
 @pytest.mark.parametrize("choices", CHOICES)
@@ -96,7 +99,7 @@ def test_theirs_there_and_back(tmp_path, layout):
     convert(str(tmp_path / "b"), tmp_path / "c")
     first, last = (ddim_ode.load(tmp_path / name) for name in "ac")
     assert same(first, last)
-    assert first.info["config"] == last.info["config"] == ddim_ode.load(tmp_path / "b").info["config"]
+    assert first.provenance.config == last.provenance.config == ddim_ode.load(tmp_path / "b").provenance.config
     theirs = [load_file(tmp_path / name / "unet/diffusion_pytorch_model.safetensors") for name in "ac"]
     if layout != "learned variance":
         assert theirs[0].keys() == theirs[1].keys()
@@ -116,7 +119,7 @@ def test_theirs_there_and_back(tmp_path, layout):
 def test_schedules_are_kept(tmp_path, schedule):
     config = ours(tmp_path / "a", schedule=schedule, num_classes=0)
     convert(str(tmp_path / "a"), tmp_path / "b")
-    assert ddim_ode.load(tmp_path / "b").info["config"] == config
+    assert ddim_ode.load(tmp_path / "b").provenance.config == config
     theirs = DDIMPipeline.from_pretrained(tmp_path / "b").scheduler.alphas_cumprod.double()
     table = torch.tensor(config.schedule.path().alphas_cumprod)
     torch.testing.assert_close(table, theirs[: len(table)], rtol=1e-3, atol=1e-9)
@@ -165,7 +168,7 @@ def test_the_command(tmp_path, run, fails):
     assert facts["dropped"] == ["clip_sample", "learned variance"]
     assert (facts["kind"], facts["dtype"], facts["out"]) == ("ddim_ode", "float32", str(tmp_path / "d"))
     assert run("convert", tmp_path / "c", tmp_path / "e", "--to", "diffusers").code == 0
-    assert ddim_ode.load(tmp_path / "e").info["ignored"] == []
+    assert ddim_ode.load(tmp_path / "e").provenance.ignored == ()
     assert "is not empty" in fails("convert", tmp_path / "a", tmp_path / "b")
 
 

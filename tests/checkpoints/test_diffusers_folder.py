@@ -16,8 +16,9 @@ from ddim_ode.checkpoints.diffusers_folder import Wrapped
 from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import DenoiserError
 from ddim_ode.models.unet import UNet
-from tests.helpers.common import normal, one_line
+from tests.helpers.assertions import one_line
 from tests.helpers.foreign import LAYOUTS, OTHERS, Sinusoid, pipeline, relative, unet2d
+from tests.helpers.tensors import normal
 
 TIMES = torch.tensor([0.0, 37.0, 500.5, 999.0])
 
@@ -162,7 +163,7 @@ def test_weights_are_read_in_every_form(tmp_path, form):
     assert (len(files) > 2) == ("sharded" in form)
     model = ddim_ode.load(tmp_path)
     assert relative(*both(model, unet, torch.float32)) < 1e-5
-    assert len(model.info["sha256"]) == 64
+    assert len(model.provenance.sha256) == 64
 
 
 def test_attention_under_its_old_names(tmp_path):
@@ -205,11 +206,11 @@ def test_a_pipeline_its_unet_and_both_in_one_folder(tmp_path, where):
 
 def test_what_samplers_do_is_reported_and_ignored(tmp_path):
     pipeline(tmp_path, unet2d(LAYOUTS["learned variance"]), clip_sample=True, thresholding=True)
-    assert ddim_ode.load(tmp_path).info["ignored"] == ["clip_sample", "thresholding", "learned variance"]
+    assert ddim_ode.load(tmp_path).provenance.ignored == ("clip_sample", "thresholding", "learned variance")
     file = tmp_path / "scheduler/scheduler_config.json"
     values = json.loads(file.read_text())
     file.write_text(json.dumps(values | {"clip_sample": False, "thresholding": False}))
-    assert ddim_ode.load(tmp_path).info["ignored"] == ["learned variance"]
+    assert ddim_ode.load(tmp_path).provenance.ignored == ("learned variance",)
 
 
 def test_nothing_of_diffusers_is_imported(tmp_path, monkeypatch):
@@ -235,8 +236,12 @@ def edit(folder: Path, part: str, **changes: object) -> None:
     [
         ("unet", {"sample_size": None}, "config.json has no sample_size; write the height"),
         ("unet", {"_class_name": "UNet2DConditionModel"}, "is of a UNet2DConditionModel; only a UNet2DModel"),
-        ("scheduler", {"prediction_type": "flow_prediction"}, "'flow_prediction' is unknown; known are epsilon"),
-        ("scheduler", {"beta_schedule": "sigmoid"}, "beta_schedule='sigmoid' is unknown; known are linear"),
+        (
+            "scheduler",
+            {"prediction_type": "flow_prediction"},
+            r"unknown prediction_type 'flow_prediction'; did you mean 'v_prediction'\? choose one of epsilon",
+        ),
+        ("scheduler", {"beta_schedule": "sigmoid"}, "unknown beta_schedule 'sigmoid'; choose one of linear"),
         (
             "scheduler",
             {"trained_betas": [0.1]},

@@ -1,20 +1,19 @@
 """Weights of guided-diffusion against a network with its names, written after the published architecture."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 
 import ddim_ode
 from ddim_ode.checkpoints import CheckpointError
 from ddim_ode.checkpoints.convert import convert
 from ddim_ode.models.unet import UNet
 from ddim_ode.support.validation import ConfigError
-from tests.helpers.common import normal, one_line
+from tests.helpers.assertions import one_line
 from tests.helpers.foreign import relative
-from tests.helpers.guided_unet import FLAGS, guided
+from tests.helpers.guided_unet import FLAGS, guided, write_guided
+from tests.helpers.tensors import normal
 
 TIMES = torch.tensor([0.0, 37.0, 500.0, 999.0])
 LABELS = torch.tensor([0, 999, 5, 417])
@@ -31,17 +30,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 SMALL = {"class_cond": False, "channel_mult": "1", "attention_resolutions": "1"}
 
 
-def write(folder: Path, name: str = "model.pt", state: Any = None, **changes: Any) -> Path:
-    flags = FLAGS | changes
-    (folder / "flags.yaml").write_text(yaml.safe_dump(flags))
-    torch.save(guided(flags).state_dict() if state is None else state, folder / name)
-    return folder
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_output_is_that_of_the_code(tmp_path, variant):
     changes = VARIANTS[variant]
-    model = ddim_ode.load(write(tmp_path, **changes))
+    model = ddim_ode.load(write_guided(tmp_path, **changes))
     assert isinstance(model.net, UNet)
     reference, x = guided(FLAGS | changes), normal(len(TIMES), 3, 16, 16, seed=0, dtype=torch.float64)
     labels = [LABELS] if model.num_classes else []
@@ -53,19 +45,21 @@ def test_the_output_is_that_of_the_code(tmp_path, variant):
 
 
 def test_what_is_known_of_it(tmp_path):
-    model = ddim_ode.load(write(tmp_path, name="ema_0.9999_100000.pt"))
+    model = ddim_ode.load(write_guided(tmp_path, name="ema_0.9999_100000.pt"))
     assert (model.num_classes, model.null_class, model.predicts) == (1000, False, "noise")
-    assert (model.info["kind"], model.info["ema"]) == ("guided-diffusion code", "yes")
-    assert model.info["ignored"] == ["learned variance"]
+    assert (model.provenance.kind, model.provenance.ema) == ("guided-diffusion code", "yes")
+    assert model.provenance.ignored == ("learned variance",)
     assert model.path == ddim_ode.paths.DiscreteVP.linear()
 
 
 def test_the_schedule_is_stretched_to_its_steps(tmp_path):
-    model = ddim_ode.load(write(tmp_path, diffusion_steps=250, rescale_timesteps=False, predict_xstart=True, **SMALL))
+    model = ddim_ode.load(
+        write_guided(tmp_path, diffusion_steps=250, rescale_timesteps=False, predict_xstart=True, **SMALL)
+    )
     assert model.path == ddim_ode.paths.DiscreteVP.linear(250, 4e-4, 0.08)
     assert model.predicts == "data"
     cosine = ddim_ode.load(
-        write(tmp_path, diffusion_steps=4000, rescale_timesteps=False, noise_schedule="cosine", **SMALL)
+        write_guided(tmp_path, diffusion_steps=4000, rescale_timesteps=False, noise_schedule="cosine", **SMALL)
     )
     assert cosine.path == ddim_ode.paths.DiscreteVP.cosine(4000)
 
@@ -85,28 +79,28 @@ def test_the_schedule_is_stretched_to_its_steps(tmp_path):
     ],
 )
 def test_flags_that_cannot_be_had_are_named(tmp_path, changes, message):
-    text = one_line(ConfigError, ddim_ode.load, write(tmp_path, state={"x": torch.ones(1)}, **changes))
+    text = one_line(ConfigError, ddim_ode.load, write_guided(tmp_path, state={"x": torch.ones(1)}, **changes))
     assert text.startswith(f"{tmp_path / 'flags.yaml'}: ")
     assert message in text
 
 
 def test_flags_of_another_network_are_found_out(tmp_path):
     state = guided(FLAGS).state_dict()
-    text = one_line(CheckpointError, ddim_ode.load, write(tmp_path, state=state, use_scale_shift_norm=False))
+    text = one_line(CheckpointError, ddim_ode.load, write_guided(tmp_path, state=state, use_scale_shift_norm=False))
     assert "input_blocks.1.0.emb_layers.1.weight has shape (64, 128), where its configuration means (32, 128)" in text
-    text = one_line(CheckpointError, ddim_ode.load, write(tmp_path, state=state, class_cond=False))
+    text = one_line(CheckpointError, ddim_ode.load, write_guided(tmp_path, state=state, class_cond=False))
     assert "label_emb.weight is unknown to the network" in text
 
 
 def test_it_becomes_a_folder_of_ours_and_where_heads_allow_of_diffusers(tmp_path):
     (tmp_path / "a").mkdir()
-    write(tmp_path / "a")
+    write_guided(tmp_path / "a")
     convert(str(tmp_path / "a"), tmp_path / "b")
     first, second = (ddim_ode.load(tmp_path / name).net.state_dict() for name in "ab")
     assert all(torch.equal(first[name], second[name]) for name in first)
     text = one_line(CheckpointError, convert, str(tmp_path / "a"), tmp_path / "c", "diffusers")
     assert "heads=2: a UNet2DModel of diffusers has heads of as many channels each at every level" in text
-    write(tmp_path / "a", num_head_channels=16)
+    write_guided(tmp_path / "a", num_head_channels=16)
     convert(str(tmp_path / "a"), tmp_path / "c", "diffusers")
     model, again = ddim_ode.load(tmp_path / "a"), ddim_ode.load(tmp_path / "c")
     x, t = normal(2, 3, 16, 16, seed=0, dtype=torch.float32), torch.tensor([5.0, 900.0])

@@ -7,7 +7,7 @@ import pytest
 
 import ddim_ode
 from ddim_ode.checkpoints import CheckpointError
-from tests.helpers.common import one_line
+from tests.helpers.assertions import one_line
 from tests.helpers.foreign import LAYOUTS, pipeline, unet2d
 
 
@@ -20,7 +20,7 @@ def test_a_name_of_the_hub_is_fetched(tmp_path, monkeypatch):
         return str(tmp_path)
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
-    assert ddim_ode.load("someone/a-model").info["folder"] == str(tmp_path)
+    assert ddim_ode.load("someone/a-model").provenance.folder == str(tmp_path)
     ((name, patterns),) = asked
     assert name == "someone/a-model"
     assert "unet/diffusion_pytorch_model*" in patterns
@@ -30,7 +30,7 @@ def test_a_folder_comes_first(tmp_path, monkeypatch):
     pipeline(tmp_path / "someone/a-model", unet2d(LAYOUTS["no attention"]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert ddim_ode.load("someone/a-model").info["folder"] == "someone/a-model"
+    assert ddim_ode.load("someone/a-model").provenance.folder == "someone/a-model"
 
 
 def test_without_the_package_it_says_so(monkeypatch):

@@ -3,8 +3,6 @@
 import argparse
 import copy
 import pickle
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,28 +12,13 @@ import ddim_ode
 from ddim_ode.checkpoints import CheckpointError
 from ddim_ode.models.unet import UNet
 from ddim_ode.support.validation import ConfigError
-from tests.helpers.common import RunsCode, normal, one_line
+from tests.helpers.assertions import one_line
+from tests.helpers.files import RunsCode
 from tests.helpers.foreign import relative
-from tests.helpers.original_unet import ORIGINAL, original
+from tests.helpers.original_unet import EMA, ORIGINAL, RAW, original, states, write_original
+from tests.helpers.tensors import normal
 
 TIMES = torch.tensor([0.0, 37.0, 500.0, 999.0])
-RAW, EMA = 1, 2  # seeds
-
-
-def states(ema: bool = True) -> list[Any]:
-    """What the DDIM code saves: the model (DataParallel), its optimizer, epoch, step and the averages."""
-    net = original(seed=RAW)
-    optimizer = torch.optim.Adam([p.requires_grad_() for p in net.parameters()])
-    raw = {f"module.{name}": value.detach() for name, value in net.state_dict().items()}
-    averages = {name: value.detach() for name, value in original(seed=EMA).named_parameters()}
-    return [raw, optimizer.state_dict(), 3, 1000] + ([averages] if ema else [])
-
-
-def write(folder: Path, config: dict[str, Any] = ORIGINAL, found: Any = None, name: str = "ckpt.pth") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yml").write_text(yaml.safe_dump(config))
-    torch.save(states() if found is None else found, folder / name)
-    return folder
 
 
 def same_output(model: ddim_ode.Denoiser, seed: int) -> bool:
@@ -52,33 +35,33 @@ def same_output(model: ddim_ode.Denoiser, seed: int) -> bool:
 
 
 def test_the_averages_are_taken_and_reported(tmp_path):
-    write(tmp_path)
+    write_original(tmp_path)
     model = ddim_ode.load(tmp_path)
-    assert model.info["ema"] == "yes"
+    assert model.provenance.ema == "yes"
     assert same_output(model, EMA)
     raw = ddim_ode.load(tmp_path, ema=False)
-    assert raw.info["ema"] == "no"
+    assert raw.provenance.ema == "no"
     assert same_output(raw, RAW)
     assert (model.path, model.predicts, model.shape) == (ddim_ode.paths.DiscreteVP.linear(), "noise", (3, 16, 16))
 
 
 def test_a_list_without_averages(tmp_path):
-    model = ddim_ode.load(write(tmp_path, found=states(ema=False)))
-    assert model.info["ema"] == "no"
+    model = ddim_ode.load(write_original(tmp_path, found=states(ema=False)))
+    assert model.provenance.ema == "no"
     assert same_output(model, RAW)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_weights_alone(tmp_path, prefix):
     state = {prefix + name: value for name, value in original(seed=5).state_dict().items()}
-    write(tmp_path, found=state, name="diffusion_cifar10_model.ckpt")
+    write_original(tmp_path, found=state, name="diffusion_cifar10_model.ckpt")
     for model in (ddim_ode.load(tmp_path), ddim_ode.load(tmp_path / "diffusion_cifar10_model.ckpt")):
-        assert model.info["ema"] == "not stated"
+        assert model.provenance.ema == "not stated"
         assert same_output(model, 5)
 
 
 def test_the_configuration_may_lie_elsewhere(tmp_path):
-    write(tmp_path / "run")
+    write_original(tmp_path / "run")
     config = (tmp_path / "run/config.yml").rename(tmp_path / "elsewhere.yml")
     for what in (tmp_path / "run/ckpt.pth", tmp_path / "run"):
         assert same_output(ddim_ode.load(what, config=config), EMA)
@@ -91,7 +74,7 @@ def test_the_configuration_may_lie_elsewhere(tmp_path):
 
 def test_the_configuration_as_the_code_itself_writes_it(tmp_path):
     """A nest of argparse.Namespace, with the tags of Python objects."""
-    write(tmp_path)
+    write_original(tmp_path)
     nested = argparse.Namespace(**{key: argparse.Namespace(**value) for key, value in ORIGINAL.items()})
     (tmp_path / "config.yml").write_text(yaml.dump(nested))
     assert "!!python/object:argparse.Namespace" in (tmp_path / "config.yml").read_text()
@@ -99,20 +82,20 @@ def test_the_configuration_as_the_code_itself_writes_it(tmp_path):
 
 
 def test_the_latest_of_several_checkpoints(tmp_path):
-    write(tmp_path)
+    write_original(tmp_path)
     torch.save(states(ema=False), tmp_path / "ckpt_5000.pth")
-    assert ddim_ode.load(tmp_path).info["file"] == str(tmp_path / "ckpt.pth")
+    assert ddim_ode.load(tmp_path).provenance.file == str(tmp_path / "ckpt.pth")
     (tmp_path / "ckpt.pth").rename(tmp_path / "ckpt_9000.pth")
     text = one_line(CheckpointError, ddim_ode.load, tmp_path)
     assert "has 2 checkpoints (ckpt_5000.pth, ckpt_9000.pth, ...); give the file of one" in text
-    assert ddim_ode.load(tmp_path / "ckpt_9000.pth").info["ema"] == "yes"
+    assert ddim_ode.load(tmp_path / "ckpt_9000.pth").provenance.ema == "yes"
 
 
 def test_quad_is_linear_in_the_root(tmp_path):
     config = copy.deepcopy(ORIGINAL)
     config["diffusion"] |= {"beta_schedule": "quad", "num_diffusion_timesteps": 5}
     betas = [(0.01 + (0.02**0.5 - 0.01) * k / 4) ** 2 for k in range(5)]
-    path = ddim_ode.load(write(tmp_path, config)).path
+    path = ddim_ode.load(write_original(tmp_path, config)).path
     assert path.alphas_cumprod == pytest.approx(ddim_ode.paths.DiscreteVP.from_betas(betas).alphas_cumprod, rel=1e-12)
 
 
@@ -133,14 +116,14 @@ def test_quad_is_linear_in_the_root(tmp_path):
 def test_a_configuration_that_cannot_be_had_is_named(tmp_path, section, key, value, message):
     config = copy.deepcopy(ORIGINAL)
     config[section][key] = value
-    text = one_line(ConfigError, ddim_ode.load, write(tmp_path, config, found={"x": torch.ones(1)}))
+    text = one_line(ConfigError, ddim_ode.load, write_original(tmp_path, config, found={"x": torch.ones(1)}))
     assert text.startswith(f"{tmp_path / 'config.yml'}: ")
     assert message in text
 
 
 @pytest.mark.parametrize(("content", "message"), [("a: [", "is not valid YAML"), ("a: 1", "data: Field required")])
 def test_another_yaml_file_is_named(tmp_path, content, message):
-    write(tmp_path, found={"x": torch.ones(1)})
+    write_original(tmp_path, found={"x": torch.ones(1)})
     (tmp_path / "config.yml").write_text(content)
     text = one_line(ConfigError, ddim_ode.load, tmp_path)
     assert "config.yml" in text
@@ -160,20 +143,20 @@ def test_another_yaml_file_is_named(tmp_path, content, message):
 def test_weights_that_do_not_fit_are_named(tmp_path, damage, message):
     found = states()
     damage(found[4])
-    text = one_line(CheckpointError, ddim_ode.load, write(tmp_path, found=found))
+    text = one_line(CheckpointError, ddim_ode.load, write_original(tmp_path, found=found))
     assert text.startswith(f"{tmp_path / 'ckpt.pth'}: ")
     assert message in text
 
 
 @pytest.mark.parametrize("found", [[], [1, 2], {"net": {"x": torch.ones(1)}}, torch.ones(2)], ids=str)
 def test_another_kind_of_checkpoint_is_named(tmp_path, found):
-    text = one_line(CheckpointError, ddim_ode.load, write(tmp_path, found=found))
+    text = one_line(CheckpointError, ddim_ode.load, write_original(tmp_path, found=found))
     assert f"ckpt.pth holds a {type(found).__name__}" in text
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
 def test_a_cut_checkpoint_is_named(tmp_path, share):
-    file = write(tmp_path) / "ckpt.pth"
+    file = write_original(tmp_path) / "ckpt.pth"
     data = file.read_bytes()
     file.write_bytes(data[: int(share * len(data))])
     assert "ckpt.pth is damaged" in one_line(CheckpointError, ddim_ode.load, tmp_path)
@@ -181,7 +164,7 @@ def test_a_cut_checkpoint_is_named(tmp_path, share):
 
 def test_a_checkpoint_that_would_run_code_does_not(tmp_path):
     mark = tmp_path / "ran"
-    write(tmp_path, found=[*states()[:4], RunsCode(mark)])
+    write_original(tmp_path, found=[*states()[:4], RunsCode(mark)])
     assert "ckpt.pth is a pickle that would run code" in one_line(CheckpointError, ddim_ode.load, tmp_path)
     (tmp_path / "ckpt.pth").write_bytes(pickle.dumps(RunsCode(mark), protocol=2))
     assert "ckpt.pth is a pickle that would run code" in one_line(CheckpointError, ddim_ode.load, tmp_path)
@@ -189,6 +172,6 @@ def test_a_checkpoint_that_would_run_code_does_not(tmp_path):
 
 
 def test_it_samples(tmp_path):
-    found = ddim_ode.sample(ddim_ode.load(write(tmp_path)), nfe=4, seeds=[0, 1]).x
+    found = ddim_ode.sample(ddim_ode.load(write_original(tmp_path)), nfe=4, seeds=[0, 1]).x
     own = ddim_ode.Denoiser(original(seed=EMA).eval(), ddim_ode.paths.DiscreteVP.linear(), "noise", (3, 16, 16))
     torch.testing.assert_close(found, ddim_ode.sample(own, nfe=4, seeds=[0, 1]).x, rtol=1e-4, atol=1e-4)

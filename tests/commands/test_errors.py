@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ddim_ode.models.unet import UNet
-from tests.helpers.common import Command, RunsCode
+from tests.helpers.command_line import Command
+from tests.helpers.files import RunsCode
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ from tests.helpers.common import Command, RunsCode
         (["--seeds", "9" * 20], "is not a whole number in 0..2^32-1"),
         (["--seeds", "0-3", "-n", "3"], "n=3 contradicts seeds='0-3'"),
         (["--guidance", "2"], "no label to guide to"),
-        (["--guidance", "nan", "--label", "1"], "not finite"),
+        (["--guidance", "nan", "--label", "1"], "guidance=nan must be a finite number"),
         (["--guidance", "2", "--label", "1", "--guidance-range", "3"], "not LOW:HIGH"),
         (["--guidance", "2", "--label", "1", "--guidance-range", "3:2"], "the guidance range 3:2 is empty"),
         (["--guidance-range", "1:2"], "does nothing with guidance=1"),
@@ -169,7 +170,7 @@ def test_a_bug_keeps_its_traceback(run: Command, model: Path, tmp_path: Path, mo
     def draw(*_: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(runs, "draw", draw)
+    monkeypatch.setattr("ddim_ode.commands.shared.manifest.draw", draw)
     with pytest.raises(ValueError, match="a bug"):
         run("sample", model, "--out", tmp_path / "out")
     assert not any(tmp_path.iterdir())

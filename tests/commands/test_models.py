@@ -1,13 +1,16 @@
-"""`ddim-ode info` tells of every kind of model what it is and where it comes from."""
+"""`ddim-ode info` tells of every kind of model what it is and where it comes from, and the tables what there is."""
 
 import json
+from pathlib import Path
 
+import pytest
 import torch
 from yaml import safe_dump
 
 import ddim_ode
+from ddim_ode import checkpoints
 from ddim_ode.checkpoints import sha256
-from tests.helpers.common import make_model
+from tests.helpers.command_line import Command, make_model
 from tests.helpers.foreign import LAYOUTS, OTHERS, pipeline, unet2d
 from tests.helpers.original_unet import ORIGINAL, original
 
@@ -78,3 +81,48 @@ def test_a_checkpoint_of_the_ddim_code(run, tmp_path):
     assert (facts["kind"], facts["ema"], facts["dtype"]) == ("DDIM code", "yes", "float32")
     assert (facts["schedule"], facts["timesteps"], facts["predicts"]) == ("linear", 1000, "noise")
     assert facts["sha256"] == sha256(tmp_path / "ckpt.pth")
+
+
+def test_info(run: Command, model: Path) -> None:
+    facts = json.loads(run("info", model, "--json").out)
+    den = ddim_ode.load(model)
+    file = model / "model.safetensors"
+    assert facts["shape"] == [1, 8, 8]
+    assert facts["classes"] == 10
+    assert facts["parameters"] == sum(p.numel() for p in den.net.parameters())
+    assert (facts["predicts"], facts["schedule"], facts["timesteps"]) == ("noise", "cosine", 50)
+    assert facts["sigma_range"] == [den.sigma_min, den.sigma_max]
+    assert (facts["weights"], facts["bytes"]) == (str(file), file.stat().st_size)
+    assert facts["sha256"] == sha256(file)
+    assert "1 x 8 x 8" in run("info", model).out
+
+
+def test_models(run: Command, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "ASSETS", model.parent)
+    (row,) = json.loads(run("models", "--json").out)["models"]
+    assert (row["name"], row["shape"], row["classes"]) == ("tiny", [1, 8, 8], 10)
+    assert "tiny" in run("models").out
+
+
+def test_methods_and_grids(run: Command) -> None:
+    table = json.loads(run("methods", "--json").out)
+    assert [row["name"] for row in table["methods"]] == list(ddim_ode.METHODS)
+    assert [row["grid"] for row in table["grids"]] == list(ddim_ode.GRIDS)
+    assert all(row["summary"] for row in [*table["methods"], *table["grids"]])
+    assert "karras" in run("methods").out
+
+
+def test_the_table_says_what_is_out_of_the_ordinary(run: Command) -> None:
+    rows = json.loads(run("methods", "--json").out)["methods"]
+    for row in rows:
+        method = ddim_ode.METHODS[row["name"]]
+        assert (row["adaptive"], row["per_sample"], row["grid"]) == (method.adaptive, method.per_sample, method.grid)
+        assert bool(row["grid"]) != row["adaptive"]
+    lines = {line.split()[0]: line for line in run("methods").out.splitlines() if line.strip()}
+    words = {
+        name: [word for word in ("adaptive,", "adaptive", "coupled") if word in line.split()[3:5]]
+        for name, line in lines.items()
+    }
+    assert words["ddim"] == []
+    assert words["adaptive"] == ["adaptive"]
+    assert words["dopri5"] == ["adaptive,", "coupled"]

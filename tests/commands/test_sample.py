@@ -18,7 +18,7 @@ from ddim_ode import checkpoints
 from ddim_ode.data import to_uint8
 from ddim_ode.models.unet import UNet
 from ddim_ode.support import outputs
-from tests.helpers.common import Command, make_model
+from tests.helpers.command_line import Command, make_model
 
 
 def test_sample_writes_what_the_library_draws(run: Command, model: Path, tmp_path: Path) -> None:
@@ -103,6 +103,25 @@ def test_a_manifest_recreates_the_same_bytes(run: Command, model: Path, tmp_path
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     one, two = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("one", "two"))
     assert {**one, "seconds": 0} == {**two, "seconds": 0}
+
+
+def test_a_manifest_is_recreated_with_its_threads_which_are_then_as_before(
+    run: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("sample", model, "--nfe", 2, "-n", 1, "--out", tmp_path / "one")
+    file, had, forward = tmp_path / "one" / "manifest.json", torch.get_num_threads(), UNet.forward
+    used: list[int] = []
+
+    def watched(net: UNet, *inputs: torch.Tensor) -> torch.Tensor:
+        used.append(torch.get_num_threads())
+        return forward(net, *inputs)
+
+    monkeypatch.setattr(UNet, "forward", watched)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"threads": had + 1}))
+    assert run("sample", "--manifest", file, "--out", tmp_path / "two").code == 0
+    assert used == [had + 1] * 2
+    assert torch.get_num_threads() == had
+    assert json.loads((tmp_path / "two" / "manifest.json").read_text())["threads"] == had + 1
 
 
 def test_a_manifest_of_before_there_were_adaptive_methods(run: Command, model: Path, tmp_path: Path) -> None:
@@ -196,7 +215,7 @@ def test_a_full_disk_loses_nothing(
     before = contents(tmp_path)
     for name in ("save_grid", "save_images", "save"):
         with monkeypatch.context() as patch:
-            patch.setattr(runs, name, no_space)
+            patch.setattr(f"ddim_ode.commands.shared.manifest.{name}", no_space)
             line = fails(*arguments, tmp_path / "out", "--overwrite")
             assert "No space left on device" in line
             assert str(tmp_path / "out") in line
@@ -229,7 +248,7 @@ def test_a_folder_that_cannot_be_written_is_known_before_sampling(
     def draw(*_: object) -> None:
         raise AssertionError("it sampled first")
 
-    monkeypatch.setattr(runs, "draw", draw)
+    monkeypatch.setattr("ddim_ode.commands.shared.manifest.draw", draw)
     (tmp_path / "file").write_text("")
     assert f"{tmp_path / 'file'} is a file" in fails("sample", model, "--out", tmp_path / "file")
     assert f"{tmp_path / 'file'} is a file" in fails("sample", model, "--out", tmp_path / "file" / "a" / "b")

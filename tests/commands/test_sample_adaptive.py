@@ -14,11 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import ddim_ode
-from ddim_ode.commands.shared import manifest
 from ddim_ode.commands.shared.display import histogram
 from ddim_ode.commands.shared.pictures import steps_of
-from ddim_ode.solvers import Solution
-from tests.helpers.common import Command, same
+from ddim_ode.solvers import METHODS, Solution
+from tests.helpers.assertions import same
+from tests.helpers.command_line import Command
 
 COUNT, TOL = 12, 0.001
 
@@ -174,7 +174,7 @@ def test_a_manifest_recreates_the_same_bytes(
     def search(*_: object) -> None:
         raise AssertionError("the tolerance is known")
 
-    monkeypatch.setattr("ddim_ode.jobs.calibrate", search)
+    monkeypatch.setattr("ddim_ode.planning.plan.tolerance_for", search)
     file = tmp_path / "one" / "manifest.json"
     assert run("sample", "--manifest", file, "--trace", "--out", tmp_path / "two").code == 0
     for name in ("samples.safetensors", "grid.png", "trace.png"):
@@ -241,7 +241,7 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ddim_ode.plots.save_trace", no_space)
+    monkeypatch.setattr("ddim_ode.commands.shared.pictures.save_trace", no_space)
     assert "No space left" in fails("sample", model, *adaptive("--trace", "--out", tmp_path / "out"))
     assert not any(tmp_path.iterdir())
 
@@ -249,7 +249,7 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(
 def test_without_trace_no_picture_is_drawn(run: Command, model: Path, tmp_path: Path) -> None:
     run("sample", model, *adaptive("--out", tmp_path / "out"))
     assert not (tmp_path / "out" / "trace.png").exists()
-    assert [manifest.has_trace(name) for name in ("adaptive", "dopri5", "ddim", "scipy_solver")] == [
+    assert [METHODS[name].tells_steps for name in ("adaptive", "dopri5", "ddim", "scipy_solver")] == [
         True,
         True,
         False,

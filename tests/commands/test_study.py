@@ -9,6 +9,7 @@ FILES = {
     "results.json",
     "results.csv",
     "sheet.png",
+    "pictures.safetensors",
     "work_precision.png",
     "study.json",
     "cells",

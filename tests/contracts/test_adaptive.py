@@ -15,10 +15,13 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import Denoiser, NonFiniteError
 from ddim_ode.models.guidance import Guided
 from ddim_ode.planning.inputs import SampleError
-from ddim_ode.planning.plan import Job
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import Control, DivergedError, Solution
-from tests.helpers.common import MIXTURES, PATHS, Counting, f64, network, normal, rms
+from tests.helpers.mixtures import MIXTURES
+from tests.helpers.networks import Counting, network
+from tests.helpers.plans import carry
+from tests.helpers.tables import PATHS
+from tests.helpers.tensors import f64, normal, rms
 
 ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive and method.deterministic]
 
@@ -224,7 +227,7 @@ def test_it_never_leaves_the_interval_and_always_ends(name, seed, std, log_tol, 
     model = Denoiser(net, paths.Noise(low, high), "noise", (3,))
     begin, end = (low, high) if up else (high, low)
     x = begin * normal(3, 3, seed=seed + 1).to(dtype)
-    found = Job(model, METHODS[name], f64([begin, end]), Control(10**log_tol, 300, first), None, 1).carry(x)
+    found = carry(model, name, f64([begin, end]), Control(10**log_tol, 300, first), x)
     assert low * (1 - 1e-9) <= net.low <= net.high <= high * (1 + 1e-9)
     # xbar - D is a mean of (xbar - m_k) sigma^2 / (s^2 + sigma^2): |xbar| + max |m_k| grows no faster than sigma does.
     bound = (x.norm(dim=1) + net.mixture.means.norm(dim=1).max()) * max(1.0, end / begin)

@@ -15,7 +15,9 @@ from torch import Tensor
 from ddim_ode import paths
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.sampling import sample
-from tests.helpers.common import cosine_table, labelled, linear_table, network, random_network
+from tests.helpers.mixtures import labelled
+from tests.helpers.networks import network, random_network
+from tests.helpers.tables import cosine_table, linear_table
 
 TOLERANCE = 1e-12  # max abs difference over max abs value, in float64
 

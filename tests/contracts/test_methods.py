@@ -19,7 +19,10 @@ from ddim_ode.sampling import sample
 from ddim_ode.solvers import Method, MethodError, adams, integrate
 from ddim_ode.solvers.exponential import Adams, Exponential, _table
 from ddim_ode.solvers.weights import BASES, exact
-from tests.helpers.common import PATHS, Counting, f64, labelled, two_modes
+from tests.helpers.mixtures import labelled, two_modes
+from tests.helpers.networks import Counting
+from tests.helpers.tables import PATHS
+from tests.helpers.tensors import f64
 
 LOW, HIGH = 0.3, 0.9  # where the two modes part, and where no term of an error is small by chance
 MODES = two_modes()

@@ -1,5 +1,6 @@
 """A solver written by somebody else, who inherits nothing from us: what it says it can do, it can do everywhere."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,7 @@ class Ralston:
 
     to_zero = False
     slopes_only = True
+    one_step = True
 
     def init(self, ode, sigmas, y):
         return None
@@ -126,6 +128,16 @@ def test_one_of_slopes_alone_has_densities_and_adjoints():
         (grad,) = torch.autograd.grad(y.square().sum(), z)
         grads.append(grad)
     assert (grads[0] - grads[1]).norm() < 0.01 * grads[1].norm()
+
+
+def test_one_of_steps_that_stand_alone_takes_noise():
+    """As our own Runge-Kutta method of the same order does, from the same Brownian paths."""
+    found, ours = (
+        ddim_ode.sample(MODEL, method, 400, range(4), labels=1, eta=0.5, dtype=torch.float64).x
+        for method in (RALSTON, dataclasses.replace(ddim_ode.METHODS["midpoint"], path=paths.flow, grid="near_image"))
+    )
+    torch.testing.assert_close(found, ours, rtol=0, atol=0.02)
+    assert (found - ddim_ode.sample(MODEL, RALSTON, 400, range(4), labels=1, dtype=torch.float64).x).abs().max() > 0.1
 
 
 def test_it_is_refused_what_it_cannot_do():

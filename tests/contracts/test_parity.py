@@ -28,7 +28,9 @@ from ddim_ode.sampling import sample
 from ddim_ode.solvers import Method
 from ddim_ode.solvers.exponential import HEUN, THIRDS, Adams, SingleStep
 from ddim_ode.solvers.weights import Rule, bh1, equal_steps, half, half_quadratic
-from tests.helpers.common import cosine_table, linear_table, normal, tiny_unet
+from tests.helpers.networks import tiny_unet
+from tests.helpers.tables import cosine_table, linear_table
+from tests.helpers.tensors import normal
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.algorithm_types:FutureWarning"),  # it wants users to prefer "dpmsolver++"

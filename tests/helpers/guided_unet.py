@@ -1,9 +1,11 @@
 """The network of Dhariwal & Nichol 2021 (Sec. 3, App. B) with the names of modules that guided-diffusion gives them."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from tests.helpers.foreign import randomised
@@ -159,3 +161,11 @@ def guided(flags: dict[str, Any], seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         net = GuidedUNet(flags)
     return randomised(net, seed)
+
+
+def write_guided(folder: Path, name: str = "model.pt", state: Any = None, **changes: Any) -> Path:
+    """A folder of the code: flags.yaml and weights."""
+    flags = FLAGS | changes
+    (folder / "flags.yaml").write_text(yaml.safe_dump(flags))
+    torch.save(guided(flags).state_dict() if state is None else state, folder / name)
+    return folder

@@ -1,4 +1,4 @@
-"""A study of a slow model, to be killed: python killed_study.py FOLDER RESULTS."""
+"""A study of a slow model, to be killed: python -m tests.helpers.killed_study FOLDER RESULTS."""
 
 import dataclasses
 import json
@@ -6,9 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from test_study import MODEL, SMALL, timeless
-
 from ddim_ode.study.comparison import compare
+from tests.helpers.small_study import MODEL, SMALL, timeless
 
 net = MODEL.net
 

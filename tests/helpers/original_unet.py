@@ -1,9 +1,11 @@
 """The network of DDPM (Ho et al. 2020, App. B) with the names of modules that the DDIM code gives them."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from tests.helpers.foreign import randomised
@@ -161,3 +163,23 @@ def original(config: dict[str, Any] = ORIGINAL, seed: int = 0) -> OriginalUNet:
         net = OriginalUNet(config)
     randomised(net, seed)
     return net
+
+
+RAW, EMA = 1, 2  # seeds
+
+
+def states(ema: bool = True) -> list[Any]:
+    """What the DDIM code saves: the model (DataParallel), its optimizer, epoch, step and the averages."""
+    net = original(seed=RAW)
+    optimizer = torch.optim.Adam([p.requires_grad_() for p in net.parameters()])
+    raw = {f"module.{name}": value.detach() for name, value in net.state_dict().items()}
+    averages = {name: value.detach() for name, value in original(seed=EMA).named_parameters()}
+    return [raw, optimizer.state_dict(), 3, 1000] + ([averages] if ema else [])
+
+
+def write_original(folder: Path, config: dict[str, Any] = ORIGINAL, found: Any = None, name: str = "ckpt.pth") -> Path:
+    """A folder of the code: config.yml and a checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yml").write_text(yaml.safe_dump(config))
+    torch.save(states() if found is None else found, folder / name)
+    return folder

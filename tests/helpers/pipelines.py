@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DDPMPipeline, DDPMScheduler,
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 
-from tests.helpers.common import normal
+from tests.helpers.tensors import normal
 
 SHAPE = (1, 8, 8)
 LAYOUT = {

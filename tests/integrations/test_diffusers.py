@@ -9,16 +9,17 @@ from diffusers import DDIMPipeline, DDIMScheduler, FlowMatchEulerDiscreteSchedul
 from torch import Tensor
 
 from ddim_ode import paths
-from ddim_ode.checkpoints.diffusers_config import PREDICTION
+from ddim_ode.checkpoints.scheduler_config import PREDICTION, ScheduleError
 from ddim_ode.errors import DDIMError
 from ddim_ode.integrations.diffusers import Answers, ODEScheduler, SchedulerError
-from ddim_ode.integrations.schedules import ScheduleError
 from ddim_ode.models.denoiser import Denoiser, DenoiserError, NonFiniteError
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import METHODS, MethodError
-from tests.helpers.common import linear_table, normal, one_line
+from tests.helpers.assertions import one_line
 from tests.helpers.pipelines import NET, SHAPE, network, pictures, pipeline
+from tests.helpers.tables import linear_table
+from tests.helpers.tensors import normal
 
 ON_GRIDS = [name for name, row in METHODS.items() if row.deterministic and not row.adaptive]
 FLOW = FlowMatchEulerDiscreteScheduler()
@@ -198,7 +199,7 @@ def steps(scheduler: ODEScheduler, *times: float, **options: Any) -> None:
         (SchedulerError, lambda: ODEScheduler(method=METHODS["ddim"]), "method is a Method"),
         (SchedulerError, lambda: ODEScheduler(method="adaptive"), "'adaptive' chooses its timesteps .* 'dpmpp_2m'"),
         (SchedulerError, lambda: ODEScheduler(method="sde_heun"), "'sde_heun' draws noise .* 'dpmpp_2m'"),
-        (SchedulerError, lambda: ODEScheduler(prediction_type="flow"), "unknown prediction_type 'flow'"),
+        (ScheduleError, lambda: ODEScheduler(prediction_type="flow"), "unknown prediction_type 'flow'"),
         (ScheduleError, lambda: ODEScheduler(beta_schedule="sigmoid"), "unknown beta_schedule 'sigmoid'"),
         (ScheduleError, lambda: ODEScheduler.from_config(FLOW.config), "no beta_schedule; the model"),
         (DDIMError, lambda: ODEScheduler(grid="karas"), "did you mean 'karras'"),

@@ -16,7 +16,7 @@ from ddim_ode.latents import LatentError
 from ddim_ode.models.autoencoder import Autoencoder
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.sampling import sample
-from tests.helpers.common import normal, one_line
+from tests.helpers.assertions import one_line
 from tests.helpers.pipelines import (
     NET,
     SHAPE,
@@ -29,6 +29,7 @@ from tests.helpers.pipelines import (
     text_unet,
     tiny_vae,
 )
+from tests.helpers.tensors import normal
 
 
 def along_their_timesteps(model: Denoiser, scheduler: DDIMScheduler, noise: Tensor, **options: Any) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 
 from ddim_ode.data import to_float
 from ddim_ode.metrics import MetricError, consistency, psnr, ssim
-from tests.helpers.common import f64, normal, one_line
+from tests.helpers.assertions import one_line
+from tests.helpers.tensors import f64, normal
 
 
 def images(*shape: int, seed: int) -> torch.Tensor:

@@ -12,7 +12,9 @@ from torch import nn
 from ddim_ode import data
 from ddim_ode.checkpoints import CheckpointError
 from ddim_ode.metrics import SPACES, MetricError, default_features, extract, feature_space, load_fashion_features
-from tests.helpers.common import RunsCode, normal, one_line
+from tests.helpers.assertions import one_line
+from tests.helpers.files import RunsCode
+from tests.helpers.tensors import normal
 
 GREY = (1, 28, 28)
 

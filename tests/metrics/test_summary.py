@@ -17,7 +17,8 @@ from ddim_ode.metrics import (
     precision_recall,
     sliced_wasserstein,
 )
-from tests.helpers.common import normal, one_line
+from tests.helpers.assertions import one_line
+from tests.helpers.tensors import normal
 
 SHAPE = (1, 4, 4)
 

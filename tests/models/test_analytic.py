@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ddim_ode.models.analytic import GaussianMixture
-from tests.helpers.common import f64, labelled, normal, two_modes
+from tests.helpers.mixtures import labelled, two_modes
+from tests.helpers.tensors import f64, normal
 
 LINE = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
 

@@ -13,8 +13,9 @@ from ddim_ode.inversion import reconstruct
 from ddim_ode.models.autoencoder import Autoencoder, AutoencoderError
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.sampling import sample
-from tests.helpers.common import normal, one_line
+from tests.helpers.assertions import one_line
 from tests.helpers.pipelines import random_module, tiny_vae
+from tests.helpers.tensors import normal
 
 BYTES = torch.randint(256, (5, 1, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 VQ = random_module(

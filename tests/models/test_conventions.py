@@ -14,7 +14,10 @@ from ddim_ode.models.conventions import AdapterError
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.paths import PathError
 from ddim_ode.sampling import sample
-from tests.helpers.common import f64, labelled, linear_table, normal, one_line
+from tests.helpers.assertions import one_line
+from tests.helpers.mixtures import labelled
+from tests.helpers.tables import linear_table
+from tests.helpers.tensors import f64, normal
 
 MIXTURE = labelled()  # (2, 3), 3 classes
 SHAPE, CLASSES = MIXTURE.shape, MIXTURE.num_classes

@@ -14,7 +14,10 @@ from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.models.denoiser import PREDICTS, Denoiser, DenoiserError, NonFiniteError
 from ddim_ode.models.guidance import Guided
 from ddim_ode.sampling import sample
-from tests.helpers.common import PATHS, Recording, f64, labelled, normal, tiny_unet
+from tests.helpers.mixtures import labelled
+from tests.helpers.networks import Recording, tiny_unet
+from tests.helpers.tables import PATHS
+from tests.helpers.tensors import f64, normal
 
 CHART = paths.Noise(0.01, 100.0)
 

@@ -16,8 +16,11 @@ from ddim_ode.commands.shared.manifest import warm_up
 from ddim_ode.models.denoiser import DenoiserError
 from ddim_ode.models.fast import Fast
 from ddim_ode.sampling import sample
-from tests.helpers.common import Command, normal, one_line, random_network
+from tests.helpers.assertions import one_line
+from tests.helpers.command_line import Command
 from tests.helpers.foreign import relative
+from tests.helpers.networks import random_network
+from tests.helpers.tensors import normal
 
 
 @pytest.fixture

@@ -12,7 +12,10 @@ from ddim_ode.models.denoiser import Denoiser, NonFiniteError
 from ddim_ode.models.guidance import GuidanceError, Guided
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.sampling import sample
-from tests.helpers.common import PATHS, Counting, f64, labelled, tiny_unet
+from tests.helpers.mixtures import labelled
+from tests.helpers.networks import Counting, tiny_unet
+from tests.helpers.tables import PATHS
+from tests.helpers.tensors import f64
 
 CHART = paths.Noise(0.01, 100.0)
 MIXTURE = labelled()

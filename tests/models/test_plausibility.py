@@ -15,8 +15,11 @@ from ddim_ode.checkpoints.diffusers_folder import save_diffusers
 from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import PREDICTS, Denoiser
 from ddim_ode.models.unet import UNet, UNetConfig
-from tests.helpers.common import MIXTURES, PATHS, Counting, network, one_line, random_network, randomise, tiny_unet
+from tests.helpers.assertions import one_line
 from tests.helpers.foreign import LAYOUTS, pipeline, unet2d
+from tests.helpers.mixtures import MIXTURES
+from tests.helpers.networks import Counting, network, random_network, randomise, tiny_unet
+from tests.helpers.tables import PATHS
 
 RANGES = {"linear": paths.DiscreteVP.linear(), "cosine": paths.DiscreteVP.cosine(), "noise": paths.Noise(0.01, 80.0)}
 RANGES |= {"flow": paths.Flow(0.01, 80.0), "angle": paths.Angle(0.01, 80.0)}
@@ -131,8 +134,8 @@ def test_only_a_denoiser_says_what_its_network_does():
 @pytest.fixture
 def folder(tmp_path):
     model = ddim_ode.load("fashion")
-    values = model.info["config"].network.model_dump() | {"shape": (4, 14, 14), "patch": 1}
-    config = model.info["config"].model_copy(update={"network": UNetConfig(**values)})
+    values = model.provenance.config.network.model_dump() | {"shape": (4, 14, 14), "patch": 1}
+    config = model.provenance.config.model_copy(update={"network": UNetConfig(**values)})
     assert isinstance(model.net, UNet)
     save_diffusers(tmp_path, config, model.net.state_dict())
     return tmp_path

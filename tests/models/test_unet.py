@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from ddim_ode.models.unet import Attention, Downsample, UNet, UNetConfig, Upsample, sinusoid
-from tests.helpers.common import normal, randomise, tiny_unet
+from tests.helpers.networks import randomise, tiny_unet
+from tests.helpers.tensors import normal
 
 SMALL = {"shape": (1, 8, 8), "channels": (8, 16), "groups": 4, "blocks": 1}
 

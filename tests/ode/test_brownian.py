@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddim_ode.ode.brownian import Brownian, BrownianError
-from tests.helpers.common import one_line
+from tests.helpers.assertions import one_line
 
 
 def test_increments_are_normal_and_independent_with_the_area_that_belongs_to_them():

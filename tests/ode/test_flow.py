@@ -12,7 +12,10 @@ from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.guidance import Guided
 from ddim_ode.ode.flow import DomainError, ProbabilityFlow
 from ddim_ode.sampling import sample
-from tests.helpers.common import PATHS, Counting, Recording, f64, labelled, normal, two_modes
+from tests.helpers.mixtures import labelled, two_modes
+from tests.helpers.networks import Counting, Recording
+from tests.helpers.tables import PATHS
+from tests.helpers.tensors import f64, normal
 
 MEAN, STD = f64([0.3, -1.2]), 0.4
 CHART = paths.Noise(0.01, 100.0)

@@ -13,7 +13,9 @@ from ddim_ode.models.guidance import GuidanceError, Guided
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import MethodError
-from tests.helpers.common import PATHS, Counting, Recording, labelled
+from tests.helpers.mixtures import labelled
+from tests.helpers.networks import Counting, Recording
+from tests.helpers.tables import PATHS
 
 VP = PATHS["linear"]
 MIXTURE = labelled()
@@ -123,7 +125,8 @@ def test_an_explicit_grid_costs_one_evaluation_an_interval(grid, cost, guidance)
         assert counting.rows == 2 * passes
         assert sol.sigmas.tolist() == grid
     for nfe in (passes - 1, passes + 1):
-        with pytest.raises(SampleError, match=f"nfe={nfe} contradicts an explicit grid that costs {passes}; leave nfe"):
+        line = f"nfe={nfe} contradicts an explicit grid that costs {passes}; leave nfe"
+        with pytest.raises(SampleError, match=line if nfe else "nfe=0 must be a whole number >= 1"):
             sample(MODEL, grid=grid, nfe=nfe, labels=1, guidance=guidance)
 
 
@@ -216,7 +219,12 @@ REFUSED = {
     ),
     "labels none": (PLAIN, {"labels": 0}, SampleError, "this model has no classes; leave labels out"),
     "guidance none": (PLAIN, {"guidance": 2.0}, GuidanceError, "guidance=2 needs a class-conditional model"),
-    "guidance nan": (MODEL, {"guidance": math.nan, "labels": 0}, GuidanceError, "guidance=nan is not finite"),
+    "guidance nan": (
+        MODEL,
+        {"guidance": math.nan, "labels": 0},
+        GuidanceError,
+        "guidance=nan must be a finite number, such as 2.0",
+    ),
     "no range": (
         MIXTURE.denoiser(paths.noise),
         {},

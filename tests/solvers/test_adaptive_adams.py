@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from ddim_ode import METHODS, GaussianMixture, paths
+from ddim_ode import GaussianMixture, paths
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.guidance import Guided
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.planning.inputs import seeded_noise
-from ddim_ode.planning.plan import Job
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import Control, Method
-from ddim_ode.solvers.adaptive_adams import AdaptiveAdams, Journey
+from ddim_ode.solvers.adaptive_adams import AdaptiveAdams, Trajectories
 from ddim_ode.solvers.lagrange import integrals, lagrange
-from tests.helpers.common import MIXTURES, PATHS, f64, network, normal, rms
+from tests.helpers.mixtures import MIXTURES
+from tests.helpers.networks import network
+from tests.helpers.plans import carry
+from tests.helpers.tables import PATHS
+from tests.helpers.tensors import f64, normal, rms
 
 TOLS = [1e-1, 3e-2, 1e-2, 3e-3, 1e-3]
 
@@ -72,14 +75,14 @@ def test_the_first_evaluation_leads_to_where_it_is_made():
     sigmas, sigma = f64([150.0, 0.01, 0.0]), 20.0
     ode = ProbabilityFlow(model, paths.flow, (0.01, 150.0))
     xbar = 150 * normal(4, *model.shape, seed=0)
-    journey = Journey(ode, xbar, sigmas)
-    u, y, slope = journey.start(torch.arange(4), ode.enter(xbar, sigmas[0]), sigma, most=1)
+    trajectories = Trajectories(ode, xbar, sigmas)
+    u, y, slope = trajectories.start(torch.arange(4), ode.enter(xbar, sigmas[0]), sigma, most=1)
     data = model(xbar * sigma / 150, sigma).data
     noise = (xbar - data) / 150
     torch.testing.assert_close(ode.leave(y, f64(sigma)), data + sigma * noise, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(slope, noise - data, rtol=1e-12, atol=1e-12)
     assert paths.flow.sigma(u) == pytest.approx(sigma)
-    assert journey.nfe.tolist() == [1, 1, 1, 1]
+    assert trajectories.nfe.tolist() == [1, 1, 1, 1]
 
 
 def test_no_first_evaluation_that_cannot_be_paid():
@@ -143,9 +146,9 @@ def test_there_and_back():
     model = MIXTURES["labelled"].denoiser(PATHS["linear"])
     x = MIXTURES["labelled"].sample(32, seed=0, sigma=0.02)
     for tol in (1e-2, 1e-4):
-        steering = Control(tol, 1000)
-        up = Job(model, METHODS["adaptive"], f64([0.02, 100.0]), steering, None, 1).carry(x)
-        down = Job(model, METHODS["adaptive"], f64([100.0, 0.02]), steering, None, 1).carry(up.x)
+        control = Control(tol, 1000)
+        up = carry(model, "adaptive", f64([0.02, 100.0]), control, x)
+        down = carry(model, "adaptive", f64([100.0, 0.02]), control, up.x)
         assert up.converged.all()
         assert rms(up.x).median() == pytest.approx(100, rel=0.2)
         assert rms(down.x - x).quantile(0.9) <= 3 * tol

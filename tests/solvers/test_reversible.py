@@ -17,9 +17,14 @@ from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import DivergedError, Reversible, Step, follow
-from ddim_ode.solvers.reversible import LATTICE, LIMIT, UNIT, FixedPoint
+from ddim_ode.solvers.lattice import LATTICE, LIMIT, UNIT
+from ddim_ode.solvers.reversible import FixedPoint
 from ddim_ode.solvers.runge_kutta import RungeKutta
-from tests.helpers.common import PATHS, f64, labelled, network, normal, one_line, rms
+from tests.helpers.assertions import one_line
+from tests.helpers.mixtures import labelled
+from tests.helpers.networks import network
+from tests.helpers.tables import PATHS
+from tests.helpers.tensors import f64, normal, rms
 
 REVERSIBLE = [name for name, method in METHODS.items() if method.invertible]
 EXACT = ["leapfrog", "exact_heun"]
@@ -42,7 +47,7 @@ def there_and_back(name: str, model: Denoiser, sigmas: Tensor, y: Tensor) -> tup
 
 def test_these_are_the_reversible_methods():
     assert REVERSIBLE == ["leapfrog", "exact_heun", "reversible_heun", "bdia", "belm", "edict"]
-    assert [name for name in REVERSIBLE if METHODS[name].solver.exact] == EXACT
+    assert [name for name in REVERSIBLE if METHODS[name].exact] == EXACT
 
 
 monotone = st.lists(st.floats(-4, 4), min_size=2, max_size=12, unique_by=lambda x: round(x, 6)).map(

@@ -20,17 +20,11 @@ from ddim_ode.sampling import sample
 from ddim_ode.solvers import MethodError, adams
 from ddim_ode.solvers.eta import Eta, EtaError
 from ddim_ode.solvers.torch_sde import TorchSDE
-from tests.helpers.common import (
-    PATHS,
-    Counting,
-    labelled,
-    linear_table,
-    network,
-    normal,
-    one_line,
-    random_network,
-    two_modes,
-)
+from tests.helpers.assertions import one_line
+from tests.helpers.mixtures import labelled, two_modes
+from tests.helpers.networks import Counting, network, random_network
+from tests.helpers.tables import PATHS, linear_table
+from tests.helpers.tensors import normal
 
 SDE = [name for name, method in METHODS.items() if not method.deterministic]
 GRIDDED = [name for name in SDE if not METHODS[name].adaptive]

@@ -12,7 +12,8 @@ from torch import Tensor
 from ddim_ode import paths
 from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.sampling import sample
-from tests.helpers.common import f64, normal, two_modes
+from tests.helpers.mixtures import two_modes
+from tests.helpers.tensors import f64, normal
 
 MODES = two_modes()
 ENDS = 0.9, 0.3

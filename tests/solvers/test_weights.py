@@ -9,7 +9,8 @@ from scipy.integrate import quad
 
 from ddim_ode import paths
 from ddim_ode.solvers.weights import BASES, bh1, equal_steps, exact, half, half_quadratic, weights
-from tests.helpers.common import PATHS, f64
+from tests.helpers.tables import PATHS
+from tests.helpers.tensors import f64
 
 NODES = [3.0, 5.0, 9.0, 11.0]  # sigmas, newest first, of a run downwards
 

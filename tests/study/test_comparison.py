@@ -17,32 +17,22 @@ from torch import Tensor
 
 import ddim_ode
 from ddim_ode.grids import make_grid
+from ddim_ode.models.guidance import GuidanceError
 from ddim_ode.planning.inputs import seeded_noise
+from ddim_ode.planning.options import SolveOptions
 from ddim_ode.solvers import MethodError
 from ddim_ode.study import archive
 from ddim_ode.study.cells import StudyError
 from ddim_ode.study.comparison import Study, compare
 from ddim_ode.study.reference import solve_reference
 from ddim_ode.support.outputs import OutputError
-from tests.helpers.common import PATHS, labelled, one_line, rms
+from tests.helpers.assertions import one_line
+from tests.helpers.mixtures import labelled
+from tests.helpers.small_study import MIXTURE, MODEL, SMALL, timeless
+from tests.helpers.tables import PATHS
+from tests.helpers.tensors import rms
 
-MIXTURE = labelled((1, 12, 12))
-MODEL = MIXTURE.denoiser(PATHS["linear"])
-SMALL = {
-    "methods": ["ddim", "adams4", "adaptive", "exact_heun"],
-    "nfe": [4, 9],
-    "seeds": range(6),
-    "labels": [0, 1, 2] * 2,
-}
-
-
-def timeless(study: Study) -> dict:
-    """Its results without what no two runs share."""
-    record = json.loads(json.dumps(study.results))
-    del record["timing"]
-    for row in record["rows"]:
-        row.pop("timing")
-    return record
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +69,13 @@ def test_errors_are_those_of_an_independent_script():
     assert row.error.median == pytest.approx(float(np.median(errors)), abs=1e-9)
     assert row.error.rms == pytest.approx(float(errors.square().mean().sqrt()), abs=1e-9)
     assert row.error.share == float((errors > 0.1).double().mean())
-    assert row.measured_nfe == {"min": 7, "median": 7.0, "max": 7, "mean": 7.0}
+    assert dataclasses.asdict(row.measured_nfe) == {"min": 7, "median": 7.0, "max": 7, "mean": 7.0}
     assert found.results["reference"]["agreed"]
 
 
 def test_the_reference_tells_its_own_error(study):
     """The change from the resolution before bounds the distance to scipy's solution."""
-    found = solve_reference(MODEL, SMALL["seeds"], None, 1.0, 1e-3)
+    found = solve_reference(MODEL, SolveOptions(), SMALL["seeds"], None, 1e-3)
     exact = flow_by_scipy(seeded_noise(SMALL["seeds"], MODEL.shape), (MODEL.sigma_max, MODEL.sigma_min))
     errors = rms(found.x - exact)
     assert errors.median() <= found.median
@@ -111,21 +101,21 @@ def test_what_is_in_a_row(study):
     rows = {row.key: row for row in study.rows}
     exact = rows["exact_heun|near_image|nfe=9"]
     assert exact.kind == "invertible"
-    assert exact.reconstruction == {"rms": 0.0, "bit_exact": 1.0, "nfe_up": 9.0, "nfe_down": 9.0}
+    assert dataclasses.asdict(exact.reconstruction) == {"rms": 0.0, "bit_exact": 1.0, "nfe_up": 9.0, "nfe_down": 9.0}
     assert rows["adaptive|-|nfe=9"].found_tol > 0
-    own = ddim_ode.sample(MODEL, "adaptive", 9, SMALL["seeds"], SMALL["labels"])
+    own = ddim_ode.sample(MODEL, "adaptive", 9, SMALL["seeds"], labels=SMALL["labels"])
     assert rows["adaptive|-|nfe=9"].found_tol == own.tol
-    assert rows["adaptive|-|nfe=9"].measured_nfe["mean"] <= 9
+    assert rows["adaptive|-|nfe=9"].measured_nfe.mean <= 9
     for row in study.rows:
         e = row.error
         assert e.median_low <= e.median <= e.median_high
         assert e.rms_low <= e.rms <= e.rms_high
-        assert row.timing["images_per_second"] > 0
+        assert row.timing.images_per_second > 0
         assert 0 < row.ssim <= 1
     assert study.pictures.keys() == {*rows, "reference"}
     assert study.pictures["reference"].shape == (6, 1, 12, 12)
     winner = study.row(study.best[1]["key"])
-    assert winner.error.median == min(row.error.median for row in study.rows if row.measured_nfe["mean"] <= 9)
+    assert winner.error.median == min(row.error.median for row in study.rows if row.measured_nfe.mean <= 9)
 
 
 def test_noise_has_no_trajectory_to_compare_and_keeps_its_distribution():
@@ -135,7 +125,7 @@ def test_noise_has_no_trajectory_to_compare_and_keeps_its_distribution():
     assert plain.error
     assert noisy.kind == "stochastic"
     assert (noisy.error, noisy.psnr, noisy.resolved) == (None, None, None)
-    assert noisy.distribution["sliced_wasserstein"] > 0
+    assert noisy.distribution.sliced_wasserstein > 0
     assert noisy.consistency > plain.consistency
     assert refused.status == "skipped"
     assert refused.reason.startswith("this method cannot have noise with eta=1.0 between its steps")
@@ -251,7 +241,7 @@ def test_a_data_frame_needs_pandas(study, monkeypatch):
 
 BAD = [
     (StudyError, {"reference_tol": math.nan}, "reference_tol=nan must be a number between 0 and 1"),
-    (StudyError, {"guidance": math.inf}, "guidance=inf must be a finite number"),
+    (GuidanceError, {"guidance": math.inf}, "guidance=inf must be a finite number"),
     (StudyError, {"etas": ["much"]}, "eta='much' must be a number >= 0, or 'ddpm_large'"),
     (StudyError, {"methods": []}, "methods is empty; give at least one"),
     (StudyError, {"methods": "ddim"}, "methods='ddim' is a string; give a list"),
@@ -274,12 +264,12 @@ def test_a_study_that_cannot_be_is_one_line(error, choices, line):
 
 @pytest.mark.slow
 def test_kill_9_at_ten_random_moments_changes_nothing(tmp_path):
-    script = Path(__file__).parent / "killed_study.py"
+    script = [sys.executable, "-m", "tests.helpers.killed_study"]
     whole = tmp_path / "whole.json"
-    subprocess.run([sys.executable, script, tmp_path / "a", whole], check=True)
+    subprocess.run([*script, tmp_path / "a", whole], cwd=ROOT, check=True)
     generator, kills = np.random.default_rng(1), 0
     while kills < 10:
-        child = subprocess.Popen([sys.executable, script, tmp_path / "b", tmp_path / "resumed.json"])
+        child = subprocess.Popen([*script, tmp_path / "b", tmp_path / "resumed.json"], cwd=ROOT)
         deadline = time.monotonic() + 60
         while not (tmp_path / "b" / "cells").is_dir() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -290,5 +280,5 @@ def test_kill_9_at_ten_random_moments_changes_nothing(tmp_path):
         child.wait()
         kills += 1
     assert kills >= 3  # a fast machine is through before the tenth
-    subprocess.run([sys.executable, script, tmp_path / "b", tmp_path / "resumed.json"], check=True)
+    subprocess.run([*script, tmp_path / "b", tmp_path / "resumed.json"], cwd=ROOT, check=True)
     assert json.loads((tmp_path / "resumed.json").read_text()) == json.loads(whole.read_text())

@@ -5,7 +5,9 @@ import pytest
 from ddim_ode.study.cells import StudyError
 from ddim_ode.study.comparison import compare
 from ddim_ode.study.recommendation import recommend
-from tests.helpers.common import PATHS, labelled, one_line
+from tests.helpers.assertions import one_line
+from tests.helpers.mixtures import labelled
+from tests.helpers.tables import PATHS
 
 MODEL = labelled((1, 6, 6)).denoiser(PATHS["linear"])
 
@@ -26,7 +28,7 @@ def test_for_an_error_it_is_the_cheapest_that_is_within_it():
     cheaper = [
         row
         for row in found.study.rows
-        if row.error and row.measured_nfe["mean"] < found.row.measured_nfe["mean"] and row.error.median <= 0.01
+        if row.error and row.measured_nfe.mean < found.row.measured_nfe.mean and row.error.median <= 0.01
     ]
     assert cheaper == []
 

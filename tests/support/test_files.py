@@ -54,7 +54,7 @@ def test_a_kill_leaves_the_old_file(tmp_path):
     script = f"""
 import os, signal
 from pathlib import Path
-from ddim_ode.files import replacing
+from ddim_ode.support.files import replacing
 with replacing(Path({str(file)!r})) as tmp:
     tmp.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -8,7 +8,8 @@ import torch
 from ddim_ode.data import to_float
 from ddim_ode.training.batches import Batches, TrainError, load_data
 from ddim_ode.training.train import Run
-from tests.helpers.common import NETWORK, one_line, same, settings
+from tests.helpers.assertions import one_line, same
+from tests.helpers.training import NETWORK, settings
 
 
 def batches(count: int = 10, **changes: object) -> Batches:

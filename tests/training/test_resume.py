@@ -17,18 +17,17 @@ from ddim_ode import checkpoints
 from ddim_ode.checkpoints import CheckpointError
 from ddim_ode.training.batches import TrainError
 from ddim_ode.training.train import Run, train
-from tests.helpers.common import (
+from tests.helpers.assertions import one_line, same
+from tests.helpers.files import temporary_files
+from tests.helpers.training import (
     KINDS,
     NETWORK,
     STEPS,
     environment,
     folder_of,
     logged,
-    one_line,
-    same,
     settings,
     state,
-    temporary_files,
     write_settings,
 )
 
@@ -67,8 +66,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from ddim_ode import train
-from ddim_ode.config import TrainConfig, read_yaml
+from ddim_ode.support.validation import read_yaml
+from ddim_ode.training import train
+from ddim_ode.training.config import TrainConfig
 
 where, config, out, folder = sys.argv[1:]
 update, save, die = train.Run.update, torch.save, lambda: os.kill(os.getpid(), signal.SIGKILL)

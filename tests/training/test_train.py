@@ -14,19 +14,9 @@ import ddim_ode
 from ddim_ode.data import DataError
 from ddim_ode.training.batches import TrainError
 from ddim_ode.training.train import Run, learning_rate, train
-from tests.helpers.common import (
-    KINDS,
-    NETWORK,
-    environment,
-    folder_of,
-    logged,
-    one_line,
-    same,
-    settings,
-    state,
-    temporary_files,
-    write_settings,
-)
+from tests.helpers.assertions import one_line, same
+from tests.helpers.files import temporary_files
+from tests.helpers.training import KINDS, NETWORK, environment, folder_of, logged, settings, state, write_settings
 
 pytestmark = pytest.mark.usefixtures("pictures")
 BIN = Path(sys.executable).parent
@@ -108,8 +98,9 @@ SHARED = """
 import sys
 from pathlib import Path
 from accelerate import PartialState
-from ddim_ode import train
-from ddim_ode.config import TrainConfig, read_yaml
+from ddim_ode.support.validation import read_yaml
+from ddim_ode.training import train
+from ddim_ode.training.config import TrainConfig
 
 config, out, folder = map(Path, sys.argv[1:])
 train.Run.picture = lambda self: None
@@ -211,7 +202,7 @@ def test_a_run_writes_a_model_a_sheet_and_a_log(kind, folders, tmp_path, draws):
     assert folder == tmp_path / "run/model"
     assert sorted(p.name for p in folder.parent.iterdir()) == ["checkpoint.pt", "log.csv", "model", "samples.png"]
     model = ddim_ode.load(folder)
-    assert model.info["config"] == config.model
+    assert model.provenance.config == config.model
     average = state(tmp_path / "run")["average"]
     assert all(torch.equal(value, average[name].half().float()) for name, value in model.net.state_dict().items())
     side = config.model.network.shape[1]

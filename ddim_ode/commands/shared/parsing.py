@@ -1,6 +1,6 @@
 """What options say, from text: seeds, labels, grids, ranges of sigma, the device and the model there."""
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -10,6 +10,7 @@ from ddim_ode.grids import GRIDS, GridError
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.guidance import GuidanceError
 from ddim_ode.planning.inputs import SampleError
+from ddim_ode.planning.options import SolveOptions
 from ddim_ode.solvers.eta import EtaError
 from ddim_ode.support.dtypes import DTYPES
 
@@ -126,6 +127,11 @@ def parse_eta(text: str | None) -> float | Literal["ddpm_large"] | None:
         return float(text)
     except ValueError:
         raise EtaError(f"eta={text!r} is no number; give one from 0 to 1, or ddpm_large") from None
+
+
+def solve_options(*, grid: str | None, dtype: str, **values: Any) -> SolveOptions:
+    """What a command line says of solving: the grid and the precision in words, the rest in `values`."""
+    return SolveOptions(grid=parse_grid(grid), dtype=DTYPES[dtype], **values)
 
 
 def pick_device(name: str) -> Literal["cpu", "cuda"]:

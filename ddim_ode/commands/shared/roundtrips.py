@@ -18,7 +18,7 @@ EACH = ("max_error", "rms", "mse", "psnr", "latent_mean", "latent_std", "normali
 
 
 @dataclass(frozen=True)
-class Trip:
+class RoundTrip:
     """A method, and what it came to: a reconstruction, or the reason why there is none."""
 
     method: str
@@ -45,8 +45,8 @@ def parse_methods(text: str, nfe: int | None, tol: float | None, max_nfe: int | 
     return names
 
 
-def travel(model: Model, x: Tensor, method: str, guidance: float = 1.0, **options: Any) -> Trip:
-    """As `reconstruct`, but an adaptive method is not told nfe, the others not tol and max_nfe, and errors are kept."""
+def round_trip(model: Model, x: Tensor, method: str, guidance: float = 1.0, **options: Any) -> RoundTrip:
+    """Reconstruct x; an adaptive method is not told nfe, the others not tol and max_nfe, and an error is a result."""
     idle = ("nfe",) if get_method(method).adaptive else ("tol", "max_nfe")
     told = {name: value for name, value in options.items() if name not in idle}
     started = time.perf_counter()
@@ -55,17 +55,17 @@ def travel(model: Model, x: Tensor, method: str, guidance: float = 1.0, **option
         result = reconstruct(model, x, method, guidance=guidance, **told)
     except DDIMError as error:
         result = error
-    return Trip(method, guidance, result, time.perf_counter() - started)
+    return RoundTrip(method, guidance, result, time.perf_counter() - started)
 
 
-def check_any(trips: Sequence[Trip]) -> None:
+def check_any(trips: Sequence[RoundTrip]) -> None:
     """Raises the first method's error where all of them failed."""
     errors = [trip.result for trip in trips if isinstance(trip.result, DDIMError)]
     if len(errors) == len(trips):
         raise errors[0]
 
 
-def summary(trip: Trip) -> dict[str, Any]:
+def summary(trip: RoundTrip) -> dict[str, Any]:
     """Over all images: counts of those that came back whole, the largest error and, of the others, the mean.
 
     The PSNR is that of the mean MSE; the latent's mean and standard deviation are those of all its values.
@@ -92,7 +92,7 @@ def summary(trip: Trip) -> dict[str, Any]:
     }
 
 
-def details(trip: Trip) -> dict[str, Any]:
+def details(trip: RoundTrip) -> dict[str, Any]:
     """The summary, and lists with an entry an image."""
     facts = summary(trip)
     if isinstance(trip.result, DDIMError):
@@ -105,7 +105,7 @@ def details(trip: Trip) -> dict[str, Any]:
     }
 
 
-def draw(trips: Sequence[Trip], folder: Path) -> list[Path]:
+def draw(trips: Sequence[RoundTrip], folder: Path) -> list[Path]:
     """A picture of every method that arrived: folder/<name>.png."""
     from ddim_ode.commands.shared.pictures import save_reconstruction
 
@@ -117,7 +117,7 @@ def draw(trips: Sequence[Trip], folder: Path) -> list[Path]:
     return files
 
 
-def _title(trip: Trip) -> str:
+def _title(trip: RoundTrip) -> str:
     facts = summary(trip)
     name = trip.method if trip.guidance == 1 else f"{trip.method}, guidance {trip.guidance:g}"
     exact, count = facts["bit_exact"], facts["count"]

@@ -1,0 +1,1 @@
+"""A study for people: the page, the tables on it, and the plots."""

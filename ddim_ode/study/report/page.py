@@ -20,6 +20,8 @@ from PIL import Image
 
 from ddim_ode.study.report import series
 from ddim_ode.study.report.tables import distribution_table, number, reconstruction_table, results_table
+from ddim_ode.study.rows import LEAVES, leaf
+from ddim_ode.study.schema import lookup
 from ddim_ode.support.files import replacing
 from ddim_ode.support.records import finite
 
@@ -27,19 +29,8 @@ LIMIT = 5_000_000  # bytes of the page
 TEXT, ROW = 150_000, 3_500  # at most: bytes of the page's text, and of what each row adds to it but its picture
 LEAST = 500_000  # bytes that pictures get in any case
 SCRIPTS = ("report.js", "plot.js", "interact.js", "table.js", "sheet.js")
-PLOTTED = ("error.median", "error.rms", "distribution.frechet", "distribution.sliced_wasserstein")
-
-#: The columns of the CSV, and where each value lies in a row of results.json.
-CSV_COLUMNS = (
-    *("key", "method", "grid", "eta", "nfe", "tol", "kind", "status", "reason"),
-    *(f"measured_nfe.{name}" for name in ("min", "median", "mean", "max")),
-    *("steps", "found_tol", "not_converged"),
-    *(f"error.{name}" for name in ("median", "median_low", "median_high", "rms", "rms_low", "rms_high", "share")),
-    *("resolved", "psnr", "ssim", "consistency"),
-    *(f"distribution.{name}" for name in ("frechet", "kid", "kid_error", "precision", "recall", "sliced_wasserstein")),
-    *(f"reconstruction.{name}" for name in ("rms", "bit_exact", "nfe_up", "nfe_down")),
-    *(f"timing.{name}" for name in ("seconds", "images_per_second", "peak_memory_mb")),
-)
+PLOTTED = tuple(map(leaf, ("error.median", "error.rms", "distribution.frechet", "distribution.sliced_wasserstein")))
+CSV_COLUMNS = LEAVES  # where the value of each column lies in a row of results.json
 
 
 def write_report(file: Path, results: Mapping[str, Any], strips: Mapping[str, bytes]) -> None:
@@ -146,14 +137,6 @@ def cut(png: bytes, width: int, size: tuple[int, int]) -> bytes:
     written = io.BytesIO()
     image.crop((0, 0, width, image.height)).resize(size, Image.Resampling.BOX).save(written, "PNG")
     return written.getvalue()
-
-
-def lookup(row: Mapping[str, Any], path: str) -> Any:
-    """The value at a path such as "error.median"; None where a part of it is missing."""
-    value: Any = row
-    for name in path.split("."):
-        value = None if value is None else value.get(name)
-    return value
 
 
 def palette() -> Markup:

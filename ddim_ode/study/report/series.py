@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-Row = Mapping[str, Any]  # of results["rows"]
+RowRecord = Mapping[str, Any]  # a `study.rows.Row`, as it is in results["rows"]
 
 # Okabe & Ito's colours, told apart by colour-blind readers, with those too pale for thin lines on white made darker.
 # Past the eighth line they repeat, and dashes and markers tell the lines apart.
@@ -24,7 +24,7 @@ class Line(NamedTuple):
     """A method at one eta, and how it is drawn."""
 
     name: str
-    rows: list[Row]  # done, in the order of the study
+    rows: list[RowRecord]  # done, in the order of the study
     color: int  # index of LIGHT and DARK
     marker: str  # one of MARKERS
     dash: tuple[float, ...]  # on, off in points; () is a full line
@@ -35,20 +35,20 @@ class SheetRow(NamedTuple):
 
     name: str
     grid: str | None
-    cells: list[Row | None]  # None: this cell was not asked for
+    cells: list[RowRecord | None]  # None: this cell was not asked for
 
 
-def name_of(row: Row) -> str:
+def name_of(row: RowRecord) -> str:
     """The method, and its eta if it has one."""
     return row["method"] if row["eta"] in (None, 0) else f"{row['method']}, eta {row['eta']}"
 
 
-def asked(row: Row) -> str:
+def asked(row: RowRecord) -> str:
     """What the cell was asked for: its budget or its tolerance."""
     return f"NFE {row['nfe']}" if row["nfe"] is not None else f"tol {row['tol']:g}"
 
 
-def lines(rows: Sequence[Row]) -> list[Line]:
+def lines(rows: Sequence[RowRecord]) -> list[Line]:
     """The methods that have at least one cell done, in the order of the study."""
     names = list(dict.fromkeys(map(name_of, rows)))
     found = []
@@ -60,18 +60,18 @@ def lines(rows: Sequence[Row]) -> list[Line]:
     return found
 
 
-def best_grids(rows: Sequence[Row]) -> list[Row]:
-    """Of the rows with an error, the smallest median at each budget or tolerance, by rising NFE."""
+def best_grids(rows: Sequence[RowRecord]) -> list[RowRecord]:
+    """The row of the least median error at each budget or tolerance, by rising NFE; those without one are left out."""
     measured = sorted((row for row in rows if row["error"]), key=lambda row: row["error"]["median"], reverse=True)
     best = {asked(row): row for row in measured}  # the smallest comes last and stays
     return sorted(best.values(), key=lambda row: row["measured_nfe"]["mean"])
 
 
-def sheet(rows: Sequence[Row]) -> tuple[list[str], list[SheetRow]]:
+def sheet(rows: Sequence[RowRecord]) -> tuple[list[str], list[SheetRow]]:
     """The columns, budgets before tolerances from cheap to dear, and the rows of a sheet of samples."""
     titles = [asked(row) for row in sorted(rows, key=lambda row: (row["nfe"] or math.inf, -(row["tol"] or 0)))]
     titles = list(dict.fromkeys(titles))
-    found: dict[tuple[str, str | None], dict[str, Row]] = {}
+    found: dict[tuple[str, str | None], dict[str, RowRecord]] = {}
     for row in rows:
         found.setdefault((name_of(row), row["grid"]), {})[asked(row)] = row
     return titles, [SheetRow(name, grid, [cells.get(at) for at in titles]) for (name, grid), cells in found.items()]

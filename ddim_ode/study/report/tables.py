@@ -1,15 +1,17 @@
 """The tables of a study's page: which columns, what they mean in one sentence, and how a value is written."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ddim_ode.study.report.series import Row, asked
+from ddim_ode.study.report.series import RowRecord, asked
+from ddim_ode.study.rows import leaf
+from ddim_ode.study.schema import lookup
 
 Value = float | str | None
 
 
-class Cell(NamedTuple):
-    """What a cell shows, what it is sorted by (None, a value that does not exist, goes last), and what qualifies it."""
+class Entry(NamedTuple):
+    """A text of a table, what it is sorted by (None, a value that does not exist, goes last), and what qualifies it."""
 
     text: str
     value: Value
@@ -17,18 +19,18 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A title, what the numbers under it mean, and the cell of a row that is done."""
+    """A title, what the numbers under it mean, and the entry of a row that is done."""
 
     title: str
     meaning: str
-    cell: Callable[[Row], Cell]
+    entry: Callable[[RowRecord], Entry]
 
 
-class Line(NamedTuple):
-    """A row of a table: its cells, or for a cell of the study that is not done the first of them and why."""
+class TableRow(NamedTuple):
+    """A row of a table: its entries, or for a cell of the study that is not done the first of them and why."""
 
-    row: Row
-    cells: list[Cell]
+    record: RowRecord
+    entries: list[Entry]
     reason: str | None
 
 
@@ -37,11 +39,11 @@ class Table(NamedTuple):
 
     name: str
     columns: list[Column]
-    lines: list[Line]
+    rows: list[TableRow]
 
     @property
     def own_columns(self) -> list[Column]:
-        """Those that only this table has."""
+        """The columns that only this table has."""
         return [column for column in self.columns if column not in (*IDENTITY, NFE)]
 
 
@@ -56,86 +58,96 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def results_table(rows: Sequence[Row]) -> Table:
+def results_table(rows: Sequence[RowRecord]) -> Table:
     """Every cell of the study, done or not."""
     return _table("results", [*IDENTITY, NFE, *RESULTS], rows)
 
 
-def distribution_table(rows: Sequence[Row]) -> Table:
+def distribution_table(rows: Sequence[RowRecord]) -> Table:
     """The rows whose samples were compared with real data."""
     return _table("distribution", [*IDENTITY, NFE, *DISTRIBUTION], [row for row in rows if row["distribution"]])
 
 
-def reconstruction_table(rows: Sequence[Row]) -> Table:
+def reconstruction_table(rows: Sequence[RowRecord]) -> Table:
     """The rows that encoded images and decoded them again."""
     kept = [row for row in rows if row["reconstruction"]]
     return _table("reconstruction", [*IDENTITY, *RECONSTRUCTION], kept)
 
 
-def _table(name: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+def _table(name: str, columns: Sequence[Column], rows: Sequence[RowRecord]) -> Table:
     done = [row for row in rows if row["status"] == "done"]
 
     def used(column: Column) -> bool:  # the reason of a row that is not done needs a column beside those of IDENTITY
         told = rows if column in IDENTITY else done
-        return column is NFE or any(column.cell(row).value is not None for row in told)
+        return column is NFE or any(column.entry(row).value is not None for row in told)
 
     kept = [column for column in columns if used(column)]
     first = [column for column in kept if column in IDENTITY]
-    return Table(name, kept, [_line(row, kept if row["status"] == "done" else first) for row in rows])
+    return Table(name, kept, [_row(row, kept if row["status"] == "done" else first) for row in rows])
 
 
-def _line(row: Row, columns: Sequence[Column]) -> Line:
+def _row(row: RowRecord, columns: Sequence[Column]) -> TableRow:
     reason = None if row["status"] == "done" else f"{row['status']}: {row['reason']}"
-    return Line(row, [column.cell(row) for column in columns], reason)
+    return TableRow(row, [column.entry(row) for column in columns], reason)
 
 
-def _plain(path: str, unit: float = 1.0) -> Callable[[Row], Cell]:
-    """A number at a path such as "timing.seconds", times a unit."""
-    first, _, rest = path.partition(".")
+def _plain(name: str, unit: float = 1.0) -> Callable[[RowRecord], Entry]:
+    """A number at a leaf such as "timing.seconds", times a unit."""
+    at = leaf(name)
 
-    def cell(row: Row) -> Cell:
-        value: Any = row[first] if not rest else (row[first] or {}).get(rest)
+    def entry(row: RowRecord) -> Entry:
+        value = lookup(row, at)
         value = None if value is None else value * unit
-        return Cell(number(value), value)
+        return Entry(number(value), value)
 
-    return cell
+    return entry
 
 
-def _error(name: str) -> Callable[[Row], Cell]:
+def _error(name: str) -> Callable[[RowRecord], Entry]:
     """An error with its interval; a dagger where the reference is not exact enough to tell."""
+    at, low, high = (leaf(f"error.{name}{end}") for end in ("", "_low", "_high"))
 
-    def cell(row: Row) -> Cell:
-        error = row["error"]
-        if not error or error[name] is None:
-            return Cell("–", None)
+    def entry(row: RowRecord) -> Entry:
+        value = lookup(row, at)
+        if value is None:
+            return Entry("–", None)
         mark = "" if row["resolved"] else " †"
-        low, high = number(error[f"{name}_low"], 2), number(error[f"{name}_high"], 2)
-        return Cell(f"{number(error[name])}{mark}", error[name], f"{low} to {high}")
+        interval = " to ".join(number(lookup(row, end), 2) for end in (low, high))
+        return Entry(f"{number(value)}{mark}", value, interval)
 
-    return cell
-
-
-def _spent(row: Row) -> Cell:
-    nfe = row["measured_nfe"]
-    if nfe["min"] == nfe["max"]:
-        return Cell(number(nfe["mean"]), nfe["mean"])
-    return Cell(number(nfe["mean"]), nfe["mean"], f"{nfe['min']} to {nfe['max']}")
+    return entry
 
 
-def _kid(row: Row) -> Cell:
-    found = row["distribution"]
-    if found["kid"] is None:
-        return Cell("–", None)
-    spread = "" if found["kid_error"] is None else f"± {number(found['kid_error'])}"
-    return Cell(number(found["kid"]), found["kid"], spread)
+def _with_range(name: str) -> Callable[[RowRecord], Entry]:
+    """A mean, with the least and the most where they differ."""
+    mean, low, high = (leaf(f"{name}.{part}") for part in ("mean", "min", "max"))
+
+    def entry(row: RowRecord) -> Entry:
+        value, least, most = (lookup(row, at) for at in (mean, low, high))
+        return Entry(number(value), value, "" if least == most else f"{least} to {most}")
+
+    return entry
 
 
-def _text(name: str) -> Callable[[Row], Cell]:
-    return lambda row: Cell("–" if row[name] is None else f"{row[name]}", row[name])
+def _with_error(name: str) -> Callable[[RowRecord], Entry]:
+    """A number with its standard error."""
+    at, spread = leaf(name), leaf(f"{name}_error")
+
+    def entry(row: RowRecord) -> Entry:
+        value, by = lookup(row, at), lookup(row, spread)
+        return Entry(number(value), value, "" if by is None else f"± {number(by)}")
+
+    return entry
 
 
-def _asked(row: Row) -> Cell:
-    return Cell(asked(row), row["nfe"] if row["nfe"] is not None else -row["tol"])
+def _text(name: str) -> Callable[[RowRecord], Entry]:
+    """A value as it is."""
+    at = leaf(name)
+    return lambda row: Entry("–" if row[at] is None else f"{row[at]}", row[at])
+
+
+def _asked(row: RowRecord) -> Entry:
+    return Entry(asked(row), row["nfe"] if row["nfe"] is not None else -row["tol"])
 
 
 IDENTITY = [
@@ -145,7 +157,11 @@ IDENTITY = [
     Column("Asked", "The budget of evaluations, or the tolerance, that was asked for.", _asked),
 ]
 
-NFE = Column("NFE", "Network evaluations an image, counted where the network is called (mean; least to most).", _spent)
+NFE = Column(
+    "NFE",
+    "Network evaluations an image, counted where the network is called (mean; least to most).",
+    _with_range("measured_nfe"),
+)
 
 RESULTS = [
     Column(
@@ -176,7 +192,11 @@ DISTRIBUTION = [
         "Frechet distance between the features of samples and of real images; 0 is best.",
         _plain("distribution.frechet"),
     ),
-    Column("KID", "Kernel distance between the same features, with its standard error; 0 is best.", _kid),
+    Column(
+        "KID",
+        "Kernel distance between the same features, with its standard error; 0 is best.",
+        _with_error("distribution.kid"),
+    ),
     Column("Precision", "Share of samples that look like real images; 1 is best.", _plain("distribution.precision")),
     Column("Recall", "Share of real images that the samples cover; 1 is best.", _plain("distribution.recall")),
     Column(

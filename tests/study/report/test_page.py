@@ -186,6 +186,22 @@ def test_timing_reference_settings_and_command_are_told(written, study):
     assert "torch 2.13.0" in text
 
 
+def test_a_study_made_in_python_has_no_command(written):
+    results = study_example.results()
+    results["command"] = None
+    page = Page(written(results, {}))
+    assert "To run it again" not in page.text()
+    assert page.of("code") == []
+
+
+def test_a_run_that_had_nothing_to_measure_says_so(written):
+    results = study_example.results()
+    results["timing"] |= {"network_seconds": 0.0, "ratio": None, "evaluations": 0, "seconds": 2.0}
+    text = Page(written(results, {})).text()
+    assert "It took 2.0 s. Nothing was left to measure: every cell was kept from an earlier run." in text
+    assert "times the network" not in text
+
+
 def test_a_reference_that_did_not_agree_is_told(written):
     results = study_example.results()
     results["reference"]["agreed"] = False

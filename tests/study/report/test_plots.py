@@ -13,7 +13,7 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.study.report import series
 from ddim_ode.study.report.plots import save_sheet, save_work_precision
 from tests.helpers import study_example
-from tests.helpers.common import one_line
+from tests.helpers.assertions import one_line
 
 
 @pytest.fixture

@@ -39,4 +39,4 @@ async function copyCommand() {
   }
 }
 
-byId("copy").addEventListener("click", copyCommand);
+byId("copy")?.addEventListener("click", copyCommand);

@@ -4,16 +4,14 @@ import importlib
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DPMSolverMultistepScheduler, UNet2DModel
 
+from ddim_ode.checkpoints.scheduler_config import read_scheduler
 from ddim_ode.integrations.diffusers import ODEScheduler
-from ddim_ode.integrations.schedules import path_of
-from ddim_ode.support.validation import ConfigError
-from tests.helpers.common import normal
 from tests.helpers.pipelines import LAYOUT, SHAPE, pictures, pipeline
+from tests.helpers.tensors import normal
 
 
 def test_a_config_comes_from_and_goes_to_other_schedulers(tmp_path):
@@ -53,7 +51,7 @@ def test_a_pipeline_is_saved_with_it(tmp_path):
 )
 def test_schedules_and_noise_are_those_of_diffusers(config):
     theirs = DDIMScheduler(**config, prediction_type="v_prediction")
-    path = path_of(theirs.config)
+    path = read_scheduler(theirs.config)[0].path()
     table = theirs.alphas_cumprod.double().numpy()[: len(path.alphas_cumprod)]
     assert path.zero_terminal_snr == bool(config.get("rescale_betas_zero_snr"))
     torch.testing.assert_close(torch.tensor(path.alphas_cumprod), torch.tensor(table), rtol=1e-4, atol=1e-7)
@@ -76,22 +74,3 @@ def test_importing_the_library_does_not_import_diffusers():
     names = "sys, ddim_ode; ddim_ode.sample, ddim_ode.load, ddim_ode.Denoiser"
     code = f"import {names}; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"beta_start": "x"}, "beta_start: Input should be a valid number"),
-        ({"num_train_timesteps": -5}, "num_train_timesteps: Input should be greater than 0"),
-        ({"trained_betas": "abc"}, "trained_betas: Input should be a valid tuple"),
-        ({"trained_betas": [[0.1]]}, "trained_betas.0: Input should be a valid number"),
-    ],
-)
-def test_a_schedulers_values_are_checked(values, message):
-    with pytest.raises(ConfigError, match=f"DDIMScheduler: {message}"):
-        path_of({"_class_name": "DDIMScheduler", "beta_schedule": "linear", **values})
-
-
-def test_trained_betas_may_be_an_array():
-    config = {"beta_schedule": "linear", "trained_betas": np.array([0.1, 0.2])}
-    assert path_of(config).num_timesteps == 2

@@ -1,0 +1,142 @@
+"""Whether what was kept of a cell still holds: small questions to whatever it was measured with, asked again each time.
+
+The code of a solver can change and its name and parameters stay. What it computes is told by what it answers: two
+samples of a mixture that is known in closed form, on the model's own path and with the options of the cell, so that
+the same sigmas are visited. Numbers are compared to about six digits, which another machine's rounding does not reach.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ddim_ode.metrics import FeatureSpace, consistency, distribution, psnr, ssim
+from ddim_ode.models.analytic import GaussianMixture
+from ddim_ode.models.denoiser import Model
+from ddim_ode.models.guidance import Guided
+from ddim_ode.planning.inputs import seeded_noise
+from ddim_ode.sampling import sample_with
+from ddim_ode.study.cells import Cell, Setting
+from ddim_ode.study.reference import solve_reference
+from ddim_ode.study.roundtrip import round_trip
+
+Answers = list[float | str]
+
+SEEDS = (0, 1)
+SMALL = 10  # evaluations of an adaptive method: to find the tolerance for a budget takes ten solutions
+FINE = 1e-3  # and a tolerance that leads such a method to its higher orders
+PICTURES = (1, 12, 12)  # the least shape that SSIM's whole window fits in
+RELATIVE, ABSOLUTE = 1e-5, 1e-6
+
+
+class Examiner:
+    """What asks the methods, the reference and the metrics of one study, each once.
+
+    What they answer is not kept from one study to the next: a class that was corrected in place would answer as before.
+    """
+
+    def __init__(self, model: Model, setting: Setting, pictures: bool):
+        self.model, self.setting, self.pictures = stand_in(model), setting, pictures
+        self.labels = None if setting.labels is None else torch.arange(len(SEEDS))
+        self._known: dict[Cell, Answers] = {}
+
+    def of_cell(self, cell: Cell) -> Answers:
+        """What a cell depends on beside the model and the seeds: its method, the reference and the metrics."""
+        return [answer for one in questions(cell) for answer in self.of_method(one)] + self.reference + self.metrics
+
+    def of_method(self, cell: Cell) -> Answers:
+        """Samples, what they cost and, of a method that can be undone, what is left of images on the way back."""
+        if cell not in self._known:
+            self._known[cell] = answer(lambda: self._samples(cell))
+            if cell.invertible:
+                self._known[cell] += answer(lambda: self._round_trip(cell))
+        return self._known[cell]
+
+    def _samples(self, cell: Cell) -> Iterable[float]:
+        options = cell.options(self.setting.options)
+        found = sample_with(self.model, options, seeds=SEEDS, labels=self.labels)
+        return numbers(found.x, found.nfe, found.steps)
+
+    def _round_trip(self, cell: Cell) -> Iterable[float]:
+        options = cell.options(self.setting.options)
+        x = seeded_noise(SEEDS, self.model.shape).clamp(-1, 1)
+        return astuple(round_trip(self.model, x, options, self.labels))
+
+    @cached_property
+    def reference(self) -> Answers:
+        """The small model's own reference."""
+
+        def solve() -> Iterable[float]:
+            s = self.setting
+            found = solve_reference(self.model, s.options, SEEDS, self.labels, s.reference_tol)
+            return [*numbers(found.x), found.tol, found.nfe_mean, found.median, found.rms]
+
+        return answer(solve)
+
+    @cached_property
+    def metrics(self) -> Answers:
+        """Every metric of fixed pictures; nothing where samples are no pictures."""
+
+        def measure() -> Iterable[float]:
+            x, y = seeded_noise(range(16), PICTURES), seeded_noise(range(16, 32), PICTURES)
+            sets = astuple(distribution(x, y, "pixels"))
+            pairs = numbers(psnr(x, y), ssim(x, y), consistency(x, y, "pixels"))
+            return [*pairs, *(value for value in sets if isinstance(value, float))]
+
+        return answer(measure) if self.pictures else []
+
+
+def questions(cell: Cell) -> list[Cell]:
+    """The cells that are asked in a cell's place: itself, unless it has a tolerance to find for a large budget."""
+    if cell.nfe is None or not cell.method.adaptive:
+        return [cell]
+    return [replace(cell, nfe=min(cell.nfe, SMALL)), replace(cell, nfe=None, tol=FINE)]
+
+
+def stand_in(model: Model) -> Model:
+    """A mixture of a few numbers, in two classes, on the path of a model and guided as it is.
+
+    Its values leave [-1, 1], so that what clips them shows.
+    """
+    if isinstance(model, Guided):
+        return replace(model, model=stand_in(model.model))
+    shape = tuple(min(length, 2) for length in model.shape)
+    means = 1.5 * torch.sin(torch.arange(1.0, 4 * math.prod(shape) + 1)).reshape(4, *shape)
+    return GaussianMixture(means, [0.03, 0.06, 0.1, 0.2], [4, 3, 2, 1], [0, 1, 0, 1]).denoiser(model.path, "data")
+
+
+def of_model(model: Model, space: FeatureSpace | None) -> list[float]:
+    """What a model says of fixed noise, and features of it: these tell functions apart, which no digest can."""
+    x = seeded_noise(SEEDS, model.shape).to(model.device)
+    labels = torch.zeros(2, dtype=torch.int64, device=model.device) if model.num_classes else None
+    low, high = max(model.sigma_min, 1e-3), min(model.sigma_max, 1e3)
+    found = [model(sigma * x, sigma, labels).data.cpu() for sigma in (low, math.sqrt(low * high), high)]
+    found += [] if space is None else [space(x.cpu())]
+    return numbers(*(part.flatten(1)[:, :4] for part in found))
+
+
+def agree(before: Answers, now: Answers) -> bool:
+    """Whether two lists of answers are the same up to rounding."""
+
+    def same(a: float | str, b: float | str) -> bool:
+        if isinstance(a, str) or isinstance(b, str):
+            return a == b
+        return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+
+    return len(before) == len(now) and all(map(same, before, now))
+
+
+def answer(question: Callable[[], Iterable[float]]) -> Answers:
+    """The numbers that a question is answered with, or the words of what it raises."""
+    try:
+        return list(question())
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def numbers(*parts: Tensor) -> list[float]:
+    """All values of some tensors, in order."""
+    return [value for part in parts for value in part.double().flatten().tolist()]

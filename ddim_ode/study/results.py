@@ -1,0 +1,267 @@
+"""A finished study: what it has found, by name, on disk and read back."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ddim_ode.data import png_of
+from ddim_ode.errors import unknown
+from ddim_ode.models.denoiser import Denoiser, Model
+from ddim_ode.models.guidance import Guided
+from ddim_ode.study.archive import IDENTITY
+from ddim_ode.study.cells import EtaValue, StudyError
+from ddim_ode.study.meter import Meter
+from ddim_ode.study.reference import METHOD, Reference
+from ddim_ode.study.rows import Best, Row
+from ddim_ode.study.schema import SchemaError, read
+from ddim_ode.support.files import replacing
+from ddim_ode.support.records import finite, write_json
+
+FORMAT = 1
+RESULTS, PICTURES = "results.json", "pictures.safetensors"
+AGAIN = "run the same study again with this --out, which measures nothing that is kept"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a study says of its model; None for what a model does not tell, and for a sigma without end."""
+
+    name: str
+    shape: list[int]
+    classes: int
+    predicts: str | None
+    schedule: str
+    sigma_min: float | None
+    sigma_max: float | None
+    parameters: int | None
+    fingerprint: str
+
+    @classmethod
+    def of(cls, model: Model, fingerprint: str) -> "ModelFacts":
+        """The facts of a model, guided or not."""
+        inner = model.model if isinstance(model, Guided) else model
+        net, origin = getattr(inner, "net", None), getattr(inner, "provenance", None)
+        steps = model.path.num_timesteps
+        return cls(
+            name=Path(origin.folder).resolve().name if origin else "model",
+            shape=list(model.shape),
+            classes=model.num_classes,
+            predicts=inner.predicts if isinstance(inner, Denoiser) else None,
+            schedule=f"{steps} timesteps" if steps else type(model.path).__name__.lower(),
+            sigma_min=model.sigma_min,
+            sigma_max=model.sigma_max,
+            parameters=sum(p.numel() for p in net.parameters()) if isinstance(net, nn.Module) else None,
+            fingerprint=fingerprint,
+        )
+
+
+@dataclass(frozen=True)
+class RealFacts:
+    """The real images that samples are measured against."""
+
+    what: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked of a study."""
+
+    methods: list[str]
+    nfe: list[int]
+    tols: list[float]
+    grids: list[str]
+    etas: list[EtaValue]
+    batch_size: int | None
+    seeds: list[int]
+    labels: list[int] | None
+    guidance: float
+    dtype: str
+    features: str | None
+    real: RealFacts | None
+
+
+@dataclass(frozen=True)
+class OwnErrors:
+    """The reference's own error, estimated, over the samples; each RMS over a sample."""
+
+    median: float
+    rms: float
+
+
+@dataclass(frozen=True)
+class ReferenceFacts:
+    """How the reference was solved, and how exact it is; see `study.reference.Reference`."""
+
+    method: str
+    tol: float
+    nfe_mean: float
+    wanted: float
+    agreed: bool
+    error: OwnErrors
+    dtype: str
+
+    @classmethod
+    def of(cls, found: Reference) -> "ReferenceFacts":
+        """The facts of a reference, without its samples."""
+        error = OwnErrors(found.median, found.rms)
+        return cls(METHOD, found.tol, found.nfe_mean, found.wanted, found.agreed, error, "float64")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the last run of a study took; what an earlier one has measured cost nothing.
+
+    ratio: of all seconds to those in the network alone, None where nothing was left to measure.
+    """
+
+    seconds: float
+    network_seconds: float
+    ratio: float | None
+    evaluations: int
+    date: str
+    machine: str
+    threads: int
+
+    @classmethod
+    def of(cls, meter: Meter, seconds: float, device: torch.device) -> "Cost":
+        """The cost of a run that ends now."""
+        return cls(
+            seconds=seconds,
+            network_seconds=meter.seconds,
+            ratio=seconds / meter.seconds if meter.seconds else None,
+            evaluations=meter.evaluations,
+            date=date.today().isoformat(),
+            machine=_machine(device),
+            threads=torch.get_num_threads(),
+        )
+
+
+@dataclass(frozen=True)
+class Study:
+    """A comparison.
+
+    versions: of the packages that measured it last. command: how to make the same study again.
+    best: at each budget the row of the smallest median error, and those that tie with it.
+    pictures: key of a row, or "reference" -> (up to 8, C, H, W) bytes of the first samples, where they are pictures.
+    """
+
+    model: ModelFacts
+    settings: Settings
+    versions: dict[str, str]
+    command: str | None
+    reference: ReferenceFacts
+    rows: tuple[Row, ...]
+    best: list[Best]
+    timing: Cost
+    pictures: Mapping[str, Tensor]
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What results.json holds: everything but the pictures, in values that JSON has."""
+        told = asdict(replace(self, pictures={}))
+        del told["pictures"]
+        return {"format": FORMAT, **finite(told)}
+
+    def row(self, key: str) -> Row:
+        """The row of a key. Raises StudyError where there is none."""
+        rows = {row.key: row for row in self.rows}
+        if key not in rows:
+            raise StudyError(unknown("row", key, rows))
+        return rows[key]
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write report.html, results.json, results.csv and pictures into a folder, each whole or not at all.
+
+        results.json comes last: where it is, the study is finished, and `load` reads it back.
+        """
+        from ddim_ode.study.report.page import write_csv, write_report
+        from ddim_ode.study.report.plots import save_sheet, save_work_precision
+
+        folder, results = Path(folder), self.results
+        folder.mkdir(parents=True, exist_ok=True)
+        strips = {key: png_of(pictures) for key, pictures in self.pictures.items()}
+        write_report(folder / "report.html", results, strips)
+        write_csv(folder / "results.csv", results)
+        files = ["report.html", RESULTS, "results.csv"]
+        if strips:
+            with replacing(folder / PICTURES) as tmp:
+                tmp.write_bytes(save({key: pictures.contiguous() for key, pictures in self.pictures.items()}))
+            files.append(PICTURES)
+        if any(row.error for row in self.rows):
+            save_work_precision(results, folder / "work_precision.png")
+            files.append("work_precision.png")
+        if strips:
+            save_sheet(results, strips, folder / "sheet.png")
+            files.append("sheet.png")
+        write_json(folder / RESULTS, results)
+        return [folder / name for name in files]
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Study":
+        """Read what `save` has written. An infinite number, which JSON does not have, is None.
+
+        Raises StudyError: no such folder, a study that is not finished, files that are damaged or of another version.
+        """
+        file = Path(folder) / RESULTS
+        if not file.is_file():
+            raise StudyError(_missing(Path(folder)))
+        try:
+            told = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise StudyError(f"{file} is damaged or cannot be read; {AGAIN}") from None
+        found = told.pop("format", None) if isinstance(told, dict) else None
+        if found != FORMAT:
+            raise StudyError(f"{file} has format {found!r}, and this version reads format {FORMAT}; {AGAIN}")
+        try:
+            study = read(cls, {**told, "pictures": {}}, "the study")
+        except SchemaError as error:
+            raise StudyError(f"{file}: {error}; {AGAIN}") from None
+        return replace(study, pictures=study._pictures(file.with_name(PICTURES)))
+
+    def _pictures(self, file: Path) -> dict[str, Tensor]:
+        """The pictures in a file, in the order of the rows."""
+        done = [row.key for row in self.rows if row.status == "done"]
+        if not done or self.settings.features is None:  # samples that are no pictures have no features either
+            return {}
+        try:
+            stored = load(file.read_bytes())
+            return {key: stored[key] for key in (*done, "reference")}
+        except (OSError, SafetensorError, KeyError):
+            raise StudyError(f"{file} is missing or damaged; {AGAIN}") from None
+
+    def to_pandas(self) -> Any:
+        """A pandas data frame, one row a cell, nested values as columns such as "error.median".
+
+        Raises StudyError where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise StudyError("to_pandas needs pandas; pip install pandas") from None
+        return pandas.json_normalize([row.to_dict() for row in self.rows])
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} cores, {platform.machine()}"
+
+
+def _missing(folder: Path) -> str:
+    """Why there is nothing to load."""
+    if not folder.is_dir():
+        return f"{folder} is not a folder; give one that `ddim-ode compare --out` or `Study.save` has written"
+    if (folder / IDENTITY).is_file():
+        return f"the study in {folder} is not finished; run it again with this --out, and it goes on where it was"
+    return f"{folder} holds no study (no {RESULTS}); give one that `ddim-ode compare --out` has written"

@@ -1,0 +1,155 @@
+"""A finished study: read back as it was saved, and refused in one line where it cannot be."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ddim_ode.study.cells import StudyError
+from ddim_ode.study.comparison import Study, compare
+from ddim_ode.study.rows import Row
+from tests.helpers.assertions import one_line
+from tests.helpers.mixtures import labelled
+from tests.helpers.small_study import MIXTURE, MODEL
+from tests.helpers.tables import PATHS
+
+FILES = {"report.html", "results.json", "results.csv", "pictures.safetensors", "work_precision.png", "sheet.png"}
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    """Rows of every kind: without an error, with reconstructions and distances, and one that cannot be done."""
+    real = MIXTURE.sample(50, seed=1).clamp(-1, 1)
+    return compare(
+        MODEL,
+        ["ddim", "exact_heun", "dopri5"],
+        [5],
+        range(12),
+        labels=[0, 1, 2] * 4,
+        etas=[0.0, 0.5],
+        real=real,
+        reference_tol=0.01,
+    )
+
+
+@pytest.fixture
+def saved(study, tmp_path) -> Path:
+    study.save(tmp_path / "a")
+    return tmp_path / "a"
+
+
+def test_a_study_is_read_back_and_saved_again_byte_for_byte(study, saved, tmp_path):
+    files = Study.load(saved).save(tmp_path / "b")
+    assert {file.name for file in files} == FILES
+    for name in FILES:
+        assert (tmp_path / "b" / name).read_bytes() == (saved / name).read_bytes(), name
+
+
+def test_what_is_read_back_has_its_types(study, saved):
+    found = Study.load(saved)
+    assert {row.status for row in found.rows} == {"done", "skipped"}
+    assert found.rows == study.rows
+    assert found.results == study.results
+    for name in ("model", "settings", "reference", "timing", "best", "versions", "command"):
+        assert getattr(found, name) == getattr(study, name)
+    assert list(found.pictures) == list(study.pictures)
+    assert all(torch.equal(pictures, study.pictures[key]) for key, pictures in found.pictures.items())
+
+
+def test_samples_that_are_no_pictures_have_none(tmp_path):
+    vectors = labelled((5,)).denoiser(PATHS["linear"])
+    study = compare(vectors, ["ddim"], [3], range(2), reference_tol=0.1)
+    assert {file.name for file in study.save(tmp_path)} == FILES - {"pictures.safetensors", "sheet.png"}
+    found = Study.load(tmp_path)
+    assert found.pictures == {}
+    assert found.rows == study.rows
+
+
+def test_an_infinite_number_is_read_as_none(study, tmp_path):
+    perfect = dataclasses.replace(study.rows[0], psnr=math.inf)
+    dataclasses.replace(study, rows=(perfect, *study.rows[1:])).save(tmp_path)
+    assert Study.load(tmp_path).rows[0].psnr is None
+
+
+def test_a_row_by_its_key(study):
+    assert study.row("ddim|uniform|nfe=5|eta=0.5").eta == 0.5
+    line = one_line(StudyError, study.row, "ddim|uniform|nfe=5")
+    assert line.startswith("unknown row 'ddim|uniform|nfe=5'; did you mean 'ddim|uniform|nfe=5|eta=0.")
+
+
+def test_a_row_is_a_record_and_a_record_a_row(study):
+    for row in study.rows:
+        assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+
+AGAIN = "run the same study again with this --out, which measures nothing that is kept"
+
+
+def test_a_folder_that_holds_no_finished_study(saved, tmp_path):
+    line = one_line(StudyError, Study.load, tmp_path / "none")
+    assert line.startswith(f"{tmp_path / 'none'} is not a folder; give one that `ddim-ode compare --out`")
+    (tmp_path / "empty").mkdir()
+    assert "holds no study (no results.json)" in one_line(StudyError, Study.load, tmp_path / "empty")
+    compare(MODEL, ["ddim"], [2], [0], reference_tol=0.1, out=tmp_path / "begun")  # and killed before it was saved
+    line = one_line(StudyError, Study.load, tmp_path / "begun")
+    assert line == (
+        f"the study in {tmp_path / 'begun'} is not finished; run it again with this --out, and it goes on where it was"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"format": 1, "model": {', "is damaged or cannot be read"),
+        ("\0\0\0\0", "is damaged or cannot be read"),
+        ("[1, 2]", "has format None, and this version reads format 1"),
+        ('{"format": 2}', "has format 2, and this version reads format 1"),
+        ('{"format": 1}', "the study lacks fields: best, command, model, reference, rows, settings, timing, versions"),
+    ],
+)
+def test_results_that_are_damaged_or_of_another_format(saved, text, line):
+    (saved / "results.json").write_text(text)
+    found = one_line(StudyError, Study.load, saved)
+    assert line in found
+    assert found.startswith(str(saved / "results.json"))
+    assert found.endswith(AGAIN)
+
+
+def without(record: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda row: row | {"colour": "red", "taste": 1}, "the study.rows[0] has unknown fields: colour, taste"),
+        (lambda row: without(without(row, "psnr"), "ssim"), "the study.rows[0] lacks fields: psnr, ssim"),
+        (lambda row: row | {"error": without(row["error"], "share")}, "the study.rows[0].error lacks fields: share"),
+        (lambda row: row | {"error": 0.1}, "the study.rows[0].error is 0.1, and should be Errors or NoneType"),
+        (lambda row: row | {"nfe": "five"}, "the study.rows[0].nfe is 'five', and should be int or NoneType"),
+        (lambda row: row | {"steps": True}, "the study.rows[0].steps is True, and should be float or NoneType"),
+        (
+            lambda row: row | {"status": "lost"},
+            "the study.rows[0].status is 'lost', and should be typing.Literal['done'",
+        ),
+        (lambda row: row["key"], "the study.rows[0] is 'ddim|uniform|nfe=5|eta=0.0', and should be Row"),
+    ],
+)
+def test_a_row_with_other_fields_is_named(saved, change, line):
+    results = json.loads((saved / "results.json").read_text())
+    results["rows"][0] = change(results["rows"][0])
+    (saved / "results.json").write_text(json.dumps(results))
+    found = one_line(StudyError, Study.load, saved)
+    assert line in found
+    assert found.endswith(AGAIN)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-9])])
+def test_pictures_that_are_gone_or_damaged(saved, damage):
+    damage(saved / "pictures.safetensors")
+    line = one_line(StudyError, Study.load, saved)
+    assert line == f"{saved / 'pictures.safetensors'} is missing or damaged; {AGAIN}"
