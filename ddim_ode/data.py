@@ -105,7 +105,7 @@ def load_images(files: Sequence[Path], shape: tuple[int, int, int]) -> Tensor:
 def bundled_images() -> tuple[Tensor, Tensor]:
     """The 300 Fashion-MNIST test images shipped here: uint8 (300, 1, 28, 28) and labels int64 (300,).
 
-    They are the first 30 of each class, in the order of the test set.
+    They are the first 30 of each class, in the order of the test set, so that the classes are mixed.
     """
     tensors = load_file(ASSETS / "fashion-mnist-test.safetensors")
     return tensors["images"], tensors["labels"].long()

@@ -65,6 +65,8 @@ class Latent:
     threads, device: as they were; with others, or batches of another size, a network may round differently. `decode`
         takes over the options and the threads; the device is the model's.
     model: a digest of the model, see `fingerprint`.
+
+    To decode under other labels, as an edit, replace them: `dataclasses.replace(latent, labels=...)`.
     """
 
     states: tuple[Tensor, ...]
