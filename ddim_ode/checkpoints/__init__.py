@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddim_ode.checkpoints.building import build, provenance_of
+from ddim_ode.checkpoints.building import build, provenance_in
 from ddim_ode.checkpoints.diffusers_folder import is_diffusers, load_diffusers
 from ddim_ode.checkpoints.files import (
     CheckpointError,
@@ -131,7 +131,7 @@ def _load_ours(folder: Path) -> Denoiser:
     file = folder / "model.safetensors"
     weights = load_safetensors(file)
     check_finite(weights, file)
-    origin = provenance_of("ddim_ode", folder, file, weights, schedule=config.schedule, config=config)
+    origin = provenance_in("ddim_ode", folder, file, weights, schedule=config.schedule, config=config)
     try:
         return build(config, weights, origin)
     except RuntimeError as error:  # load_state_dict lists what does not fit, over many lines

@@ -35,7 +35,7 @@ def dtypes(weights: Mapping[str, Tensor]) -> str:
     return ", ".join(sorted({str(value.dtype).removeprefix("torch.") for value in weights.values()}))
 
 
-def provenance_of(kind: str, folder: Path, file: Path, weights: Mapping[str, Tensor], **facts: Any) -> Provenance:
+def provenance_in(kind: str, folder: Path, file: Path, weights: Mapping[str, Tensor], **facts: Any) -> Provenance:
     """The provenance of weights that were read from a file, or from the shards that it lists."""
     parts = shards(file)
     return Provenance(

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ddim_ode.checkpoints.building import build, provenance_of
+from ddim_ode.checkpoints.building import build, provenance_in
 from ddim_ode.checkpoints.diffusers_config import (
     VERSION,
     UNet2D,
@@ -75,7 +75,7 @@ def load_diffusers(folder: Path) -> Denoiser:
     if unet.learned_variance:
         ignored.append("learned variance")
     facts: dict[str, Any] = {"schedule": schedule, "ignored": tuple(ignored)}
-    origin = provenance_of("diffusers", folder, weights_file, weights, **facts)
+    origin = provenance_in("diffusers", folder, weights_file, weights, **facts)
     try:
         network = read_network(unet, config_file)
     except UnsupportedError as reason:

@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor
 
 from ddim_ode.checkpoints import guided, original
-from ddim_ode.checkpoints.building import build, provenance_of
+from ddim_ode.checkpoints.building import build, provenance_in
 from ddim_ode.checkpoints.files import CheckpointError, check_finite, is_state, kind_of, load_torch
 from ddim_ode.checkpoints.fitting import fit
 from ddim_ode.models.denoiser import Denoiser
@@ -52,7 +52,7 @@ def load_state(file: Path, config_file: str | os.PathLike[str] | None = None, em
         state, averaged = _pick(found, file, ema)
         weights = fit(state, original.names(config.network), config.network, file)
     facts: dict[str, Any] = {"schedule": config.schedule, "ema": averaged, "ignored": tuple(ignored), "config": config}
-    return build(config, weights, provenance_of(kind, file.parent, file, weights, **facts))
+    return build(config, weights, provenance_in(kind, file.parent, file, weights, **facts))
 
 
 def find(folder: Path) -> Path | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ddim_ode.models.config import ModelConfig, ScheduleConfig
+from ddim_ode.support.records import finite
 
 if TYPE_CHECKING:
     from ddim_ode.models.denoiser import Model
@@ -37,16 +38,27 @@ class Provenance:
     config: ModelConfig | None = None
 
 
+def innermost(model: "Model") -> Any:
+    """The model itself, or the one inside those that are around it, such as `Guided`."""
+    inner: Any = model
+    while hasattr(inner, "model"):
+        inner = inner.model
+    return inner
+
+
+def provenance_of(model: "Model") -> Provenance | None:
+    """Where the innermost model came from; None of one that was made by hand."""
+    found: Provenance | None = getattr(innermost(model), "provenance", None)
+    return found
+
+
 def describe(model: "Model") -> dict[str, Any]:
     """A model in facts that JSON can hold, hand-made ones included; None stands for what it does not tell.
 
     A model around another one, such as `Guided`, is described by the one inside.
     """
-    inner: Any = model
-    while hasattr(inner, "model"):
-        inner = inner.model
-    net, origin = getattr(inner, "net", None), getattr(inner, "provenance", None)
-    path, classes = model.path, model.num_classes
+    inner, origin = innermost(model), provenance_of(model)
+    net, path, classes = getattr(inner, "net", None), model.path, model.num_classes
     schedule = origin.schedule.name if origin else type(path).__name__
     network = type(net if net is not None else inner).__name__
     if origin:
@@ -63,7 +75,7 @@ def describe(model: "Model") -> dict[str, Any]:
         "schedule": schedule,
         "timesteps": path.num_timesteps or None,
         "zero_snr": path.zero_terminal_snr,
-        "sigma_range": [model.sigma_min, model.sigma_max],
+        "sigma_range": finite([model.sigma_min, model.sigma_max]),
         "weights": origin and origin.file,
         "ema": origin and origin.ema,
         "dtype": origin and origin.dtype,

@@ -15,8 +15,8 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.metrics import MetricError, RealImages, consistency, default_features, feature_space, psnr, ssim
 from ddim_ode.metrics.spaces import Features
 from ddim_ode.models.denoiser import Model, NonFiniteError
-from ddim_ode.models.guidance import Guided
 from ddim_ode.models.identity import fingerprint
+from ddim_ode.models.provenance import innermost
 from ddim_ode.planning.plan import prepare
 from ddim_ode.sampling import sample_with
 from ddim_ode.solvers import DivergedError, Solution
@@ -47,7 +47,7 @@ class Bench:
     ) -> None:
         self.setting, self.meter = setting, Meter()
         self.model = self.meter.watch(model)
-        latent = getattr(model.model if isinstance(model, Guided) else model, "latent", False)
+        latent = getattr(innermost(model), "latent", False)
         self.pictures = len(model.shape) == 3 and model.shape[0] in (1, 3) and not latent
         if real is not None and not self.pictures:
             raise StudyError(f"real images say nothing of samples of shape {model.shape}; leave real out")

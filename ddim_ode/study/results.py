@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddim_ode.data import png_of
 from ddim_ode.errors import unknown
-from ddim_ode.models.denoiser import Denoiser, Model
-from ddim_ode.models.guidance import Guided
+from ddim_ode.models.denoiser import Model
+from ddim_ode.models.provenance import describe, provenance_of
 from ddim_ode.study.archive import IDENTITY
 from ddim_ode.study.cells import EtaValue, StudyError
 from ddim_ode.study.meter import Meter
@@ -49,19 +49,15 @@ class ModelFacts:
     @classmethod
     def of(cls, model: Model, fingerprint: str) -> "ModelFacts":
         """The facts of a model, guided or not."""
-        inner = model.model if isinstance(model, Guided) else model
-        net, origin = getattr(inner, "net", None), getattr(inner, "provenance", None)
-        steps = model.path.num_timesteps
+        facts, origin = describe(model), provenance_of(model)
+        steps, (low, high) = facts["timesteps"], facts["sigma_range"]
         return cls(
             name=Path(origin.folder).resolve().name if origin else "model",
-            shape=list(model.shape),
-            classes=model.num_classes,
-            predicts=inner.predicts if isinstance(inner, Denoiser) else None,
-            schedule=f"{steps} timesteps" if steps else type(model.path).__name__.lower(),
-            sigma_min=model.sigma_min,
-            sigma_max=model.sigma_max,
-            parameters=sum(p.numel() for p in net.parameters()) if isinstance(net, nn.Module) else None,
+            schedule=f"{steps} timesteps" if steps else facts["schedule"].lower(),
+            sigma_min=low,
+            sigma_max=high,
             fingerprint=fingerprint,
+            **{name: facts[name] for name in ("shape", "classes", "predicts", "parameters")},
         )
 
 

@@ -102,6 +102,7 @@ class Drawn:
     sigmas: tuple[float, ...]  # as in Manifest
     labels: list[int] | None
     seconds: float
+    threads: int
 
 
 def draw(
@@ -124,9 +125,9 @@ def draw(
             warm_up(moved, min(settings.batch_size, len(settings.seeds)))
         started = time.perf_counter()
         solution = sample_with(moved, options, seeds=settings.seeds, labels=labels, callback=callback)
-        seconds = time.perf_counter() - started
+        seconds, threads = time.perf_counter() - started, torch.get_num_threads()
     sigmas = ends_for(moved, options) if options.row.adaptive else solution.sigmas
-    return Drawn(solution, tuple(sigmas.tolist()), labels, seconds)
+    return Drawn(solution, tuple(sigmas.tolist()), labels, seconds, threads)
 
 
 @torch.no_grad()  # as in a run: with gradients it would be compiled for again
@@ -154,7 +155,7 @@ def manifest(model: Denoiser, settings: Settings, drawn: Drawn) -> Manifest:
         tol=drawn.solution.tol,
         nfe=spread(drawn.solution.nfe),
         seconds=drawn.seconds,
-        **circumstances(),
+        **circumstances() | {"threads": drawn.threads},
     )
 
 
