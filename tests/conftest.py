@@ -22,7 +22,7 @@ from PIL import Image
 
 from ddim_ode.cli import main
 from ddim_ode.study.report.page import write_report
-from ddim_ode.training.train import Run, train
+from ddim_ode.training.train import TrainingRun, train
 from tests.helpers import study_example
 from tests.helpers.command_line import Command, Ran, make_model
 from tests.helpers.training import KINDS, folder_of, settings
@@ -60,7 +60,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 def pictures(request, monkeypatch) -> None:
     """The sheet of samples costs more than all else; in a file that uses this, only the tests marked so draw it."""
     if "draws" not in request.fixturenames:
-        monkeypatch.setattr(Run, "picture", lambda self: None)
+        monkeypatch.setattr(TrainingRun, "picture", lambda self: None)
 
 
 @pytest.fixture

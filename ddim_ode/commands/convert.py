@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ddim_ode.commands.shared.display import print_json
-from ddim_ode.commands.shared.types import Config, Json, Model, NoEma
+from ddim_ode.commands.shared.types import ConfigFile, Json, ModelName, NoEma
 
 
 class To(str, Enum):
@@ -18,12 +18,12 @@ class To(str, Enum):
 
 def convert(
     *,
-    model: Model,
+    model: ModelName,
     out: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write.", show_default=False)],
     to: Annotated[
         To | None, typer.Option(help="Kind of folder to write.", show_default="the one that MODEL is not")
     ] = None,
-    config: Config = None,
+    config: ConfigFile = None,
     no_ema: NoEma = False,
     as_json: Json = False,
 ) -> None:

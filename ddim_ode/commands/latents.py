@@ -16,15 +16,15 @@ from ddim_ode.commands.shared.types import (
     Deterministic,
     Device,
     Dtype,
-    Grid,
-    GridUp,
+    GridText,
+    GridUpText,
     Guidance,
     Images,
     Json,
-    Labels,
+    LabelsText,
     MaxNfe,
-    Method,
-    Model,
+    MethodName,
+    ModelName,
     Nfe,
     On,
     Out,
@@ -47,18 +47,18 @@ LOUD = 3.0  # standard deviation of latents, which should be near 1
 
 def encode(
     *,
-    model: Model,
+    model: ModelName,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.", show_default=False)],
     images: Images = None,
     count: Count = None,
     resize: Resize = False,
-    method: Method = "exact_heun",
+    method: MethodName = "exact_heun",
     nfe: Nfe = None,
     tol: Tol = None,
     max_nfe: MaxNfe = None,
-    label: Labels = None,
+    label: LabelsText = None,
     guidance: Guidance = 1.0,
-    grid: GridUp = None,
+    grid: GridUpText = None,
     dtype: Precision = Dtype.float32,
     batch_size: BatchSize = None,
     deterministic: Deterministic = False,
@@ -71,7 +71,7 @@ def encode(
     exact_heun and leapfrog come back to the last bit, other methods up to an error: see reconstruct.
     """
     from ddim_ode import inversion
-    from ddim_ode.commands.shared import originals, parsing
+    from ddim_ode.commands.shared import input_images, parsing
     from ddim_ode.support.counts import spread
 
     options = parsing.solve_options(
@@ -86,7 +86,7 @@ def encode(
         batch_size=batch_size,
     )
     network, _ = parsing.open_model(model, device.value, dtype.value)
-    given = originals.gather(network, images, count, label, resize)
+    given = input_images.gather(network, images, count, label, resize)
     with new_file(out, overwrite) as file, progress(len(given.x), what="encoding") as update:
         started = time.perf_counter()
         latent = inversion.encode_with(
@@ -115,7 +115,7 @@ def encode(
 def decode(
     context: typer.Context,
     *,
-    model: Model,
+    model: ModelName,
     latent: Annotated[Path, typer.Argument(metavar="LATENT", help="A file of `ddim-ode encode`.", show_default=False)],
     out: Out,
     images: Png = False,
@@ -167,7 +167,7 @@ def decode(
 def interpolate(
     context: typer.Context,
     *,
-    model: Model,
+    model: ModelName,
     out: Out,
     images: Annotated[
         list[Path] | None,
@@ -178,7 +178,7 @@ def interpolate(
     ] = None,
     frames: Annotated[int, typer.Option(min=2, help="How many from end to end, both included.")] = 11,
     resize: Resize = False,
-    method: Method = "adams3",
+    method: MethodName = "adams3",
     nfe: Nfe = None,
     tol: Tol = None,
     max_nfe: MaxNfe = None,
@@ -186,7 +186,7 @@ def interpolate(
         str | None, typer.Option(metavar="LABEL", help="Class of all frames.", show_default="the null class")
     ] = None,
     guidance: Guidance = 1.0,
-    grid: Grid = None,
+    grid: GridText = None,
     dtype: Precision = Dtype.float32,
     batch_size: BatchSize = None,
     device: On = Device.cpu,
@@ -205,7 +205,7 @@ def interpolate(
     if not images and seeds is None:
         context.fail("give --seeds, such as 0,1, or IMAGES to go between")
     from ddim_ode import inversion
-    from ddim_ode.commands.shared import originals, parsing
+    from ddim_ode.commands.shared import input_images, parsing
     from ddim_ode.commands.shared.manifest import account, write_samples
     from ddim_ode.data import to_float
     from ddim_ode.interpolation import between
@@ -226,7 +226,7 @@ def interpolate(
     )
     network, _ = parsing.open_model(model, device.value, dtype.value)
     classes = parsing.parse_labels(label, 1)
-    given = originals.gather(network, images, resize=resize) if images else None
+    given = input_images.gather(network, images, resize=resize) if images else None
     noise = given.x if given else seeded_noise(parsing.parse_seeds(seeds, None), network.shape)
     ends = len(noise)
     if ends not in (2, 4):

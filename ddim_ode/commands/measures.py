@@ -18,13 +18,13 @@ from ddim_ode.commands.shared.types import (
     Deterministic,
     Device,
     Dtype,
-    GridUp,
+    GridUpText,
     Guidance,
     Images,
     Json,
-    Labels,
+    LabelsText,
     MaxNfe,
-    Model,
+    ModelName,
     Nfe,
     On,
     Overwrite,
@@ -37,14 +37,14 @@ from ddim_ode.commands.shared.types import (
 from ddim_ode.support.outputs import new_file, new_folder
 
 if TYPE_CHECKING:
-    from ddim_ode.commands.shared.originals import Originals
+    from ddim_ode.commands.shared.input_images import InputImages
     from ddim_ode.likelihood import Likelihood
 
 
 def reconstruct(
     context: typer.Context,
     *,
-    model: Model,
+    model: ModelName,
     images: Images = None,
     count: Count = None,
     resize: Resize = False,
@@ -54,12 +54,12 @@ def reconstruct(
     nfe: Nfe = None,
     tol: Tol = None,
     max_nfe: MaxNfe = None,
-    label: Labels = None,
+    label: LabelsText = None,
     guidance: Annotated[
         float | None,
         typer.Option(help="Scale of classifier-free guidance, tried after 1; costs two evaluations.", show_default="1"),
     ] = None,
-    grid: GridUp = None,
+    grid: GridUpText = None,
     dtype: Precision = Dtype.float32,
     batch_size: BatchSize = None,
     deterministic: Deterministic = False,
@@ -75,13 +75,13 @@ def reconstruct(
 
     Errors are in data units, of images in [-1, 1]; MSE and PSNR are those of images in [0, 1].
     """
-    from ddim_ode.commands.shared import originals, parsing, roundtrips
+    from ddim_ode.commands.shared import input_images, parsing, roundtrips
     from ddim_ode.commands.shared.manifest import account
     from ddim_ode.support.records import finite, write_json
 
     names = roundtrips.parse_methods(method, nfe, tol, max_nfe)
     network, precision = parsing.open_model(model, device.value, dtype.value)
-    given = originals.gather(network, images, count, label, resize)
+    given = input_images.gather(network, images, count, label, resize)
     how: dict[str, Any] = {
         "nfe": nfe,
         "tol": tol,
@@ -91,33 +91,33 @@ def reconstruct(
     }
     how |= {"dtype": precision, "batch_size": batch_size, "deterministic": deterministic}
     scales = [1.0] if guidance in (None, 1) else [1.0, float(guidance)]
-    trips = []
+    attempts = []
     with nullcontext() if out is None else new_folder(out, overwrite) as folder:
         for name, scale in product(names, scales):
             with progress(len(given.x), what=name) as update:
-                trips.append(roundtrips.round_trip(network, given.x, name, scale, callback=update, **how))
-        roundtrips.check_any(trips)
+                attempts.append(roundtrips.attempt(network, given.x, name, scale, callback=update, **how))
+        roundtrips.check_any(attempts)
         if folder:
             results = {"images": given.names, "labels": given.labels}
-            results |= {"methods": finite([roundtrips.details(trip) for trip in trips])}
+            results |= {"methods": finite([roundtrips.details(attempt) for attempt in attempts])}
             write_json(folder / "results.json", results)
-            seconds = sum(trip.seconds for trip in trips)
+            seconds = sum(attempt.seconds for attempt in attempts)
             write_json(folder / "manifest.json", account(network, "reconstruct", arguments(context), seconds=seconds))
-            pictures = [file.name for file in roundtrips.draw(trips, folder)]
-    rows = [roundtrips.summary(trip) for trip in trips]
+            pictures = [file.name for file in roundtrips.draw_pictures(attempts, folder)]
+    rows = [roundtrips.summary(attempt) for attempt in attempts]
     if as_json:
         files = {"out": str(out), "pictures": [str(out / name) for name in pictures]} if out else {}
         display.print_json({**files, "count": len(given.x), "methods": rows})
     else:
         print(f"{display.many(len(given.x), given.what)}, {dtype.value}")
-        display.print_trips(rows)
+        display.print_attempts(rows)
         if out:
             print(*(out / name for name in ["results.json", *pictures]), sep="\n")
 
 
 def likelihood(
     *,
-    model: Model,
+    model: ModelName,
     images: Images = None,
     count: Count = None,
     resize: Resize = False,
@@ -140,9 +140,9 @@ def likelihood(
     exact: Annotated[bool, typer.Option("--exact", help="The exact trace instead: a product a dimension.")] = False,
     seed: Annotated[int, typer.Option(help="Of the probes and the dequantisation.")] = 0,
     centre: Annotated[bool, typer.Option("--centre", help="Bytes as they are, without uniform noise.")] = False,
-    label: Labels = None,
+    label: LabelsText = None,
     guidance: Guidance = 1.0,
-    grid: GridUp = None,
+    grid: GridUpText = None,
     dtype: Precision = Dtype.float32,
     batch_size: BatchSize = None,
     device: On = Device.cpu,
@@ -156,11 +156,11 @@ def likelihood(
 
     The NFE counts passes forward and vector-Jacobian products: 1 + probes a slope, twice that under guidance.
     """
-    from ddim_ode.commands.shared import originals, parsing
+    from ddim_ode.commands.shared import input_images, parsing
     from ddim_ode.likelihood import log_likelihood
 
     network, precision = parsing.open_model(model, device.value, dtype.value)
-    given = originals.gather(network, images, count, label, resize)
+    given = input_images.gather(network, images, count, label, resize)
     sigmas = parsing.parse_grid(grid)
     with nullcontext() if out is None else new_file(out, overwrite) as file:
         started = time.perf_counter()
@@ -193,7 +193,7 @@ def likelihood(
     display.report_likelihood(given.what, method, found, seconds, rows, out, as_json)
 
 
-def _rows(given: "Originals", found: "Likelihood") -> list[dict[str, Any]]:
+def _rows(given: "InputImages", found: "Likelihood") -> list[dict[str, Any]]:
     labels: Sequence[int | None] = given.labels or [None] * len(given.names)
     return [
         {"image": name, "label": label, "bits_per_dim": bits, "nats": nats, "standard_error": error, "nfe": nfe}

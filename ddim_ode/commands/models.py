@@ -1,7 +1,7 @@
 """What there is: bundled models, methods and grids, and what a model is."""
 
-from ddim_ode.commands.shared.display import kind_of, print_json, print_table, text
-from ddim_ode.commands.shared.types import Config, Json, Model, NoEma
+from ddim_ode.commands.shared.display import kind_in_words, print_json, print_table, text
+from ddim_ode.commands.shared.types import ConfigFile, Json, ModelName, NoEma
 
 
 def models(as_json: Json = False) -> None:
@@ -20,7 +20,7 @@ def models(as_json: Json = False) -> None:
         print("no models are bundled; give the folder of a model instead")
 
 
-def info(model: Model, config: Config = None, no_ema: NoEma = False, as_json: Json = False) -> None:
+def info(model: ModelName, config: ConfigFile = None, no_ema: NoEma = False, as_json: Json = False) -> None:
     """Show what a model is: its shape, classes, schedule, range of sigma and weights."""
     from ddim_ode.checkpoints import load
     from ddim_ode.models.provenance import describe
@@ -50,6 +50,6 @@ def methods(as_json: Json = False) -> None:
     if as_json:
         print_json({"methods": rows, "grids": grids})
     else:
-        kinds = [{**row, "nfe/step": row["evaluations"], "kind": kind_of(row)} for row in rows]
+        kinds = [{**row, "nfe/step": row["evaluations"], "kind": kind_in_words(row)} for row in rows]
         print_table(("name", "order", "nfe/step", "kind", "grid", "summary"), kinds)
         print_table(("grid", "summary"), grids)

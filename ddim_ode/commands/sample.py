@@ -14,12 +14,12 @@ from ddim_ode.commands.shared.types import (
     Dtype,
     EtaRange,
     EtaScale,
-    Grid,
+    GridText,
     Guidance,
     GuidanceRange,
     Json,
     MaxNfe,
-    Method,
+    MethodName,
     On,
     Out,
     Overwrite,
@@ -30,7 +30,7 @@ from ddim_ode.commands.shared.types import (
 from ddim_ode.support.outputs import new_folder
 
 
-class Final(str, Enum):
+class FinalStep(str, Enum):
     denoise = "denoise"
     sigma_min = "sigma_min"
 
@@ -40,7 +40,7 @@ def sample(
     *,
     out: Out,
     model: Annotated[str | None, MODEL] = None,
-    method: Method = "ddim",
+    method: MethodName = "ddim",
     nfe: Annotated[
         int | None,
         typer.Option(help="Most evaluations a sample may cost (adaptive methods: on average).", show_default="20"),
@@ -59,10 +59,10 @@ def sample(
     guidance_range: GuidanceRange = None,
     eta: EtaScale = None,
     eta_range: EtaRange = None,
-    grid: Grid = None,
+    grid: GridText = None,
     final: Annotated[
-        Final, typer.Option(help="Last step: evaluate the image at sigma_min, or stop there.")
-    ] = Final.denoise,
+        FinalStep, typer.Option(help="Last step: evaluate the image at sigma_min, or stop there.")
+    ] = FinalStep.denoise,
     dtype: Precision = Dtype.float32,
     batch_size: BatchSize = None,
     device: On = Device.cpu,
@@ -95,7 +95,7 @@ def sample(
     from ddim_ode.checkpoints import bundled, load
     from ddim_ode.checkpoints.hub import is_hub_id
     from ddim_ode.commands.shared import parsing
-    from ddim_ode.commands.shared.manifest import Settings, draw, recall, write
+    from ddim_ode.commands.shared.manifest import RunSettings, draw, recall, write
     from ddim_ode.data import is_picture
     from ddim_ode.planning.options import DEFAULT_BATCH
     from ddim_ode.solvers import get_method
@@ -106,7 +106,7 @@ def sample(
         settings = record.arguments
     else:
         get_method(method)
-        settings = Settings(
+        settings = RunSettings(
             model=str(model) if model in bundled() or is_hub_id(str(model)) else str(Path(str(model)).resolve()),
             method=method,
             nfe=nfe,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ddim_ode.commands.shared import display
-from ddim_ode.commands.shared.types import BatchSize, Device, Dtype, Guidance, Json, Model, On, Precision
+from ddim_ode.commands.shared.types import BatchSize, Device, Dtype, Guidance, Json, ModelName, On, Precision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ Label = Annotated[
 def compare(
     context: typer.Context,
     *,
-    model: Model,
+    model: ModelName,
     out: Annotated[
         Path,
         typer.Option(
@@ -123,7 +123,7 @@ def compare(
 
 def recommend(
     *,
-    model: Model,
+    model: ModelName,
     nfe: Annotated[int | None, typer.Option(help="The most evaluations a sample may cost.")] = None,
     tol: Annotated[float | None, typer.Option(help="Or: the error to accept, RMS over an image in [-1, 1].")] = None,
     count: Annotated[

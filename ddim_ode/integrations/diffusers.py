@@ -1,9 +1,9 @@
 """The methods of this library as a scheduler of diffusers, for any pipeline of a variance-preserving model.
 
 A solver of ours calls the network; a pipeline calls the network itself and asks the scheduler what to call it with.
-So the solver's network here is a list of `Answers`. Where it runs out, the solver is interrupted, and what it asked for
-is what the pipeline gets; with the next answer, the interval that was interrupted begins again from its start. An
-interval is a function of what came before it and of its answers, and few evaluations long: nothing but those is kept,
+So the solver's network here is an `OutsideNetwork`, a list of answers. Where it runs out, the solver is interrupted,
+and what it asked for is what the pipeline gets; with the next answer, the interval that was interrupted begins again
+from its start. An interval is a function of what came before it and of its answers, and few evaluations long: nothing but those is kept,
 nothing is approximated, and what is repeated is arithmetic, never the network.
 """
 
@@ -95,7 +95,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         if grid is not None and grid not in GRIDS:
             raise GridError(unknown("grid", grid, GRIDS))
         schedule, predicts = read_scheduler(self.config)
-        self._model = Denoiser(Answers(), schedule.path(), predicts, (1, 1, 1), quantize=quantize)
+        self._model = Denoiser(OutsideNetwork(), schedule.path(), predicts, (1, 1, 1), quantize=quantize)
         self.timesteps = torch.empty(0)
         self.num_inference_steps: int | None = None
         self._sigmas = f64([])
@@ -214,7 +214,7 @@ class AskedError(Exception):
         self.x = x
 
 
-class Answers:
+class OutsideNetwork:
     """A network whose answers come from elsewhere."""
 
     def __init__(self) -> None:
@@ -236,7 +236,7 @@ class PipelineRun:
     """
 
     def __init__(self, model: Denoiser, method: Method, sigmas: Tensor, x: Tensor):
-        self.answers, self.asked, self.given = Answers(), 0, x
+        self.answers, self.asked, self.given = OutsideNetwork(), 0, x
         self.method, self.sigmas = method, sigmas
         model = replace(model, net=self.answers, shape=tuple(x.shape[1:]))
         self.ode = ProbabilityFlow(model, method.path, (float(sigmas[sigmas > 0][-1]), float(sigmas[0])))

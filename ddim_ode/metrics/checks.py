@@ -36,7 +36,7 @@ def generator(seed: int, purpose: str) -> torch.Generator:
         raise MetricError(f"seed={seed!r} must be a whole number") from None
 
 
-def finite(name: str, x: Tensor) -> Tensor:
+def finite_values(name: str, x: Tensor) -> Tensor:
     """x itself, or MetricError when a value is NaN or infinite."""
     if not x.isfinite().all():
         raise MetricError(f"{name} holds values that are not finite; look at the samples it came from")
@@ -48,7 +48,7 @@ def features(name: str, x: Tensor, least: int) -> Tensor:
     if x.ndim != 2 or x.shape[1] == 0 or len(x) < least:
         kind = TooFewError if x.ndim == 2 and x.shape[1] else MetricError
         raise kind(f"{name} has shape {tuple(x.shape)}, expected features (N, D) with N >= {least}")
-    return finite(name, x.detach().to("cpu", torch.float64))
+    return finite_values(name, x.detach().to("cpu", torch.float64))
 
 
 def same_width(a: int, b: int) -> None:
@@ -67,6 +67,6 @@ def image_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if not z.is_floating_point():
             raise MetricError(f"{name} is {z.dtype}, expected floats in [-1, 1]; use data.to_float for bytes")
     unit_x, unit_y = (
-        (finite(n, z.detach().to("cpu", torch.float64)).clamp(-1, 1) + 1) / 2 for n, z in (("x", x), ("y", y))
+        (finite_values(n, z.detach().to("cpu", torch.float64)).clamp(-1, 1) + 1) / 2 for n, z in (("x", x), ("y", y))
     )
     return unit_x, unit_y

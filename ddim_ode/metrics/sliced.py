@@ -56,4 +56,4 @@ def _floats(name: str, x: Tensor) -> Tensor:
         x = to_float(x)
     elif not x.is_floating_point():
         raise checks.MetricError(f"{name} is {x.dtype}, expected torch.uint8 or floats in [-1, 1]")
-    return checks.finite(name, x.to("cpu", torch.float64))
+    return checks.finite_values(name, x.to("cpu", torch.float64))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ddim_ode.data import to_float
 from ddim_ode.errors import unknown
-from ddim_ode.metrics.checks import MetricError, finite
+from ddim_ode.metrics.checks import MetricError
 from ddim_ode.metrics.fashion import SHAPE, load_fashion_features
 from ddim_ode.metrics.inception import Inception
 
@@ -52,12 +52,12 @@ class FeatureSpace:
         if images.dtype == torch.uint8:
             x = to_float(images)
         else:
-            x = finite("a batch of images", images).float().clamp(-1, 1)
+            x = finite_values("a batch of images", images).float().clamp(-1, 1)
         found = self.net(x.to(_device(self.net)))
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x) or not found.is_floating_point():
             what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise MetricError(f"features={self.name!r} gave {what} for {len(x)} images, expected floats ({len(x)}, D)")
-        return finite(f"features={self.name!r}", found.to("cpu", torch.float32))
+        return finite_values(f"features={self.name!r}", found.to("cpu", torch.float32))
 
 
 def default_features(shape: Sequence[int]) -> str:

@@ -110,7 +110,7 @@ class RealImages:
 
 def _bytes(name: str, images: Tensor) -> Tensor:
     if images.is_floating_point():
-        return to_uint8(checks.finite(name, images.detach()).cpu())
+        return to_uint8(checks.finite_values(name, images.detach()).cpu())
     return images.cpu()
 
 

@@ -33,7 +33,7 @@ class BrownianError(DDIMError):
     """A time that the paths do not reach."""
 
 
-class Interval(NamedTuple):
+class Node(NamedTuple):
     """A node of the tree, of the motions of all samples, (B, *shape) float64 each."""
 
     w: Tensor  # increment over it
@@ -69,7 +69,7 @@ class Brownian:
         w, h = self._normals("root", 0, 0)
         length = 2 * REACH
         zero = torch.zeros_like(w)
-        root = Interval(math.sqrt(length) * w, math.sqrt(length / 12) * h, zero, zero)
+        root = Node(math.sqrt(length) * w, math.sqrt(length / 12) * h, zero, zero)
         self._branch = [root]  # the last one gone down
         self._bits = ""
         self._last: tuple[float, tuple[Tensor, Tensor]] | None = None
@@ -126,7 +126,7 @@ class Brownian:
         self._last = t, found
         return found
 
-    def _half(self, whole: Interval, level: int, bits: str) -> Interval:
+    def _half(self, whole: Node, level: int, bits: str) -> Node:
         """The left half of an interval, or the right one, as the last bit says."""
         length = 2 * REACH / 2**level
         x, y = self._normals("half", level, int(bits[:-1] or "0", 2))
@@ -135,10 +135,10 @@ class Brownian:
         w1 = (whole.w + difference) / 2
         h1 = torch.add(total, y, alpha=math.sqrt(length / 12)) / 2
         if bits[-1] == "0":
-            return Interval(w1, h1, whole.before, whole.area)
+            return Node(w1, h1, whole.before, whole.area)
         mean = torch.add(whole.before, w1, alpha=0.5).add_(h1)  # of W over the left half
         area = torch.add(whole.area, mean, alpha=length / 2)
-        return Interval(whole.w - w1, total - h1, whole.before + w1, area)
+        return Node(whole.w - w1, total - h1, whole.before + w1, area)
 
     def _normals(self, *node: int | str) -> tuple[Tensor, Tensor]:
         """Two standard normals (B, *shape) of a node of the tree."""

@@ -48,13 +48,13 @@ class Stage(NamedTuple):
     terms: tuple[tuple[int, float], ...]  # ... + weight * slope for every (age, weight); age 0 is this evaluation
 
 
-class Table(NamedTuple):
+class WeightTable(NamedTuple):
     rows: tuple[tuple[Stage, ...], ...]  # one an interval
     depth: int  # slopes to remember
 
 
 class History(NamedTuple):
-    table: Table
+    table: WeightTable
     done: int  # intervals
     slopes: tuple[Tensor, ...]  # newest first
 
@@ -232,8 +232,8 @@ class Builder:
 
 
 @lru_cache(maxsize=256)
-def _table(solver: Exponential, path: Path, model_path: Path, nodes: tuple[float, ...], intervals: int) -> Table:
+def _table(solver: Exponential, path: Path, model_path: Path, nodes: tuple[float, ...], intervals: int) -> WeightTable:
     builder = Builder(solver, path, model_path)
     solver.fill(builder, nodes, intervals)
     ages = [age for row in builder.rows for stage in row for age, _ in stage.terms]
-    return Table(tuple(builder.rows), 1 + max(ages, default=-1))
+    return WeightTable(tuple(builder.rows), 1 + max(ages, default=-1))

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ddim_ode.errors import DDIMError
 
-Config = TypeVar("Config", bound=BaseModel)
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 class ConfigError(DDIMError):
@@ -21,7 +21,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def parse(kind: type[Config], values: Any, source: str) -> Config:
+def parse(kind: type[Parsed], values: Any, source: str) -> Parsed:
     """`values` (from YAML or JSON) as a `kind`. Raises ConfigError with every fault in one line."""
     try:
         return kind.model_validate(values)
@@ -30,7 +30,7 @@ def parse(kind: type[Config], values: Any, source: str) -> Config:
         raise ConfigError(f"{source}: {faults}") from None
 
 
-def read_yaml(kind: type[Config], file: Path) -> Config:
+def read_yaml(kind: type[Parsed], file: Path) -> Parsed:
     """A YAML file as a `kind`. Raises ConfigError when it is missing, not YAML, or not valid."""
     try:
         values = yaml.safe_load(Path(file).read_text())

@@ -53,7 +53,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * min(rise, fall)
 
 
-class Run:
+class TrainingRun:
     """One training run and its folder: weights, average, optimizer and the step they stand at."""
 
     def __init__(self, config: TrainConfig, out: Path, data_folder: Path | None = None):
@@ -178,7 +178,7 @@ def train(config: TrainConfig, out: Path, data_folder: Path | None = None, stop_
     Raises:
         TrainError, DataError: bad settings or data, or a loss that is not finite.
     """
-    run = Run(config, out, data_folder)
+    run = TrainingRun(config, out, data_folder)
     last = min(config.steps, stop_at or config.steps)
     if run.main:
         run.log.open(run.step)
@@ -196,7 +196,7 @@ def train(config: TrainConfig, out: Path, data_folder: Path | None = None, stop_
     return run.out / "model"
 
 
-def _progress(run: Run, last: int) -> Iterator[int]:
+def _progress(run: TrainingRun, last: int) -> Iterator[int]:
     columns = (
         TextColumn("training"),
         BarColumn(),

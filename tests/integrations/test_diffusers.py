@@ -11,7 +11,7 @@ from torch import Tensor
 from ddim_ode import paths
 from ddim_ode.checkpoints.scheduler_config import PREDICTION, ScheduleError
 from ddim_ode.errors import DDIMError
-from ddim_ode.integrations.diffusers import Answers, ODEScheduler, SchedulerError
+from ddim_ode.integrations.diffusers import ODEScheduler, OutsideNetwork, SchedulerError
 from ddim_ode.models.denoiser import Denoiser, DenoiserError, NonFiniteError
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.sampling import sample
@@ -89,13 +89,13 @@ def test_explicit_sigmas_and_the_smallest_sigma_as_the_end():
 
 @pytest.mark.parametrize("method", SIX)
 def test_no_more_is_kept_or_repeated_than_one_step(method, monkeypatch):
-    given, plain = [], Answers.__call__
+    given, plain = [], OutsideNetwork.__call__
 
-    def counted(self: Answers, x: Tensor, t: Tensor) -> Tensor:
+    def counted(self: OutsideNetwork, x: Tensor, t: Tensor) -> Tensor:
         given.append(plain(self, x, t))
         return given[-1]
 
-    monkeypatch.setattr(Answers, "__call__", counted)
+    monkeypatch.setattr(OutsideNetwork, "__call__", counted)
     scheduler, x = ODEScheduler(method=method), normal(1, *SHAPE, seed=0, dtype=torch.float32)
     scheduler.set_timesteps(40)
     kept = []

@@ -7,7 +7,7 @@ import torch
 
 from ddim_ode.data import to_float
 from ddim_ode.training.batches import Batches, TrainError, load_data
-from ddim_ode.training.train import Run
+from ddim_ode.training.train import TrainingRun
 from tests.helpers.assertions import one_line, same
 from tests.helpers.training import NETWORK, settings
 
@@ -42,7 +42,7 @@ def test_every_seed_has_its_own_batches_and_its_own_dropout(folders, tmp_path):
     masks = []
     for seed in seeds[:2]:
         network = {**NETWORK, "dropout": 0.5}
-        run = Run(settings(model={"network": network}, seed=seed), tmp_path / str(seed), folders["images"])
+        run = TrainingRun(settings(model={"network": network}, seed=seed), tmp_path / str(seed), folders["images"])
         run.net.register_forward_pre_hook(lambda *_: masks.append(torch.rand(4)))
         run.update()
     assert not torch.equal(masks[0], masks[1])

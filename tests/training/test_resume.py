@@ -16,7 +16,7 @@ import ddim_ode
 from ddim_ode import checkpoints
 from ddim_ode.checkpoints import CheckpointError
 from ddim_ode.training.batches import TrainError
-from ddim_ode.training.train import Run, train
+from ddim_ode.training.train import TrainingRun, train
 from tests.helpers.assertions import one_line, same
 from tests.helpers.files import temporary_files
 from tests.helpers.training import (
@@ -71,7 +71,7 @@ from ddim_ode.training import train
 from ddim_ode.training.config import TrainConfig
 
 where, config, out, folder = sys.argv[1:]
-update, save, die = train.Run.update, torch.save, lambda: os.kill(os.getpid(), signal.SIGKILL)
+update, save, die = train.TrainingRun.update, torch.save, lambda: os.kill(os.getpid(), signal.SIGKILL)
 
 def updating(self):
     if self.step == 7 and where == "between checkpoints":
@@ -84,7 +84,7 @@ def saving(value, file):
         os.truncate(file, os.path.getsize(file) // 2)
         die()
 
-train.Run.update, train.Run.picture, torch.save = updating, lambda self: None, saving
+train.TrainingRun.update, train.TrainingRun.picture, torch.save = updating, lambda self: None, saving
 train.train(read_yaml(TrainConfig, Path(config)), Path(out), Path(folder))
 """
 
@@ -163,7 +163,7 @@ def started(folders, tmp_path_factory) -> Path:
     """A run that stands at step 2."""
     out = tmp_path_factory.mktemp("started")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "picture", lambda self: None)
+        patch.setattr(TrainingRun, "picture", lambda self: None)
         train(settings(), out, folders["images"], stop_at=2)
     return out
 

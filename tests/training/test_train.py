@@ -13,7 +13,7 @@ from PIL import Image
 import ddim_ode
 from ddim_ode.data import DataError
 from ddim_ode.training.batches import TrainError
-from ddim_ode.training.train import Run, learning_rate, train
+from ddim_ode.training.train import TrainingRun, learning_rate, train
 from tests.helpers.assertions import one_line, same
 from tests.helpers.files import temporary_files
 from tests.helpers.training import KINDS, NETWORK, environment, folder_of, logged, settings, state, write_settings
@@ -42,7 +42,7 @@ def test_the_learning_rate_rises_stays_and_falls(changes, expected):
 
 def test_the_optimizer_follows_the_schedule_and_the_log_says_so(folders, tmp_path):
     config = settings(steps=4, warmup=4, log_every=1)
-    run = Run(config, tmp_path / "run", folders["images"])
+    run = TrainingRun(config, tmp_path / "run", folders["images"])
     for step in range(4):
         run.update()
         assert {group["lr"] for group in run.optimizer.param_groups} == {learning_rate(config, step)}
@@ -75,14 +75,14 @@ def test_the_loss_falls_on_easy_data(predicts, one_image, tmp_path):
 
 def test_the_first_loss_is_that_of_a_network_that_says_nothing(folders, tmp_path):
     """The last layer starts at zero: the loss is the mean square of the noise itself."""
-    run = Run(settings(), tmp_path, folders["images"])
+    run = TrainingRun(settings(), tmp_path, folders["images"])
     _, eps, _, _ = run.batches(0)
     loss, _ = run.update()
     assert loss == pytest.approx(eps.square().mean().item(), rel=1e-6)
 
 
 def test_the_average_trails_the_weights(folders, tmp_path):
-    run = Run(settings(ema=0.5), tmp_path, folders["images"])
+    run = TrainingRun(settings(ema=0.5), tmp_path, folders["images"])
     expected = {name: value.clone() for name, value in run.net.state_dict().items()}
     for step in range(1, 5):
         run.update()
@@ -103,7 +103,7 @@ from ddim_ode.training import train
 from ddim_ode.training.config import TrainConfig
 
 config, out, folder = map(Path, sys.argv[1:])
-train.Run.picture = lambda self: None
+train.TrainingRun.picture = lambda self: None
 train.train(read_yaml(TrainConfig, config), out, folder)
 here = PartialState()
 (out.parent / f"{here.process_index} of {here.num_processes}").touch()
@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(folders, tmp_path):
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_lost(folders, tmp_path, monkeypatch):
-    run = Run(settings(), tmp_path, folders["images"])
+    run = TrainingRun(settings(), tmp_path, folders["images"])
     before = {name: value.clone() for name, value in run.net.state_dict().items()}
     objective = run.objective
 

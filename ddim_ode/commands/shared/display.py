@@ -137,7 +137,7 @@ def report_likelihood(
         print(out)
 
 
-TRIPS = {
+ATTEMPTS = {
     "NFE\nup": "{nfe_up:.3g}",
     "NFE\ndown": "{nfe_down:.3g}",
     "bit\nexact": "{bit_exact}/{count}",
@@ -151,14 +151,14 @@ TRIPS = {
 }  # columns of a table that fits a terminal
 
 
-def print_trips(rows: Sequence[Mapping[str, Any]]) -> None:
+def print_attempts(rows: Sequence[Mapping[str, Any]]) -> None:
     """A table of `roundtrips.summary`, and below it why methods failed."""
     table = []
     for row in rows:
         name = row["method"] + (f" g={row['guidance']:g}" if row["guidance"] != 1 else "")
-        values = {column: "-" if row["error"] else cell.format_map(row) for column, cell in TRIPS.items()}
+        values = {column: "-" if row["error"] else cell.format_map(row) for column, cell in ATTEMPTS.items()}
         table.append({"method": name, **values} | ({"bit\nexact": "failed"} if row["error"] else {}))
-    print_table(("method", *TRIPS), table, tight=True)
+    print_table(("method", *ATTEMPTS), table, tight=True)
     for row, cells in zip(rows, table, strict=True):
         if row["error"]:
             print(f"{cells['method']} failed: {row['error']}")
@@ -226,7 +226,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], tight
     console.print(table)
 
 
-def kind_of(method: Mapping[str, Any]) -> str:
+def kind_in_words(method: Mapping[str, Any]) -> str:
     """What is out of the ordinary about a method, in words."""
     words = {
         "adaptive": method["adaptive"],

@@ -34,7 +34,7 @@ from ddim_ode.support.validation import ConfigError, Record, parse
 from ddim_ode.support.versions import circumstances
 
 
-class Settings(Record):
+class RunSettings(Record):
     """Everything that decides the samples, apart from the weights: `options`, in words that JSON has, and more."""
 
     model: str
@@ -63,7 +63,7 @@ class Settings(Record):
 
 
 #: the settings that are options, under the same names
-OPTIONS = tuple(name for name in Settings.model_fields if name in SolveOptions.__dataclass_fields__)
+OPTIONS = tuple(name for name in RunSettings.model_fields if name in SolveOptions.__dataclass_fields__)
 
 
 class Weights(Record):
@@ -82,7 +82,7 @@ def weights_of(model: Denoiser) -> Weights:
 class Manifest(Record):
     """What `manifest.json` holds."""
 
-    arguments: Settings
+    arguments: RunSettings
     model: Weights
     labels: tuple[int, ...] | None
     sigmas: tuple[float, ...]  # the grid; of an adaptive method its ends
@@ -106,7 +106,7 @@ class Drawn:
 
 
 def draw(
-    model: Denoiser, settings: Settings, record: Manifest | None = None, callback: Callback | None = None
+    model: Denoiser, settings: RunSettings, record: Manifest | None = None, callback: Callback | None = None
 ) -> Drawn:
     """The samples that the settings ask for; with its record given, by an earlier run's grid or tolerance, and threads.
 
@@ -137,7 +137,7 @@ def warm_up(model: Denoiser, count: int) -> None:
     model(torch.zeros(count, *model.shape, device=model.device), 1.0, labels)
 
 
-def _labels(settings: Settings, num_classes: int) -> list[int] | None:
+def _labels(settings: RunSettings, num_classes: int) -> list[int] | None:
     if settings.label is None:
         return None
     if not num_classes:
@@ -145,7 +145,7 @@ def _labels(settings: Settings, num_classes: int) -> list[int] | None:
     return [i % num_classes if settings.label == "each" else settings.label for i in range(len(settings.seeds))]
 
 
-def manifest(model: Denoiser, settings: Settings, drawn: Drawn) -> Manifest:
+def manifest(model: Denoiser, settings: RunSettings, drawn: Drawn) -> Manifest:
     """All that it takes to draw these samples again."""
     return Manifest(
         arguments=settings,
@@ -215,7 +215,7 @@ def recall(file: Path) -> tuple[Denoiser, Manifest]:
 
 
 def write(
-    folder: Path, model: Denoiser, settings: Settings, drawn: Drawn, images: bool = False, trace: bool = False
+    folder: Path, model: Denoiser, settings: RunSettings, drawn: Drawn, images: bool = False, trace: bool = False
 ) -> Manifest:
     """Fill a run's folder: grid.png, samples.safetensors, manifest.json and, if asked for, images/ and trace.png."""
     solution = drawn.solution

@@ -18,7 +18,7 @@ EACH = ("max_error", "rms", "mse", "psnr", "latent_mean", "latent_std", "normali
 
 
 @dataclass(frozen=True)
-class RoundTrip:
+class Attempt:
     """A method, and what it came to: a reconstruction, or the reason why there is none."""
 
     method: str
@@ -45,7 +45,7 @@ def parse_methods(text: str, nfe: int | None, tol: float | None, max_nfe: int | 
     return names
 
 
-def round_trip(model: Model, x: Tensor, method: str, guidance: float = 1.0, **options: Any) -> RoundTrip:
+def attempt(model: Model, x: Tensor, method: str, guidance: float = 1.0, **options: Any) -> Attempt:
     """Reconstruct x; an adaptive method is not told nfe, the others not tol and max_nfe, and an error is a result."""
     idle = ("nfe",) if get_method(method).adaptive else ("tol", "max_nfe")
     told = {name: value for name, value in options.items() if name not in idle}
@@ -55,25 +55,25 @@ def round_trip(model: Model, x: Tensor, method: str, guidance: float = 1.0, **op
         result = reconstruct(model, x, method, guidance=guidance, **told)
     except DDIMError as error:
         result = error
-    return RoundTrip(method, guidance, result, time.perf_counter() - started)
+    return Attempt(method, guidance, result, time.perf_counter() - started)
 
 
-def check_any(trips: Sequence[RoundTrip]) -> None:
+def check_any(attempts: Sequence[Attempt]) -> None:
     """Raises the first method's error where all of them failed."""
-    errors = [trip.result for trip in trips if isinstance(trip.result, DDIMError)]
-    if len(errors) == len(trips):
+    errors = [attempt.result for attempt in attempts if isinstance(attempt.result, DDIMError)]
+    if len(errors) == len(attempts):
         raise errors[0]
 
 
-def summary(trip: RoundTrip) -> dict[str, Any]:
+def summary(attempt: Attempt) -> dict[str, Any]:
     """Over all images: counts of those that came back whole, the largest error and, of the others, the mean.
 
     The PSNR is that of the mean MSE; the latent's mean and standard deviation are those of all its values.
     """
-    facts: dict[str, Any] = {"method": trip.method, "guidance": trip.guidance, "seconds": trip.seconds}
-    if isinstance(trip.result, DDIMError):
-        return facts | {"error": " ".join(str(trip.result).split())}
-    found, z = trip.result, trip.result.latent.noise.double()
+    facts: dict[str, Any] = {"method": attempt.method, "guidance": attempt.guidance, "seconds": attempt.seconds}
+    if isinstance(attempt.result, DDIMError):
+        return facts | {"error": " ".join(str(attempt.result).split())}
+    found, z = attempt.result, attempt.result.latent.noise.double()
     mse = found.mse.mean()
     return facts | {
         "error": None,
@@ -92,12 +92,12 @@ def summary(trip: RoundTrip) -> dict[str, Any]:
     }
 
 
-def details(trip: RoundTrip) -> dict[str, Any]:
+def details(attempt: Attempt) -> dict[str, Any]:
     """The summary, and lists with an entry an image."""
-    facts = summary(trip)
-    if isinstance(trip.result, DDIMError):
+    facts = summary(attempt)
+    if isinstance(attempt.result, DDIMError):
         return facts
-    found = trip.result
+    found = attempt.result
     each = {name: getattr(found, name).tolist() for name in ("bit_exact", "same_bytes", *EACH)}
     return facts | {
         "sigmas": found.latent.sigmas.tolist(),
@@ -105,21 +105,21 @@ def details(trip: RoundTrip) -> dict[str, Any]:
     }
 
 
-def draw(trips: Sequence[RoundTrip], folder: Path) -> list[Path]:
+def draw_pictures(attempts: Sequence[Attempt], folder: Path) -> list[Path]:
     """A picture of every method that arrived: folder/<name>.png."""
     from ddim_ode.commands.shared.pictures import save_reconstruction
 
     files = []
-    for trip in trips:
-        if isinstance(trip.result, Reconstruction):
-            files.append(folder / f"{trip.name}.png")
-            save_reconstruction(trip.result, _title(trip), files[-1])
+    for attempt in attempts:
+        if isinstance(attempt.result, Reconstruction):
+            files.append(folder / f"{attempt.name}.png")
+            save_reconstruction(attempt.result, _title(attempt), files[-1])
     return files
 
 
-def _title(trip: RoundTrip) -> str:
-    facts = summary(trip)
-    name = trip.method if trip.guidance == 1 else f"{trip.method}, guidance {trip.guidance:g}"
+def _title(attempt: Attempt) -> str:
+    facts = summary(attempt)
+    name = attempt.method if attempt.guidance == 1 else f"{attempt.method}, guidance {attempt.guidance:g}"
     exact, count = facts["bit_exact"], facts["count"]
     quality = "all bit exact" if exact == count else f"{exact} of {count} bit exact, RMS error {facts['rms']:.2g}"
     return f"{name}: NFE {facts['nfe_up']:.4g} up, {facts['nfe_down']:.4g} down; {quality}"

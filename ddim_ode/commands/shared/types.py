@@ -23,14 +23,14 @@ MODEL = typer.Argument(
     help="A bundled model's name, a folder (ours or of diffusers), or a checkpoint with its YAML file beside it.",
     show_default=False,
 )
-Config = Annotated[
+ConfigFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Of a checkpoint: its configuration, if that is not the YAML file beside it."),
 ]
 NoEma = Annotated[bool, typer.Option("--no-ema", help="Of a checkpoint with both: the last weights, not the averaged.")]
 TOL_HELP = "Adaptive methods: error to accept, RMS over an image in [-1, 1]."
 
-Model = Annotated[str, MODEL]
+ModelName = Annotated[str, MODEL]
 Images = Annotated[
     list[Path] | None,
     typer.Argument(
@@ -50,7 +50,7 @@ Count = Annotated[
     typer.Option("-n", metavar="N", help="How many: the first N.", show_default="all, or 16 of the package's"),
 ]
 Resize = Annotated[bool, typer.Option("--resize", help="Crop, resize and convert images to what the model takes.")]
-Labels = Annotated[
+LabelsText = Annotated[
     str | None,
     typer.Option(
         "--label",
@@ -60,7 +60,7 @@ Labels = Annotated[
     ),
 ]
 
-Method = Annotated[str, typer.Option(help="Solver; `ddim-ode methods` lists them.")]
+MethodName = Annotated[str, typer.Option(help="Solver; `ddim-ode methods` lists them.")]
 Nfe = Annotated[int | None, typer.Option(help="Most evaluations a sample may cost, one way.", show_default="20")]
 Tol = Annotated[float | None, typer.Option(help=TOL_HELP, show_default="0.01")]
 MaxNfe = Annotated[
@@ -83,10 +83,10 @@ EtaScale = Annotated[
 EtaRange = Annotated[
     str | None, typer.Option(metavar="LOW:HIGH", help="Noise at these sigmas only.", show_default="all")
 ]
-Grid = Annotated[
+GridText = Annotated[
     str | None, typer.Option(help="Grid's name, or decreasing sigmas: 80,10,1,0.", show_default="the method's")
 ]
-GridUp = Annotated[
+GridUpText = Annotated[
     str | None, typer.Option(help="Grid's name, or decreasing sigmas > 0: 80,10,1.", show_default="the method's")
 ]
 Precision = Annotated[Dtype, typer.Option("--dtype", help="Precision of the state and the network.")]

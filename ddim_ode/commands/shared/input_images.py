@@ -18,7 +18,7 @@ MODES = {1: ("L", "1"), 3: ("RGB",)}  # Pillow's, of images whose pixels are wha
 
 
 @dataclass(frozen=True)
-class Originals:
+class InputImages:
     """Images uint8 (B, C, H, W), the class of each (None: the null class), and names for them."""
 
     x: Tensor
@@ -33,7 +33,7 @@ def gather(
     count: int | None = None,
     label: str | None = None,
     resize: bool = False,
-) -> Originals:
+) -> InputImages:
     """The first `count` images of some files and folders, or of the package's if there are no paths.
 
     Raises:
@@ -60,7 +60,7 @@ def gather(
             labels = None
     else:
         raise SampleError(f"no IMAGES given, and the package has none of shape {model.shape}; give files or folders")
-    return Originals(x, labels if label is None else parse_labels(label, len(x)), names, what)
+    return InputImages(x, labels if label is None else parse_labels(label, len(x)), names, what)
 
 
 def _check_count(count: int | None, found: int) -> None:
