@@ -7,6 +7,10 @@ from difflib import get_close_matches
 class DDIMError(ValueError):
     """Something that cannot be done as asked. The message is one line: the value, the rule and the remedy."""
 
+    def __init__(self, *words: object):
+        # The value may be an array, whose words are many lines.
+        super().__init__(*(" ".join(word.split()) if isinstance(word, str) else word for word in words))
+
 
 def unknown(kind: str, name: str, known: Mapping[str, object] | Sequence[str]) -> str:
     """The message for a name that is not in a table, with the closest one that is."""

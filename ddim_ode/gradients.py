@@ -41,7 +41,7 @@ class Mode:
 MODES: Mapping[str, Mode] = {
     "direct": Mode(lambda method: method.recorded, "methods whose operations torch records", "dopri5"),
     "adjoint": Mode(
-        lambda method: method.slopes_only and method.recorded, "Runge-Kutta methods of torchdiffeq", "dopri5"
+        lambda method: method.slopes_only and method.recorded, "methods that ask for slopes alone", "dopri5"
     ),
     "reversible": Mode(lambda method: method.rebuilds, "methods that are their own inverse", "leapfrog"),
 }
@@ -81,8 +81,7 @@ def _check(method: Method, name: str, differentiable: str) -> None:
     if not mode.takes(method):
         others = [f"differentiable={other!r}" for other, able in MODES.items() if able.takes(method)]
         remedy = " or ".join([*others, f"method={mode.example!r}"])
-        who = "this one" if name == "this method" else name
-        raise GradientError(f"differentiable={differentiable!r} takes {mode.what}, and {who} is none; use {remedy}")
+        raise GradientError(f"differentiable={differentiable!r} takes {mode.what}, and {name} is none; use {remedy}")
     if not torch.is_grad_enabled():
         raise GradientError(f"differentiable={differentiable!r} records nothing under torch.no_grad; sample outside it")
 

@@ -149,6 +149,10 @@ def check_grid(sigmas: Sequence[float] | Tensor, path: Path) -> Tensor:
 def explicit_grid(sigmas: Sequence[float] | Tensor) -> Tensor:
     """Sigmas as float64 (N + 1,). Raises GridError unless they are finite, >= 0 and strictly decreasing."""
     try:
+        if isinstance(sigmas, np.ndarray):
+            sigmas = np.ascontiguousarray(sigmas)  # torch takes no reversed views
+        if torch.as_tensor(sigmas).is_complex():
+            raise TypeError
         s = torch.as_tensor(sigmas, dtype=torch.float64).detach().cpu().clone()
     except (TypeError, ValueError, RuntimeError):
         raise GridError(f"grid={sigmas!r} is not a sequence of sigmas") from None

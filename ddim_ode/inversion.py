@@ -150,13 +150,13 @@ def decode(model: Model, latent: Latent, *, deterministic: bool = False, callbac
 
     def go(rows: slice, watch: Watch | None) -> Outcome:
         kept = [state[rows].to(plan.model.device) for state in latent.states]
-        return plan.resume(plan.flow(rows), kept, watch)
+        return plan.resume(plan.flow(rows), kept, watch).bare(options.dtype)
 
     with computing(latent.threads, deterministic):
         return plan.solution(plan.each(len(latent), go, callback))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reconstruction:
     """Images, their latents and what came back; every tensor has an entry an image.
 

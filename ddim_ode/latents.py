@@ -24,7 +24,15 @@ from ddim_ode.support.scalars import index
 from ddim_ode.support.validation import parse
 
 FORMAT = "ddim_ode latent 1"
-OPTIONS = ("method", "guidance", "guidance_range", "tol", "max_nfe", "batch_size")  # of those that led here
+OPTIONS = (
+    "method",
+    "guidance",
+    "guidance_range",
+    "tol",
+    "max_nfe",
+    "first_step",
+    "batch_size",
+)  # of those that led here
 FACTS = ("threads", "device", "prior", "model")
 
 
@@ -42,6 +50,7 @@ class StoredOptions(BaseModel):
     guidance_range: tuple[float, float | None] | None = None  # the first files had none
     tol: float | None
     max_nfe: int | None
+    first_step: float | None = None
     dtype: str
     batch_size: int = Field(ge=1)
     threads: int = Field(ge=1)
@@ -50,7 +59,7 @@ class StoredOptions(BaseModel):
     model: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Latent:
     """Encoded images, and how they came to be.
 
@@ -114,10 +123,11 @@ class Latent:
         options = self.options
         if not isinstance(options.method, str):
             raise LatentError("a latent of a Method without a name cannot be saved; use one in METHODS")
-        tensors = {f"state{n}": state.cpu().contiguous() for n, state in enumerate(self.states)}
+        tensors = {f"state{n}": state for n, state in enumerate(self.states)}
         tensors |= {"sigmas": self.sigmas, "nfe": self.nfe, "converged": self.converged}
         if self.labels is not None:
-            tensors["labels"] = self.labels.cpu()
+            tensors["labels"] = self.labels
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         settings = StoredOptions(
             **{name: getattr(options, name) for name in OPTIONS},
             **{name: getattr(self, name) for name in FACTS},
@@ -155,9 +165,11 @@ class Latent:
         whole = known and len(states) == 1 + METHODS[settings.method].invertible and "sigmas" in tensors
         if not whole or len(shapes) != 1 or len(counts) != 1:
             raise LatentError(f"{file} does not hold what {settings.method!r} needs; encode the images again")
-        options = SolveOptions(
-            **{name: getattr(settings, name) for name in OPTIONS}, dtype=DTYPES[settings.dtype], final="sigma_min"
-        )
+        values = {name: getattr(settings, name) for name in OPTIONS}
+        try:
+            options = SolveOptions(**values, dtype=DTYPES[settings.dtype], final="sigma_min")
+        except DDIMError as error:
+            raise LatentError(f"{file}: {error}") from None
         labels = tensors.get("labels")
         found = {name: tensors[name] for name in ("sigmas", "nfe", "converged")}
         facts = {name: getattr(settings, name) for name in FACTS}

@@ -125,22 +125,23 @@ def log_likelihood(
         raise LikelihoodError(f"seed={seed!r} is not a whole number")
     products = _products(model, trace, probes, probe)
     data = _data(model, x, dequantize, root)
-    cost = (1 + products) * (model.evaluations(model.sigma_max) if guidance == 1 else 2)  # of a slope, in passes
+    dearest = model.evaluations(model.sigma_max) if guidance == 1 else 2  # passes a prediction
     if row.adaptive:
         if nfe is not None:
             raise LikelihoodError(f"nfe={nfe!r} is for methods on a grid; an adaptive one takes tol and max_nfe")
         tol = DEFAULT_TOL if tol is None else tol
-        max_nfe = DEFAULT_MOST * cost if max_nfe is None else max_nfe
+        max_nfe = DEFAULT_MOST * dearest * (1 + products) if max_nfe is None else max_nfe
     elif nfe is not None:
         if grid is not None and not isinstance(grid, str):
             raise LikelihoodError(f"nfe={nfe!r} contradicts an explicit grid; leave nfe out")
-        if whole("nfe", nfe) < (least := row.evaluations * cost):
+        least = row.evaluations * (1 + products) * (dearest if guidance_range is None else 1)
+        if whole("nfe", nfe) < least:
             raise LikelihoodError(f"nfe={nfe} is too small: one step costs {least} network passes; use nfe >= {least}")
         nfe = nfe // (1 + products)  # predictions, the unit of `prepare`
     if grid is None and not row.adaptive:
         grid = DEFAULT_GRID
     options = SolveOptions(
-        method=method if path is None else row,
+        method=method,
         nfe=nfe,
         tol=tol,
         max_nfe=max_nfe,
@@ -152,7 +153,8 @@ def log_likelihood(
         batch_size=batch_size,
     )
     plan = prepare(model, options, len(data), labels=labels, upward=True)
-    plan = replace(plan, labels=None if plan.labels is None else plan.labels.clone())  # an inference tensor, maybe
+    # Labels may be an inference tensor, of which autograd can have a copy only.
+    plan = replace(plan, method=row, labels=None if plan.labels is None else plan.labels.clone())
     std = float(model.path.prior_std(plan.sigmas[-1]))
 
     def go(rows: slice, watch: Watch | None) -> Carried:

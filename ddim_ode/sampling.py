@@ -127,7 +127,7 @@ def sample_with(
     scale = 1.0 if start is not None else float(plan.model.path.prior_std(plan.sigmas[0]))
 
     def go(rows: slice, watch: Watch | None) -> Outcome:
-        return run(scale * latents[rows].to(plan.model.device), rows, watch)
+        return run(scale * latents[rows].to(plan.model.device), rows, watch).bare(options.dtype)
 
     return plan.solution(plan.each(len(latents), go, callback))
 

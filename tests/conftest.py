@@ -35,6 +35,14 @@ hypothesis.settings.register_profile("ddim_ode", deadline=None, derandomize=True
 hypothesis.settings.load_profile("ddim_ode")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that uses the browser has its marker."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
 # --- training
 
 

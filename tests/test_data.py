@@ -188,6 +188,7 @@ def test_bundled_images_are_balanced():
     assert len(data.FASHION_LABELS) == 10
 
 
+@pytest.mark.dataset
 @pytest.mark.skipif(not DEBIAN, reason="needs the Debian package dataset-fashion-mnist")
 def test_bundled_images_are_the_real_ones():
     images, labels = data.fashion_mnist("test")

@@ -25,7 +25,7 @@ from tests.helpers.tensors import normal
 MIXTURE = labelled()
 MODEL = MIXTURE.denoiser(paths.Flow(0.02, 60.0))
 EXACT = ["leapfrog", "exact_heun"]
-#: EDICT and O-BELM lose all where sigma grows by a constant factor a step; tests/test_reversible.py has them.
+#: EDICT and O-BELM lose all where sigma grows by a constant factor a step; tests/solvers/test_reversible.py has them.
 ABLE = [
     name
     for name, method in METHODS.items()

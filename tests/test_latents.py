@@ -1,18 +1,23 @@
 """Latents: saved as they are, taken in parts, and refused by any model but their own."""
 
 import dataclasses
+import json
+import math
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from ddim_ode import METHODS, paths
-from ddim_ode.inversion import decode, encode
+from ddim_ode.inversion import decode, encode, encode_with
 from ddim_ode.latents import Latent, LatentError
 from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.models.guidance import Guided
 from ddim_ode.models.identity import fingerprint
 from ddim_ode.planning.options import SolveOptions
-from tests.helpers.assertions import one_line
+from ddim_ode.support.validation import ConfigError
+from tests.helpers.assertions import one_line, same
 from tests.helpers.mixtures import labelled
 from tests.helpers.networks import random_network
 from tests.helpers.tensors import normal
@@ -57,8 +62,6 @@ def test_what_is_no_latent_is_one_line(tmp_path):
     assert "is damaged" in one_line(LatentError, Latent.load, file)
     file.write_text("not at all")
     assert "is damaged" in one_line(LatentError, Latent.load, file)
-    from safetensors.torch import save_file
-
     for states in (
         latent.states[:1],
         (latent.states[0], latent.states[1][..., :1]),
@@ -98,3 +101,109 @@ def test_a_fingerprint_is_of_what_is_predicted_with():
         Guided(one, 3.0, (0.1, 9.0)),
     ]
     assert len({fingerprint(model) for model in distinct}) == len(distinct)
+
+
+def test_labels_that_share_their_memory_are_saved_and_so_is_every_other_image(tmp_path):
+    x = MIXTURE.sample(5, seed=0, sigma=0.02).float()
+    for name in ("exact_heun", "ddim", "adaptive"):
+        latent = encode(MODEL, x, name, labels=1)
+        for part in (latent, latent[::2], latent[1:], latent[[4, 0]]):
+            part.save(tmp_path / "z.safetensors")
+            found = Latent.load(tmp_path / "z.safetensors")
+            for key in ("states", "sigmas", "nfe", "converged", "labels"):
+                assert same(getattr(found, key), getattr(part, key)), key
+            assert found.options == part.options
+            assert found.labels.tolist() == [1] * len(part)
+        latent[::2].save(tmp_path / "z.safetensors")
+        assert torch.equal(decode(MODEL, Latent.load(tmp_path / "z.safetensors")).x, decode(MODEL, latent[::2]).x)
+
+
+def test_what_is_saved_is_on_disk_in_order_whatever_it_was_in_memory(tmp_path):
+    latent = encode(MODEL, MIXTURE.sample(3, seed=0, sigma=0.02).float(), "leapfrog", nfe=6, labels=[0, 2, 1])
+    turned = dataclasses.replace(latent, states=tuple(s.mT.contiguous().mT for s in latent.states))
+    assert not turned.states[0].is_contiguous()
+    flipped = dataclasses.replace(turned, sigmas=latent.sigmas.flip(0).flip(0), nfe=latent.nfe[:1].expand(3))
+    flipped.save(tmp_path / "z.safetensors")
+    found = Latent.load(tmp_path / "z.safetensors")
+    assert same(found.states, latent.states)
+    assert torch.equal(decode(MODEL, found).x, decode(MODEL, latent).x)
+
+
+def test_the_first_step_of_an_adaptive_latent_is_part_of_the_way(tmp_path):
+    x = MIXTURE.sample(4, seed=0, sigma=0.02)
+    options = SolveOptions(method="adaptive", tol=1e-3, final="sigma_min", dtype=torch.float64)
+    plain = decode(MODEL, encode_with(MODEL, x, options))
+    latent = encode_with(MODEL, x, dataclasses.replace(options, first_step=1e-5))
+    assert latent.options.first_step == 1e-5
+    latent.save(tmp_path / "z.safetensors")
+    found = Latent.load(tmp_path / "z.safetensors")
+    assert found.options == latent.options
+    back, again = decode(MODEL, latent), decode(MODEL, found)
+    assert torch.equal(back.x, again.x)
+    assert torch.equal(back.sigmas.nan_to_num(-1), again.sigmas.nan_to_num(-1))
+    assert (back.steps > plain.steps).all()  # it began with a step that was asked for
+
+
+IMPOSSIBLE = {
+    "a method unknown": {"method": "dimm"},
+    "a dtype for no state": {"dtype": "float16"},
+    "an empty range": {"guidance": 2.0, "guidance_range": [2.0, 1.0]},
+    "a range below 0": {"guidance": 2.0, "guidance_range": [-1.0, 1.0]},
+    "a range without guidance": {"guidance_range": [0.1, 1.0]},
+    "a range of three": {"guidance": 2.0, "guidance_range": [0.1, 1.0, 2.0]},
+    "a tolerance on a grid": {"tol": 0.1},
+    "a first step on a grid": {"first_step": 0.1},
+    "a tolerance of 0": {"method": "adaptive", "tol": 0.0},
+    "no batch": {"batch_size": 0},
+    "no threads": {"threads": 0},
+    "guidance of a word": {"guidance": "much"},
+    "guidance of nan": {"guidance": math.nan},
+    "guidance of infinity": {"guidance": math.inf},
+    "a setting of tomorrow": {"colour": "red"},
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_settings_that_cannot_be_name_the_file(case, tmp_path):
+    file = tmp_path / "impossible.safetensors"
+    method = IMPOSSIBLE[case].get("method", "ddim")
+    encode(MODEL, normal(2, 2, 3, seed=0), "adaptive" if method == "adaptive" else "ddim").save(file)
+    with safe_open(file, "pt") as stored:
+        metadata = stored.metadata()
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    settings = json.loads(metadata["settings"])
+    save_file(tensors, file, metadata)
+    assert len(Latent.load(file)) == 2  # as it was
+    save_file(tensors, file, metadata | {"settings": json.dumps(settings | IMPOSSIBLE[case])})
+    with pytest.raises((LatentError, ConfigError)) as caught:
+        Latent.load(file)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", ["", "{", "[]", "null", "3", "{}"])
+def test_settings_that_are_none_name_the_file(settings, tmp_path):
+    file = tmp_path / "none.safetensors"
+    encode(MODEL, normal(2, 2, 3, seed=0), "ddim").save(file)
+    with safe_open(file, "pt") as stored:
+        metadata = stored.metadata()
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    save_file(tensors, file, metadata | {"settings": settings})
+    assert str(file) in one_line(ConfigError, Latent.load, file)
+
+
+def test_settings_of_a_file_of_before_are_read(tmp_path):
+    """Those of 0.1.0 had no range and no first step."""
+    file = tmp_path / "old.safetensors"
+    latent = encode(MODEL, normal(2, 2, 3, seed=0), "adaptive", tol=0.1)
+    latent.save(file)
+    with safe_open(file, "pt") as stored:
+        metadata = stored.metadata()
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    settings = json.loads(metadata["settings"])
+    for name in ("guidance_range", "first_step"):
+        del settings[name]
+    save_file(tensors, file, metadata | {"settings": json.dumps(settings)})
+    found = Latent.load(file)
+    assert found.options == latent.options
+    assert torch.equal(decode(MODEL, found).x, decode(MODEL, latent).x)

@@ -25,7 +25,7 @@ from ddim_ode.checkpoints.diffusers_config import (
 )
 from ddim_ode.checkpoints.files import CheckpointError, CheckpointWarning, read_json, read_metadata, read_weights
 from ddim_ode.checkpoints.fitting import Names, Scheme, fit, unfit
-from ddim_ode.checkpoints.scheduler_config import read_scheduler, write_schedule
+from ddim_ode.checkpoints.scheduler_config import ignored_in, read_scheduler, write_schedule
 from ddim_ode.models.config import ModelConfig, ScheduleConfig
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.unet import UNetConfig
@@ -170,11 +170,7 @@ def _schedule(folder: Path) -> tuple[ScheduleConfig, str, list[str]]:
         )
         return ScheduleConfig(), "noise", []
     values = read_json(file)
-    schedule, predicts = read_scheduler(values, str(file))
-    # clip_sample is on where DDPMScheduler's and DDIMScheduler's files do not say; the others have no such key.
-    default = values.get("_class_name") in ("DDPMScheduler", "DDIMScheduler")
-    clips = {"clip_sample": default, "thresholding": False}
-    return schedule, predicts, [key for key, usual in clips.items() if values.get(key, usual)]
+    return *read_scheduler(values, str(file)), ignored_in(values)
 
 
 def _wrapped(

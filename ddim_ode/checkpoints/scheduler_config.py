@@ -25,12 +25,12 @@ class ScheduleError(CheckpointError):
 
 
 class Scheduler(BaseModel):
-    """What a scheduler says of the noise, with the defaults of `DDIMScheduler`."""
+    """What a scheduler says of the noise; the defaults are those of `DDIMScheduler`, and the schedule must be said."""
 
     num_train_timesteps: PositiveInt = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
-    beta_schedule: str = "linear"
+    beta_schedule: str
     trained_betas: tuple[float, ...] | None = None
     rescale_betas_zero_snr: bool = False
     prediction_type: str = "epsilon"
@@ -64,6 +64,14 @@ def read_scheduler(values: Mapping[str, Any], where: str | None = None) -> tuple
         schedule |= {"name": SCHEDULES[given.beta_schedule], "timesteps": given.num_train_timesteps}
         schedule |= {"beta_start": given.beta_start, "beta_end": given.beta_end}
     return parse(ScheduleConfig, schedule, where), PREDICTION[given.prediction_type]
+
+
+def ignored_in(values: Mapping[str, Any]) -> list[str]:
+    """The settings in a scheduler's config that act on samples and are no part of an ODE."""
+    # clip_sample is on where DDPMScheduler's and DDIMScheduler's files do not say; the others have no such key.
+    default = values.get("_class_name") in ("DDPMScheduler", "DDIMScheduler")
+    clips = {"clip_sample": default, "thresholding": False}
+    return [key for key, usual in clips.items() if values.get(key, usual)]
 
 
 def write_schedule(schedule: ScheduleConfig, predicts: str) -> dict[str, Any]:

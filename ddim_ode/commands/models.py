@@ -1,6 +1,6 @@
 """What there is: bundled models, methods and grids, and what a model is."""
 
-from ddim_ode.commands.shared.display import kind_in_words, print_json, print_table, text
+from ddim_ode.commands.shared.display import print_json, print_table, text
 from ddim_ode.commands.shared.types import ConfigFile, Json, ModelName, NoEma
 
 
@@ -50,6 +50,6 @@ def methods(as_json: Json = False) -> None:
     if as_json:
         print_json({"methods": rows, "grids": grids})
     else:
-        kinds = [{**row, "nfe/step": row["evaluations"], "kind": kind_in_words(row)} for row in rows]
+        kinds = [{**row, "nfe/step": row["evaluations"], "kind": METHODS[row["name"]].kind} for row in rows]
         print_table(("name", "order", "nfe/step", "kind", "grid", "summary"), kinds)
         print_table(("grid", "summary"), grids)

@@ -264,7 +264,7 @@ def _print_rows(found: "Study") -> None:
 
 
 def _texts(row: "Row") -> dict[str, str]:
-    """What a row says under the titles of the table, where it has something to say."""
+    """The texts of a row by the titles of the table; a title that it has nothing for is missing."""
     asked = f"nfe {row.nfe}" if row.tol is None else f"tol {row.tol:g}"
     texts = {"method": row.method + (f" eta {row.eta}" if row.eta else ""), "grid": row.grid or "", "asked": asked}
     if row.status != "done":

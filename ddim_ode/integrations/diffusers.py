@@ -3,8 +3,8 @@
 A solver of ours calls the network; a pipeline calls the network itself and asks the scheduler what to call it with.
 So the solver's network here is an `OutsideNetwork`, a list of answers. Where it runs out, the solver is interrupted,
 and what it asked for is what the pipeline gets; with the next answer, the interval that was interrupted begins again
-from its start. An interval is a function of what came before it and of its answers, and few evaluations long: nothing but those is kept,
-nothing is approximated, and what is repeated is arithmetic, never the network.
+from its start. An interval is a function of what came before it and of its answers, and few evaluations long: nothing
+but those is kept, nothing is approximated, and what is repeated is arithmetic, never the network.
 """
 
 from collections.abc import Sequence

@@ -95,7 +95,7 @@ def from_pipeline(
     if not prompts:
         raise PipelineError(f"{kind} needs a prompt; give prompt='...', or several")
     net = Prompted(unet, _embeddings(pipe, prompts, negative_prompt))
-    return Denoiser(net, path, predicts, shape, len(prompts), quantize, latent=latent)
+    return Denoiser(net, path, predicts, shape, len(prompts), quantize=quantize, latent=latent)
 
 
 def _embeddings(pipe: Any, prompts: list[str], negative_prompt: str) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ddim_ode.data import to_float
 from ddim_ode.errors import unknown
-from ddim_ode.metrics.checks import MetricError
+from ddim_ode.metrics.checks import MetricError, finite_values
 from ddim_ode.metrics.fashion import SHAPE, load_fashion_features
 from ddim_ode.metrics.inception import Inception
 

@@ -8,7 +8,7 @@ equations give both parts back:
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -125,6 +125,7 @@ class Denoiser(Conventions):
     predicts: str
     shape: tuple[int, ...]
     num_classes: int = 0
+    _: KW_ONLY
     quantize: bool = False
     dtype: torch.dtype | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

@@ -12,6 +12,7 @@ from torch import Tensor
 from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import Model, NonFiniteError, Prediction
 from ddim_ode.paths import Path, f64
+from ddim_ode.support.scalars import sigma_range
 
 #: the largest batch whose two passes run as one of twice the size; beyond it a CPU is busy with one
 TOGETHER = 16
@@ -41,13 +42,11 @@ class Guided:
     sigma_range: tuple[float, float] = (0.0, math.inf)
 
     def __post_init__(self) -> None:
-        low, high = self.sigma_range
         if not self.model.num_classes:
             raise GuidanceError(f"guidance={self.scale:g} needs a class-conditional model; use guidance=1")
         if not math.isfinite(self.scale):
             raise GuidanceError(f"guidance={self.scale} is not finite; use a number such as 2.0")
-        if not 0 <= low < high:
-            raise GuidanceError(f"the guidance range {low:g}:{high:g} is empty; give 0 <= low < high")
+        object.__setattr__(self, "sigma_range", sigma_range("the guidance range ", self.sigma_range, GuidanceError))
 
     @property
     def path(self) -> Path:

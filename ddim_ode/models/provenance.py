@@ -41,7 +41,7 @@ class Provenance:
 def innermost(model: "Model") -> Any:
     """The model itself, or the one inside those that are around it, such as `Guided`."""
     inner: Any = model
-    while hasattr(inner, "model"):
+    while hasattr(getattr(inner, "model", None), "path"):  # a network may have something of that name, too
         inner = inner.model
     return inner
 

@@ -3,16 +3,18 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
-from ddim_ode.grids import Final, Grid, explicit_grid
+from ddim_ode.errors import unknown
+from ddim_ode.grids import GRIDS, Final, Grid, GridError, explicit_grid
 from ddim_ode.models.guidance import GuidanceError
 from ddim_ode.planning.inputs import SampleError, whole
 from ddim_ode.solvers import METHODS, Control, Method, get_method
-from ddim_ode.solvers.eta import EtaLike
+from ddim_ode.solvers.eta import EtaError, EtaLike
 from ddim_ode.solvers.stochastic import with_noise
-from ddim_ode.support.scalars import number
+from ddim_ode.support.scalars import number, sigma_range
 
 DEFAULT_NFE = 20
 DEFAULT_TOL = 0.01
@@ -25,6 +27,8 @@ FINALS = ("denoise", "sigma_min")
 @dataclass(frozen=True, kw_only=True)
 class SolveOptions:
     """A method, what it may cost, where it steps, how it is guided and how much noise it adds.
+
+    Numbers of numpy or torch are kept as Python's, sequences as tuples, so that equal options are equal values.
 
     Args:
         method: a name in `METHODS`, or a `Method`.
@@ -58,27 +62,28 @@ class SolveOptions:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.grid is not None and not isinstance(self.grid, str):
-            object.__setattr__(self, "grid", tuple(explicit_grid(self.grid).tolist()))
-        if self.dtype not in LEAST_TOL:
-            raise SampleError(f"dtype={self.dtype} is no dtype for a state; use torch.float32 or torch.float64")
-        if self.final not in FINALS:
-            raise SampleError(f"final={self.final!r} is unknown; choose 'denoise' or 'sigma_min'")
         for name in ("nfe", "batch_size"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, whole(name, getattr(self, name)))
-        if not math.isfinite(number(self.guidance)):
-            raise GuidanceError(f"guidance={self.guidance!r} must be a finite number, such as 2.0")
-        if self.guidance_range is not None:
-            object.__setattr__(self, "guidance_range", self._guidance_range(self.guidance_range))
+            if (given := getattr(self, name)) is not None:
+                self._keep(name, whole(name, given))
+        if not isinstance(self.dtype, torch.dtype) or self.dtype not in LEAST_TOL:
+            raise SampleError(f"dtype={self.dtype} is no dtype for a state; use torch.float32 or torch.float64")
+        if not isinstance(self.final, str) or self.final not in FINALS:
+            raise SampleError(f"final={self.final!r} is unknown; choose 'denoise' or 'sigma_min'")
+        self._check_grid()
+        self._check_guidance()
+        self._check_noise()
         if self.row.adaptive:
             self._check_adaptive()
         else:
             self._refuse_adaptive()
 
+    def _keep(self, name: str, value: Any) -> None:
+        """Set a field, which nobody else can."""
+        object.__setattr__(self, name, value)
+
     @property
     def name(self) -> str:
-        """What errors call the method."""
+        """The name of the method in errors: "this method" where it has none."""
         return self.method if isinstance(self.method, str) else "this method"
 
     @cached_property
@@ -89,21 +94,31 @@ class SolveOptions:
     @property
     def control(self) -> Control:
         """What an adaptive solver is told, but for a tolerance that is to be found for a budget."""
-        tol = DEFAULT_TOL if self.tol is None else float(self.tol)
+        tol = DEFAULT_TOL if self.tol is None else self.tol
         return Control(tol, DEFAULT_MOST if self.max_nfe is None else self.max_nfe, self.first_step)
 
-    def _guidance_range(self, given: tuple[float | None, float | None]) -> tuple[float, float]:
-        """Both ends as floats; one that is None is open."""
-        if self.guidance == 1:
-            raise GuidanceError("a guidance range does nothing with guidance=1; give another guidance")
-        try:
-            low, high = given
-        except (TypeError, ValueError):
-            raise GuidanceError(f"guidance_range={given!r} is no range; give (low, high) in sigma") from None
-        low, high = number(0.0 if low is None else low), number(math.inf if high is None else high)
-        if not 0 <= low < high:
-            raise GuidanceError(f"the guidance range {low:g}:{high:g} is empty; give 0 <= low < high")
-        return low, high
+    def _check_grid(self) -> None:
+        if isinstance(self.grid, str):
+            if self.grid not in GRIDS:
+                raise GridError(unknown("grid", self.grid, GRIDS))
+        elif self.grid is not None:
+            self._keep("grid", tuple(explicit_grid(self.grid).tolist()))
+
+    def _check_guidance(self) -> None:
+        if not math.isfinite(number(self.guidance)):
+            raise GuidanceError(f"guidance={self.guidance!r} must be a finite number, such as 2.0")
+        self._keep("guidance", number(self.guidance))
+        if self.guidance_range is not None:
+            if self.guidance == 1:
+                raise GuidanceError("a guidance range does nothing with guidance=1; give another guidance")
+            self._keep("guidance_range", sigma_range("the guidance range ", self.guidance_range, GuidanceError))
+
+    def _check_noise(self) -> None:
+        assert self.row  # whose noise is checked as it is made
+        if self.eta is not None and not isinstance(self.eta, str) and not callable(self.eta):
+            self._keep("eta", number(self.eta))
+        if self.eta_range is not None:
+            self._keep("eta_range", sigma_range("eta_range=", self.eta_range, EtaError))
 
     def _check_adaptive(self) -> None:
         if isinstance(self.grid, str):
@@ -118,8 +133,11 @@ class SolveOptions:
             )
         if self.first_step is not None and not 0 < number(self.first_step) < math.inf:
             raise SampleError(f"first_step={self.first_step!r} must be a number > 0, in the time sigma / (1 + sigma)")
+        for name in ("tol", "first_step"):
+            if (given := getattr(self, name)) is not None:
+                self._keep(name, number(given))
         if self.max_nfe is not None:
-            object.__setattr__(self, "max_nfe", whole("max_nfe", self.max_nfe))
+            self._keep("max_nfe", whole("max_nfe", self.max_nfe))
         if self.nfe is not None and self.tol is not None:
             raise SampleError(f"nfe={self.nfe} and tol={self.tol} contradict each other; give one")
 

@@ -53,20 +53,22 @@ class Plan(ABC):
     seeds: tuple[int, ...]  # (B,), of the noise on the way
     dtype: torch.dtype  # of the state
 
+    control: Control | None = None  # of an adaptive method
+
     @property
-    @abstractmethod
     def steps(self) -> int | None:
         """How many there will be; None where nobody knows."""
+        return None if self.control else len(self.sigmas) - 1
 
     @property
-    @abstractmethod
     def tol(self) -> float | None:
         """The tolerance, of an adaptive method."""
+        return self.control.tol if self.control else None
 
     @property
-    @abstractmethod
     def max_nfe(self) -> int | None:
         """The evaluations after which an adaptive method gives up on a sample."""
+        return self.control.max_nfe if self.control else None
 
     @abstractmethod
     def run(self, ode: ProbabilityFlow, xbar: Tensor, watch: Watch | None = None) -> Outcome:
@@ -119,18 +121,6 @@ class Plan(ABC):
 class GridPlan(Plan):
     """A plan whose solver steps along a grid."""
 
-    @property
-    def steps(self) -> int:
-        return len(self.sigmas) - 1
-
-    @property
-    def tol(self) -> None:
-        return None
-
-    @property
-    def max_nfe(self) -> None:
-        return None
-
     def run(self, ode: ProbabilityFlow, xbar: Tensor, watch: Watch | None = None) -> Outcome:
         y = ode.enter(xbar, self.sigmas[0])
         return self._follow(ode, Step(y, self.method.solver.init(ode, self.sigmas, y)), watch)
@@ -146,7 +136,7 @@ class GridPlan(Plan):
         return Outcome(
             x=x,
             nfe=torch.full((count,), int(ode.nfe)),
-            steps=torch.full((count,), self.steps),
+            steps=torch.full((count,), len(self.sigmas) - 1),
             rejected=torch.zeros(count, dtype=torch.int64),
             sigmas=self.sigmas.expand(count, -1),
             converged=torch.ones(count, dtype=torch.bool),
@@ -154,7 +144,7 @@ class GridPlan(Plan):
         )
 
     def solution(self, parts: Sequence[Outcome]) -> Solution:
-        return _joined(parts, self.sigmas, self.dtype)
+        return _joined(parts, self.sigmas)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,18 +153,6 @@ class AdaptivePlan(Plan):
 
     control: Control
 
-    @property
-    def steps(self) -> None:
-        return None
-
-    @property
-    def tol(self) -> float:
-        return self.control.tol
-
-    @property
-    def max_nfe(self) -> int:
-        return self.control.max_nfe
-
     def run(self, ode: ProbabilityFlow, xbar: Tensor, watch: Watch | None = None) -> Outcome:
         found: Outcome = self.method.solver.solve(ode, self.sigmas, xbar, self.control, watch)
         return found._replace(kept=(found.x,))
@@ -182,7 +160,7 @@ class AdaptivePlan(Plan):
     def solution(self, parts: Sequence[Outcome]) -> Solution:
         widest = max(part.sigmas.shape[1] for part in parts)
         padded = [pad(part.sigmas, (0, widest - part.sigmas.shape[1]), value=math.nan) for part in parts]
-        return _joined(parts, torch.cat(padded), self.dtype, self.tol)
+        return _joined(parts, torch.cat(padded), self.tol)
 
     def backwards(self) -> "Plan":
         return replace(self, sigmas=self.sigmas.flip(0), control=self.control._replace(max_nfe=sys.maxsize))
@@ -268,9 +246,9 @@ def watch_of(callback: Callback | None, rows: range, steps: int | None) -> Watch
     return lambda step, share, sigma, xbar: callback(Progress(rows, step, steps, share, sigma, xbar))
 
 
-def _joined(parts: Sequence[Outcome], sigmas: Tensor, dtype: torch.dtype, tol: float | None = None) -> Solution:
+def _joined(parts: Sequence[Outcome], sigmas: Tensor, tol: float | None = None) -> Solution:
     return Solution(
-        x=torch.cat([part.x for part in parts]).to(dtype),
+        x=torch.cat([part.x for part in parts]),
         nfe=torch.cat([part.nfe for part in parts]),
         steps=torch.cat([part.steps for part in parts]),
         rejected=torch.cat([part.rejected for part in parts]),

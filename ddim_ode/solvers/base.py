@@ -37,7 +37,7 @@ class Solver(Protocol):
         reversible    its steps can be undone, by `keep` and `resume` of `Reversible`
         exact         they are undone to the last bit; it is given float64 then
         pullback      a method that differentiates its steps one by one on the way back, see `Reversible`
-        recorded      False: torch does not record its operations, and no graph leads through them
+        recorded      False: torch does not record its operations, so that no graph leads through them, as of exact ones
         slopes_only   it asks `ode` for slopes alone, so that any ODE will do: with a density, or an adjoint
         tells_steps   False: it chooses its steps and does not say which
     """
@@ -75,6 +75,10 @@ class Outcome(NamedTuple):
     converged: Tensor  # (B,) bool, False where max_nfe, or the smallest step, ended it: the rest is one DDIM step
     kept: tuple[Tensor, ...] = ()  # from which there is a way back: x, or of a reversible solver its pair of states
 
+    def bare(self, dtype: torch.dtype) -> "Outcome":
+        """The outcome without what a way back needs, its x in the precision of the state."""
+        return self._replace(x=self.x.to(dtype), kept=())
+
 
 class Adaptive(ABC):
     """A solver that chooses its steps, and therefore has a loop of its own."""
@@ -111,11 +115,6 @@ class Reversible(ABC):
     def exact(self) -> bool:
         """Whether they are undone to the last bit; give it float64 then."""
         return False
-
-    @property
-    def recorded(self) -> bool:
-        """Whether torch records its operations, which it does not on integers."""
-        return not self.exact
 
     @abstractmethod
     def init(self, ode: ProbabilityFlow, sigmas: Tensor, y: Tensor) -> Any: ...
@@ -158,6 +157,17 @@ class Method:
         return bool(getattr(self.solver, what, otherwise))
 
     @property
+    def kind(self) -> str:
+        """What is out of the ordinary about it, in words for people."""
+        words = {
+            "adaptive": self.adaptive,
+            "coupled": not self.per_sample,
+            "stochastic": not self.deterministic,
+            "invertible": self.invertible,
+        }
+        return ", ".join(word for word, holds in words.items() if holds)
+
+    @property
     def adaptive(self) -> bool:
         """Whether it takes a tolerance and chooses its steps, instead of a budget and a grid."""
         return self._can("adaptive")
@@ -184,8 +194,8 @@ class Method:
 
     @property
     def recorded(self) -> bool:
-        """Whether torch records its operations, so that a graph leads through them."""
-        return self._can("recorded", True)
+        """Whether torch records its operations, so that a graph leads through them; unless said, those on floats."""
+        return self._can("recorded", not self.exact)
 
     @property
     def slopes_only(self) -> bool:
@@ -195,7 +205,7 @@ class Method:
     @property
     def rebuilds(self) -> bool:
         """Whether it can go back for a gradient, state by state."""
-        return self._can("pullback")
+        return self.invertible and self._can("pullback")
 
     @property
     def tells_steps(self) -> bool:

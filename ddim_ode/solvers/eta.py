@@ -15,7 +15,7 @@ EtaLike = float | Callable[[float], float] | Literal["ddpm_large"] | None
 
 
 class EtaError(DDIMError):
-    """NoiseSource of a scale that cannot be, or with a solver that cannot have it."""
+    """Noise of a scale that cannot be, or with a solver that cannot have it."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ A float state is rounded once to the lattice. From then on only whole units are 
 taken away again leaves the same integer.
 """
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from ddim_ode.solvers.base import DivergedError
@@ -12,6 +14,7 @@ UNIT = 2.0**-52  # of the lattice: a float32 image in [-1, 1] comes back bit for
 LIMIT = 256.0  # of a state and of an increment: 2 (y + dy) - z, five of them, is still below 2^63
 
 
+@dataclass(frozen=True)
 class Floats:
     """Numbers as they are."""
 
@@ -21,6 +24,7 @@ class Floats:
     leave = increment = check = enter
 
 
+@dataclass(frozen=True)
 class Lattice:
     """States as integers in units of 2^-52."""
 

@@ -24,7 +24,7 @@ from ddim_ode.paths import f64
 from ddim_ode.solvers.base import Method, Solver, Step, Stochastic
 from ddim_ode.solvers.eta import DDPM, Eta, EtaError, EtaLike, noise_of
 from ddim_ode.solvers.torch_sde import TorchSDE
-from ddim_ode.support.scalars import number
+from ddim_ode.support.scalars import number, sigma_range
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def with_noise(method: Method, name: str, eta: EtaLike, eta_range: tuple[float, 
     solver = method.solver
     if eta is None and eta_range is None:
         return method
-    low, high = _range(eta_range)
+    low, high = (0.0, math.inf) if eta_range is None else sigma_range("eta_range=", eta_range, EtaError)
     if isinstance(solver, Churn):
         if eta is not None:
             raise EtaError(f"{name} has its S_churn instead of eta; leave eta={eta!r} out")
@@ -146,7 +146,8 @@ def with_noise(method: Method, name: str, eta: EtaLike, eta_range: tuple[float, 
             raise EtaError(f"eta_range={eta_range} does nothing without eta; give eta, such as 1")
         return replace(method, solver=replace(solver, eta=replace(solver.eta, low=low, high=high)))
     large = isinstance(eta, str)
-    if eta != "ddpm_large" and not callable(eta) and not 0 <= number(eta) < math.inf:
+    known = eta == "ddpm_large" if isinstance(eta, str) else callable(eta) or 0 <= number(eta) < math.inf
+    if not known:
         raise EtaError(f"eta={eta!r} must be a number >= 0, a function of sigma, or 'ddpm_large'")
     scale = Eta(1.0 if isinstance(eta, str) else eta if callable(eta) else number(eta), low, high)
     if isinstance(solver, TorchSDE | SDEDPMpp2M) and not large:
@@ -157,14 +158,3 @@ def with_noise(method: Method, name: str, eta: EtaLike, eta_range: tuple[float, 
         others = "ddim" if large else "ddim, heun_angle, rk4, sde_euler, sde_dpmpp_2m"
         raise EtaError(f"{name} cannot have noise with eta={eta!r} between its steps; use one of {others}")
     return replace(method, solver=Ancestral(solver, scale, large), order=1)
-
-
-def _range(given: tuple[float, float] | None) -> tuple[float, float]:
-    try:
-        low, high = (None, None) if given is None else given
-    except (TypeError, ValueError):
-        raise EtaError(f"eta_range={given!r} is no range; give (low, high) in sigma") from None
-    low, high = number(0.0 if low is None else low), number(math.inf if high is None else high)
-    if not 0 <= low < high:
-        raise EtaError(f"eta_range={low:g}:{high:g} is empty; give 0 <= low < high")
-    return low, high

@@ -1,10 +1,10 @@
 """The folder of a study: what has been measured is kept by content, so that a study that was cut short goes on, and one
 with another method runs that method alone.
 
-    study.json            what makes it this study: model, seeds, labels, reference, features, real images
+    study.json            the model, seeds, labels, reference, features and real images that the folder belongs to
     cells/DIGEST.safetensors        one a cell, and one for the reference, each written whole or not at all
 
-What is kept holds as long as the methods and metrics that it comes from answer as they did, see `study.answers`.
+A cell holds as long as the methods and metrics that it comes from answer as they did, see `study.answers`.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ IDENTITY, CELLS, LOCK = "study.json", "cells", ".lock"
 
 @dataclass(frozen=True)
 class Kept:
-    """What is known of a cell: numbers of each sample, and facts that JSON can hold."""
+    """The measurements of a cell: numbers of each sample, and facts that JSON can hold."""
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
@@ -45,7 +45,7 @@ class Archive:
     folder: Path | None = None
 
     def get(self, digest: str, ask: Callable[[], Answers]) -> Kept | None:
-        """What was measured by what answers as it does now; None if nothing was, or its file is damaged."""
+        """The measurements, if their answers are those of today; None for others, for none and for a damaged file."""
         if self.folder is None:
             return None
         with suppress(FileNotFoundError, SafetensorError, KeyError, ValueError):
@@ -54,7 +54,7 @@ class Archive:
         return None
 
     def put(self, digest: str, kept: Kept, ask: Callable[[], Answers]) -> None:
-        """Keep what was measured, with the answers that tell how long it holds."""
+        """Keep measurements, with the answers that tell how long they hold."""
         if self.folder is None:
             return
         tensors = {name: value.cpu().contiguous() for name, value in kept.tensors.items()}
@@ -66,7 +66,7 @@ class Archive:
 def opened(folder: Path | None, identity: Mapping[str, Any], answers: Sequence[float] = ()) -> Iterator[Archive]:
     """The archive in a folder, made if need be, for one study at a time; a kill leaves the folder free.
 
-    answers: what the model says of some noise, the same but for rounding wherever the study goes on.
+    answers: numbers of the model's predictions for fixed noise, the same up to rounding wherever the study goes on.
 
     Raises:
         StudyError: the folder is of another study, or one is at work in it.

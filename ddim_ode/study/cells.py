@@ -1,6 +1,7 @@
 """The cells of a study: which method is run on which grid, at which budget or tolerance, with how much noise."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -14,26 +15,27 @@ from ddim_ode.solvers import Method, get_method
 from ddim_ode.support.scalars import index, number
 
 EtaValue = float | Literal["ddpm_large"] | None
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class StudyError(DDIMError):
     """A study that cannot be made as asked."""
 
 
-class Setting(NamedTuple):
-    """What all cells of a study share."""
+class Shared(NamedTuple):
+    """The seeds, labels, options and tolerance of the reference that all cells of a study share."""
 
     seeds: tuple[int, ...]
     labels: Tensor | None  # (B,)
-    options: SolveOptions  # that a cell's own are added to
+    options: SolveOptions  # to which each cell adds its own
     reference_tol: float
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study. Of `nfe` (a budget) and `tol` one is None; the grid is None where the method needs none."""
+    """One run of a study. Either `nfe`, a budget, or `tol` is None; so is the grid of a method that needs none."""
 
-    name: str  # of the method
+    name: str  # that the study has for the method
     method: Method = field(compare=False)
     grid: str | None
     nfe: int | None
@@ -58,7 +60,7 @@ class Cell:
 
     @property
     def kind(self) -> str:
-        """What is out of the ordinary about it, in words for people."""
+        """Words for people, such as "adaptive, coupled", for what is out of the ordinary about the cell."""
         words = {
             "adaptive": self.method.adaptive,
             "coupled": not self.method.per_sample,
@@ -68,13 +70,21 @@ class Cell:
         return ", ".join(word for word, holds in words.items() if holds)
 
     @property
+    def parameters(self) -> str:
+        """The solver, path and grid of its method as text, without addresses in memory, which no two processes share.
+
+        The summary is left out: it is for people.
+        """
+        return ADDRESS.sub("", repr((self.method.solver, self.method.path, self.method.grid)))
+
+    @property
     def asked(self) -> dict[str, Any]:
-        """What it was asked for, by the names that a row has for it."""
+        """Its method, grid, noise, budget and tolerance, by the names that a row has for them."""
         return {"method": self.name, "grid": self.grid, "eta": self.eta, "nfe": self.nfe, "tol": self.tol}
 
-    def options(self, shared: SolveOptions) -> SolveOptions:
-        """The options of the study with its own. Raises as `SolveOptions` where they cannot be."""
-        return replace(shared, method=self.method, grid=self.grid, nfe=self.nfe, tol=self.tol, eta=self.eta)
+    def options(self, base: SolveOptions) -> SolveOptions:
+        """The options of a study with those of the cell put in. Raises as `SolveOptions` where they cannot be."""
+        return replace(base, method=self.method, grid=self.grid, nfe=self.nfe, tol=self.tol, eta=self.eta)
 
 
 def named(methods: Sequence[str] | Mapping[str, str | Method]) -> dict[str, Method]:

@@ -16,10 +16,10 @@ from ddim_ode.planning.options import SolveOptions
 from ddim_ode.planning.plan import Labels
 from ddim_ode.solvers import Method
 from ddim_ode.study.archive import opened
-from ddim_ode.study.cells import Cell, EtaValue, Setting, StudyError, cells_of, named
+from ddim_ode.study.cells import Cell, EtaValue, Shared, StudyError, cells_of, named
 from ddim_ode.study.measure import Bench, Tell, shown
 from ddim_ode.study.reference import Reference
-from ddim_ode.study.results import Cost, ModelFacts, RealFacts, ReferenceFacts, Settings, Study
+from ddim_ode.study.results import Cost, ModelFacts, RealFacts, ReferenceFacts, Study, StudySettings
 from ddim_ode.study.rows import Row, best
 from ddim_ode.support.scalars import number
 from ddim_ode.support.versions import circumstances
@@ -28,10 +28,11 @@ __all__ = ["BUDGETS", "COMPARED", "Study", "StudyProgress", "compare"]
 
 COMPARED = ("ddim", "heun_angle", "dpmpp_2m", "unipc_2", "deis_tab3", "adams2", "adams3", "adams4", "rk4", "adaptive")
 BUDGETS = (5, 10, 20, 50)
+TOLD = ("seeds", "labels", "guidance", "guidance_range", "dtype", "features")  # of what makes a folder one study's
 
 
 class Stopped(BaseException):
-    """What a callback has raised, which is no failure of a cell."""
+    """Carries an exception of a callback past the cell at work, which has not failed."""
 
     def __init__(self, error: Exception):
         super().__init__(error)
@@ -39,7 +40,7 @@ class Stopped(BaseException):
 
 
 class StudyProgress(NamedTuple):
-    """What a callback is told: which cell is at work, how many of all are done, and how far this one is, 0 to 1."""
+    """How far a study is: the cell at work, how many of `total` are done, and the share of this one, 0 to 1."""
 
     what: str
     done: int
@@ -102,7 +103,7 @@ def compare(
     numbers = check_seeds(seeds)
     classes = check_labels(model, labels, len(numbers))
     options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
-    bench = Bench(model, Setting(numbers, classes, options, float(reference_tol)), real, features)
+    bench = Bench(model, Shared(numbers, classes, options, float(reference_tol)), real, features)
     reference, found = _measured(bench, cells, None if out is None else Path(out), callback)
     rows = tuple(row for row, _ in found)
     errors = {row.key: each["error"] for row, each in found if "error" in each}
@@ -110,14 +111,14 @@ def compare(
     budgets = sorted({cell.nfe for cell in cells if cell.nfe})
     return Study(
         model=ModelFacts.of(model, bench.identity["model"]),
-        settings=Settings(
+        settings=StudySettings(
             methods=list(chosen),
             nfe=budgets,
             tols=sorted({cell.tol for cell in cells if cell.tol}),
             grids=list(grids),
             etas=list(dict.fromkeys(cell.eta for cell in cells if cell.eta is not None)),
-            batch_size=batch_size,
-            **{name: bench.identity[name] for name in ("seeds", "labels", "guidance", "dtype", "features")},
+            batch_size=options.batch_size,
+            **{name: bench.identity[name] for name in TOLD},
             real=None if real is None else RealFacts("images", len(real)),
         ),
         versions=circumstances()["versions"],
@@ -144,7 +145,7 @@ def _measured(
 
 
 def _teller(callback: Callable[[StudyProgress], None] | None, done: int, total: int) -> Tell:
-    """What tells a callback of one cell."""
+    """A function that tells a callback how far one cell is."""
     if callback is None:
         return lambda what, share: None
 

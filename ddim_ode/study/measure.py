@@ -22,7 +22,7 @@ from ddim_ode.sampling import sample_with
 from ddim_ode.solvers import DivergedError, Solution
 from ddim_ode.study.answers import Examiner, of_model
 from ddim_ode.study.archive import Archive, Kept, digest_of
-from ddim_ode.study.cells import Cell, Setting, StudyError
+from ddim_ode.study.cells import Cell, Shared, StudyError
 from ddim_ode.study.meter import Meter, forget_peak, peak_memory, synchronise
 from ddim_ode.study.reference import Reference, rms_each, solve_reference
 from ddim_ode.study.roundtrip import round_trip
@@ -37,15 +37,16 @@ Tell = Callable[[str, float], None]
 
 
 class Bench:
-    """What measures the cells of a model; `meter` tells what went through its network.
+    """It measures the cells of a model, whose network `meter` watches.
 
-    identity: what a folder belongs to, in values that JSON can hold. answers: what the model says of fixed noise.
+    identity: all that makes a folder one study's, in values that JSON can hold. answers: numbers of the model's
+    predictions for fixed noise.
     """
 
     def __init__(
-        self, model: Model, setting: Setting, real: Tensor | None = None, features: Features | None = None
+        self, model: Model, shared: Shared, real: Tensor | None = None, features: Features | None = None
     ) -> None:
-        self.setting, self.meter = setting, Meter()
+        self.shared, self.meter = shared, Meter()
         self.model = self.meter.watch(model)
         latent = getattr(innermost(model), "latent", False)
         self.pictures = len(model.shape) == 3 and model.shape[0] in (1, 3) and not latent
@@ -53,17 +54,17 @@ class Bench:
             raise StudyError(f"real images say nothing of samples of shape {model.shape}; leave real out")
         self.space = feature_space(features or default_features(model.shape), model.shape) if self.pictures else None
         self.real = None if real is None or self.space is None else RealImages(real, self.space)
-        self.answers, self.examiner = of_model(model, self.space), Examiner(model, setting, self.pictures)
-        options = setting.options
+        self.answers, self.examiner = of_model(model, self.space), Examiner(model, shared, self.pictures)
+        options = shared.options
         self.identity: dict[str, Any] = {
             "model": fingerprint(model),
             "device": model.device.type,
-            "seeds": list(setting.seeds),
-            "labels": None if setting.labels is None else setting.labels.tolist(),
+            "seeds": list(shared.seeds),
+            "labels": None if shared.labels is None else shared.labels.tolist(),
             "guidance": options.guidance,
             "guidance_range": finite(options.guidance_range),
             "dtype": str(options.dtype).removeprefix("torch."),
-            "reference_tol": setting.reference_tol,
+            "reference_tol": shared.reference_tol,
             "features": self.space and self.space.name,
             "real": None if real is None else _digest(real),
         }
@@ -73,7 +74,7 @@ class Bench:
         digest, ask = digest_of({**self.identity, "reference": Reference._fields}), lambda: self.examiner.reference
         if kept := archive.get(digest, ask):
             return Reference(kept.tensors["x"], **kept.facts)
-        s = self.setting
+        s = self.shared
         found = solve_reference(
             *(self.model, s.options, s.seeds, s.labels, s.reference_tol),
             lambda run, now: tell(f"reference, resolution {run}", now.share),
@@ -84,8 +85,9 @@ class Bench:
 
     def row(self, cell: Cell, archive: Archive, reference: Reference, tell: Tell) -> tuple[Row, Mapping[str, Tensor]]:
         """The row of a cell and numbers of each sample, measured unless the archive has them."""
-        batch = self.setting.options.batch_size
-        digest = digest_of({**self.identity, "cell": cell.asked, "batch": batch, "row": LEAVES})
+        batch = self.shared.options.batch_size
+        facts = {"cell": cell.asked, "parameters": cell.parameters, "batch": batch, "row": LEAVES}
+        digest = digest_of({**self.identity, **facts})
         ask = partial(self.examiner.of_cell, cell)
         undone = partial(Row, key=cell.key, kind=cell.kind, **cell.asked)
         if kept := archive.get(digest, ask):
@@ -128,7 +130,7 @@ class Bench:
         return row, tensors
 
     def _timed(self, cell: Cell, tell: Tell) -> tuple[Solution, Timing]:
-        s, device, options = self.setting, self.model.device, cell.options(self.setting.options)
+        s, device, options = self.shared, self.model.device, cell.options(self.shared.options)
         if cell.method.adaptive and cell.nfe:  # to look for its tolerance is not a part of what sampling costs
             plan = prepare(self.model, options, len(s.seeds), labels=s.labels, seeds=s.seeds)
             options = replace(options, nfe=None, tol=plan.tol)
@@ -157,8 +159,8 @@ class Bench:
         return facts | {"distribution": self.real and self.real.distribution(x)}
 
     def _round_trip(self, cell: Cell, reference: Tensor) -> RoundTrip | None:
-        """What is left of the reference's first images; None for a budget that samples and does not encode."""
-        s, x = self.setting, reference[:SHOWN]
+        """The loss of the reference's first images; None for a budget that is enough to sample and not to encode."""
+        s, x = self.shared, reference[:SHOWN]
         x = x.clamp(-1, 1) if self.pictures else x
         with suppress(DDIMError):
             return round_trip(self.model, x, cell.options(s.options), None if s.labels is None else s.labels[:SHOWN])

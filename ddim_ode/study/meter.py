@@ -1,4 +1,4 @@
-"""What a study costs: seconds and samples in the network alone, and the most memory."""
+"""The cost of a study: seconds and samples in the network alone, and the most memory."""
 
 import sys
 import time

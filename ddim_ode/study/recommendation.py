@@ -81,7 +81,7 @@ def recommend(
 
 
 def _cost(row: Row) -> tuple[float, float]:
-    """What the cheapest row has least of: evaluations, and among equally many the error."""
+    """By which the cheapest row is chosen: its evaluations, and among equally many its error."""
     assert row.measured_nfe
     assert row.error
     return row.measured_nfe.mean, row.error.median

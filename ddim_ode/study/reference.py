@@ -1,7 +1,7 @@
 """The reference of a study: the flow's own samples, solved until two resolutions agree.
 
-The `adaptive` method runs in float64 at the tolerance asked for and then, a third each time, at smaller ones. Two runs
-in a row differ by about the error of the coarser one, so their difference bounds that of the finer one, which is kept.
+The `adaptive` method runs in float64 at the tolerance asked for, then at a third of it, and so on. Two runs in a row
+differ by about the error of the coarser one, so their difference bounds that of the finer one, which is kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,9 +24,10 @@ MOST_NFE = 5000  # of a sample, in one run
 
 
 class Reference(NamedTuple):
-    """The samples x, (B, *shape) float64, and the median and RMS of their errors, as estimated, each RMS over a sample.
+    """The samples x, (B, *shape) float64, and the median and RMS of their estimated errors.
 
-    agreed: whether nine in ten samples changed by at most `wanted` from the resolution before.
+    An error is the RMS over a sample. agreed: whether nine in ten samples changed by at most `wanted` from the
+    resolution before.
     """
 
     x: Tensor
@@ -49,8 +50,8 @@ def solve_reference(
     """Refine until nine in ten samples agree to `wanted`, RMS over a sample in data units.
 
     Args:
-        options: those of the study, of which the method, its tolerance and the precision are a reference's own. The
-            state is float64; a network computes in its own precision, which float64 models have too.
+        options: those of the study. The reference has a method, a tolerance and a precision of its own, and neither a
+            budget nor a grid nor noise. The state is float64; a network computes in its own precision.
         wanted: the change from one resolution to the next that is small enough. After 8 resolutions, or below the
             least tolerance, the last one is kept as it is: `agreed` says so, and `median` and `rms` how far it is.
         callback: told which resolution, from 1, and its progress.
@@ -58,10 +59,12 @@ def solve_reference(
     Raises as `sample`.
     """
 
+    options = replace(options, eta=None, eta_range=None)
+
     def run(number: int, tol: float) -> tuple[Tensor, float, bool]:
-        finer = replace(options, method=METHOD, tol=tol, max_nfe=MOST_NFE, dtype=torch.float64)
+        own = replace(options, method=METHOD, nfe=None, tol=tol, max_nfe=MOST_NFE, grid=None, dtype=torch.float64)
         told = callback and partial(callback, number)
-        found = sample_with(model, finer, seeds=seeds, labels=labels, callback=told)
+        found = sample_with(model, own, seeds=seeds, labels=labels, callback=told)
         return found.x.cpu(), float(found.nfe.double().mean()), bool(found.converged.all())
 
     tol = wanted

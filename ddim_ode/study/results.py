@@ -1,4 +1,4 @@
-"""A finished study: what it has found, by name, on disk and read back."""
+"""A finished study: its findings by name, on disk and read back."""
 
 import json
 import os
@@ -32,9 +32,9 @@ RESULTS, PICTURES = "results.json", "pictures.safetensors"
 AGAIN = "run the same study again with this --out, which measures nothing that is kept"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What a study says of its model; None for what a model does not tell, and for a sigma without end."""
+    """The model of a study. None stands for a fact that the model does not tell, and for an infinite sigma."""
 
     name: str
     shape: list[int]
@@ -69,9 +69,12 @@ class RealFacts:
     count: int
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What was asked of a study."""
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """The choices that a study was made with.
+
+    guidance_range: [low, high] in sigma, an open end is None; or None where guidance acts everywhere.
+    """
 
     methods: list[str]
     nfe: list[int]
@@ -82,6 +85,7 @@ class Settings:
     seeds: list[int]
     labels: list[int] | None
     guidance: float
+    guidance_range: list[float | None] | None
     dtype: str
     features: str | None
     real: RealFacts | None
@@ -95,7 +99,7 @@ class OwnErrors:
     rms: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReferenceFacts:
     """How the reference was solved, and how exact it is; see `study.reference.Reference`."""
 
@@ -110,13 +114,17 @@ class ReferenceFacts:
     @classmethod
     def of(cls, found: Reference) -> "ReferenceFacts":
         """The facts of a reference, without its samples."""
-        error = OwnErrors(found.median, found.rms)
-        return cls(METHOD, found.tol, found.nfe_mean, found.wanted, found.agreed, error, "float64")
+        return cls(
+            method=METHOD,
+            **{name: getattr(found, name) for name in ("tol", "nfe_mean", "wanted", "agreed")},
+            error=OwnErrors(found.median, found.rms),
+            dtype="float64",
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What the last run of a study took; what an earlier one has measured cost nothing.
+    """The time and evaluations of the last run of a study, in which cells that were kept cost nothing.
 
     ratio: of all seconds to those in the network alone, None where nothing was left to measure.
     """
@@ -143,7 +151,7 @@ class Cost:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """A comparison.
 
@@ -153,7 +161,7 @@ class Study:
     """
 
     model: ModelFacts
-    settings: Settings
+    settings: StudySettings
     versions: dict[str, str]
     command: str | None
     reference: ReferenceFacts
@@ -164,7 +172,7 @@ class Study:
 
     @property
     def results(self) -> dict[str, Any]:
-        """What results.json holds: everything but the pictures, in values that JSON has."""
+        """The contents of results.json: everything but the pictures, in values that JSON has."""
         told = asdict(replace(self, pictures={}))
         del told["pictures"]
         return {"format": FORMAT, **finite(told)}
@@ -179,13 +187,14 @@ class Study:
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write report.html, results.json, results.csv and pictures into a folder, each whole or not at all.
 
-        results.json comes last: where it is, the study is finished, and `load` reads it back.
+        results.json is removed first and comes last: where it is, the study is finished, and `load` reads it back.
         """
         from ddim_ode.study.report.page import write_csv, write_report
         from ddim_ode.study.report.plots import save_sheet, save_work_precision
 
         folder, results = Path(folder), self.results
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / RESULTS).unlink(missing_ok=True)
         strips = {key: png_of(pictures) for key, pictures in self.pictures.items()}
         write_report(folder / "report.html", results, strips)
         write_csv(folder / "results.csv", results)
@@ -219,6 +228,8 @@ class Study:
         found = told.pop("format", None) if isinstance(told, dict) else None
         if found != FORMAT:
             raise StudyError(f"{file} has format {found!r}, and this version reads format {FORMAT}; {AGAIN}")
+        if isinstance(settings := told.get("settings"), dict):
+            settings.setdefault("guidance_range", None)  # which was not written down at first
         try:
             study = read(cls, {**told, "pictures": {}}, "the study")
         except SchemaError as error:

@@ -1,4 +1,4 @@
-"""What is left of images that a method encodes and decodes."""
+"""How well images survive being encoded and decoded by a method."""
 
 from dataclasses import replace
 

@@ -1,7 +1,6 @@
-"""What a study says of each of its cells, with how sure it is of it: 95% intervals by the bootstrap over samples.
+"""The rows of a study: its findings on each cell, with 95% intervals by the bootstrap over samples.
 
-`Row` is the one description of it: of a row in results.json, of the columns of results.csv, and of what the page and
-the terminal show.
+`Row` is the one description of a row, in results.json, results.csv, the page and the terminal alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ class Evaluations:
     max: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Errors:
     """Trajectory errors, RMS over an image in [-1, 1], with 95% intervals; `share`: of samples above 0.1."""
 
@@ -48,7 +47,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What is left of images that were encoded and decoded: the RMS lost, and the share that came back bit for bit.
+    """How well images survive being encoded and decoded: the RMS lost, and the share that came back bit for bit.
 
     nfe_up, nfe_down: mean evaluations of an image on the way to the latent and on the way back.
     """
@@ -68,9 +67,9 @@ class Timing:
     peak_memory_mb: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """A cell of a study and what came of it.
+    """A cell of a study and its outcome.
 
     status: "skipped" (it cannot be done as asked) or "failed" have a `reason`, and the rest is None.
     steps: mean over the samples. found_tol: the tolerance found for a budget.

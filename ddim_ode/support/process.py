@@ -14,14 +14,16 @@ def computing(threads: int | None = None, deterministic: bool = False) -> Iterat
     """Compute with so many threads (None: as many as there are) and, if asked for, torch's deterministic algorithms."""
     had, enabled = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn, workspace = torch.is_deterministic_algorithms_warn_only_enabled(), os.environ.get(WORKSPACE)
-    if deterministic:
-        os.environ.setdefault(WORKSPACE, ":4096:8")
-    torch.set_num_threads(threads or had)
-    torch.use_deterministic_algorithms(deterministic or enabled, warn_only=warn)
+    changed = deterministic and not enabled  # to say what holds already would cost two seconds of imports
     try:
+        torch.set_num_threads(threads or had)
+        if changed:
+            os.environ.setdefault(WORKSPACE, ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=warn)
         yield
     finally:
         torch.set_num_threads(had)
-        torch.use_deterministic_algorithms(enabled, warn_only=warn)
-        if deterministic and workspace is None:
-            del os.environ[WORKSPACE]
+        if changed:
+            torch.use_deterministic_algorithms(False, warn_only=warn)
+            if workspace is None:
+                os.environ.pop(WORKSPACE, None)

@@ -2,7 +2,9 @@
 
 import math
 import operator
-from typing import SupportsFloat, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
+
+from ddim_ode.errors import DDIMError
 
 
 def number(value: object) -> float:
@@ -23,3 +25,20 @@ def index(value: object) -> int | None:
         return operator.index(value)
     except TypeError:  # every tensor has __index__, and it fails unless the tensor is one integer
         return None
+
+
+def sigma_range(what: str, given: Any, error: type[DDIMError]) -> tuple[float, float]:
+    """(low, high) as floats, of which an end that is None is open; `what` begins the message of the error.
+
+    Raises `error` unless they are two numbers with 0 <= low < high.
+    """
+    try:
+        low, high = given
+    except (TypeError, ValueError):
+        low = high = math.nan
+    low, high = number(0.0 if low is None else low), number(math.inf if high is None else high)
+    if math.isnan(low) or math.isnan(high):
+        raise error(f"{what}{given!r} is no range; give (low, high) in sigma")
+    if not 0 <= low < high:
+        raise error(f"{what}{low:g}:{high:g} is empty; give 0 <= low < high")
+    return low, high

@@ -22,7 +22,6 @@ class Bounce:
     to_zero = False
     reversible = True
     exact = True
-    recorded = False
 
     def init(self, ode, sigmas, y):
         now = (y.double() / UNIT).round().long()

@@ -33,6 +33,7 @@ def test_the_shipped_classifier_is_small():
     assert (data.ASSETS / "fashion-features.safetensors").stat().st_size < 1_000_000
 
 
+@pytest.mark.dataset
 @pytest.mark.skipif(not DEBIAN, reason="needs the Debian package dataset-fashion-mnist")
 def test_quality_is_near_zero_for_real_images_and_large_for_noise():
     images, labels = data.bundled_images()
@@ -44,6 +45,7 @@ def test_quality_is_near_zero_for_real_images_and_large_for_noise():
     assert quality(data.to_float(images)) == metrics.Quality(None, real.frechet)
 
 
+@pytest.mark.dataset
 @pytest.mark.skipif(not DEBIAN, reason="needs the Debian package dataset-fashion-mnist")
 def test_quality_scores_what_an_image_file_would_hold():
     images, labels = data.bundled_images()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import pytest
@@ -11,12 +12,12 @@ import ddim_ode
 from ddim_ode.metrics import pairs
 from ddim_ode.models.guidance import Guided
 from ddim_ode.planning.options import SolveOptions
-from ddim_ode.solvers import Method, Step
+from ddim_ode.solvers import Method, Step, adaptive_adams
 from ddim_ode.solvers.reversible import ReversibleHeun
 from ddim_ode.solvers.runge_kutta import RungeKutta
 from ddim_ode.study import reference
-from ddim_ode.study.answers import FINE, SMALL, Examiner, agree, questions, stand_in
-from ddim_ode.study.cells import Cell, Setting, StudyError
+from ddim_ode.study.answers import FINE, SEEDS, SMALL, Examiner, agree, questions, stand_in
+from ddim_ode.study.cells import Cell, Shared, StudyError
 from ddim_ode.study.comparison import Study, compare
 from ddim_ode.support import versions
 from tests.helpers.assertions import one_line
@@ -135,18 +136,97 @@ def test_a_cell_of_an_earlier_format_is_measured_again(tmp_path):
     assert again.timing.evaluations == before.timing.evaluations
 
 
-def test_a_solver_that_cannot_answer_is_kept_all_the_same(tmp_path):
-    """One that asks for larger images, for example."""
+def picky(weight: float, wrong: Exception) -> Method:
+    """Heun's method that raises on two samples at once, and so on those that it is asked for."""
 
-    class Picky(RungeKutta):
+    @dataclasses.dataclass(frozen=True)
+    class Picky:
+        order: int = 2
+        to_zero = False
+
+        def init(self, ode, sigmas, y):
+            return None
+
+        def step(self, ode, u0, u1, y, state):
+            if len(y) == len(SEEDS):
+                raise wrong
+            return heun(weight).solver.step(ode, u0, u1, y, state)
+
+    return dataclasses.replace(heun(weight), solver=Picky())
+
+
+def test_a_solver_for_large_images_alone_that_was_corrected_is_measured_again(tmp_path):
+    """Its repr says nothing of what was wrong."""
+
+    class Large(RungeKutta):
+        def __init__(self, weight):
+            object.__setattr__(self, "own", heun(weight).solver)
+
+        def __repr__(self):
+            return "Large()"
+
         def step(self, ode, u0, u1, y, state):
             if y.shape[-1] == 2:
                 raise ValueError("such a small image")
-            return super().step(ode, u0, u1, y, state)
+            return self.own.step(ode, u0, u1, y, state)
 
-    picky = dataclasses.replace(ddim_ode.METHODS["euler"], solver=Picky("euler"))
-    assert compare(MODEL, {"picky": picky}, **FEW, out=tmp_path).rows[0].status == "done"
-    assert spent(compare(MODEL, {"picky": picky}, **FEW, out=tmp_path)) == 0
+    wrong, right = (dataclasses.replace(heun(weight), solver=Large(weight)) for weight in (0.9, 0.5))
+    before = compare(MODEL, {"own": wrong}, **FEW, out=tmp_path)
+    assert spent(compare(MODEL, {"own": wrong}, **FEW, out=tmp_path)) == 0
+    after = compare(MODEL, {"own": right}, **FEW, out=tmp_path)
+    assert spent(after) == 15
+    assert after.rows[0].error == compare(MODEL, {"own": right}, **FEW).rows[0].error
+    assert after.rows[0].error.median < before.rows[0].error.median / 2
+
+
+def test_a_solver_that_cannot_answer_is_measured_every_time(tmp_path):
+    """What is wrong with it may be wrong here alone, so its words say nothing of its samples."""
+    wrong, right = (picky(weight, ValueError("two are too few")) for weight in (0.9, 0.5))
+    assert repr(wrong) == repr(right)
+    before = compare(MODEL, {"own": wrong, "ddim": "ddim"}, **FEW, out=tmp_path)
+    after = compare(MODEL, {"own": right, "ddim": "ddim"}, **FEW, out=tmp_path)
+    assert [row.status for row in after.rows] == ["done", "done"]
+    assert spent(after) == 15
+    assert after.rows[0].error.median < before.rows[0].error.median / 2
+    assert after.rows[1] == before.rows[1]
+
+
+def test_the_words_of_an_error_of_ours_are_an_answer(tmp_path):
+    """A budget that is refused is refused again."""
+    refusing = picky(0.5, ddim_ode.DDIMError("two are too few"))
+    compare(MODEL, {"own": refusing}, **FEW, out=tmp_path)
+    assert spent(compare(MODEL, {"own": refusing}, **FEW, out=tmp_path)) == 0
+
+
+def test_parameters_of_a_solver_are_a_part_of_a_cell(tmp_path):
+    """Even where it answers alike. Where an object lies in memory is no parameter."""
+
+    def method(solver: Any) -> Method:
+        return dataclasses.replace(picky(0.5, ddim_ode.DDIMError("no")), solver=solver)
+
+    own = picky(0.5, ddim_ode.DDIMError("no")).solver
+    compare(MODEL, {"own": method(own)}, **FEW, out=tmp_path)
+    assert spent(compare(MODEL, {"own": method(dataclasses.replace(own, order=3))}, **FEW, out=tmp_path)) == 15
+
+    class Plain(RungeKutta):
+        __repr__ = object.__repr__
+
+    first, second = Plain("euler"), Plain("euler")
+    assert repr(first) != repr(second)
+    euler = ddim_ode.METHODS["euler"]
+    compare(MODEL, {"plain": dataclasses.replace(euler, solver=first)}, **FEW, out=tmp_path)
+    assert spent(compare(MODEL, {"plain": dataclasses.replace(euler, solver=second)}, **FEW, out=tmp_path)) == 0
+
+
+@pytest.mark.parametrize(("shape", "alike"), [((3, 64, 64), False), ((1, 28, 28), True)])
+def test_a_rule_for_large_images_shows_where_they_are_large(shape, alike, monkeypatch):
+    model = stand_in(dataclasses.replace(MODEL, shape=shape))
+    asked = [cell("adaptive", 20), cell("adaptive", None, 0.01)]
+    before = [examiner(model).of_method(one) for one in asked]
+    monkeypatch.setattr(adaptive_adams, "LARGE", 4 * adaptive_adams.LARGE)
+    after = [examiner(model).of_method(one) for one in asked]
+    assert [agree(a, b) for a, b in zip(before, after, strict=True)] == [alike, alike]
+    assert max(map(len, before)) < 60
 
 
 def test_a_range_of_guidance_is_a_part_of_a_study(tmp_path):
@@ -156,8 +236,13 @@ def test_a_range_of_guidance_is_a_part_of_a_study(tmp_path):
     assert "its guidance_range is [1.0, null], not null" in line
 
 
+def test_the_samples_that_are_asked_for_are_not_as_many_as_those_of_these_studies():
+    """`picky` tells them apart by their number."""
+    assert len(SEEDS) != len(FEW["seeds"])
+
+
 def examiner(model=MODEL, **options: Any) -> Examiner:
-    return Examiner(model, Setting((0,), torch.tensor([0]), SolveOptions(**options), 0.01), pictures=True)
+    return Examiner(model, Shared((0,), torch.tensor([0]), SolveOptions(**options), 0.01), pictures=True)
 
 
 def cell(name: str, nfe: int | None = 10, tol: float | None = None, grid: str | None = None) -> Cell:
@@ -191,7 +276,7 @@ def test_a_tolerance_is_looked_for_at_a_small_budget_alone():
 
 def test_the_stand_in_visits_the_same_sigmas():
     small = stand_in(MODEL)
-    assert (small.path, small.shape, small.num_classes) == (MODEL.path, (1, 2, 2), 2)
+    assert (small.path, small.shape, small.num_classes) == (MODEL.path, MODEL.shape, 2)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +288,7 @@ def test_the_stand_in_visits_the_same_sigmas():
         ([1.0, "ValueError: no"], [1.0, "ValueError: no"], True),
         ([1.0, "ValueError: no"], [1.0, 2.0], False),
         (["ValueError: no"], ["ValueError: yes"], False),
+        ([1.0, math.nan], [1.0, math.nan], False),
     ],
 )
 def test_answers_hold_up_to_rounding(before, now, hold):

@@ -85,6 +85,12 @@ def test_the_reference_tells_its_own_error(study):
     assert told["error"]["median"] <= told["wanted"] == 1e-3
 
 
+def test_the_reference_is_solved_without_the_budget_the_grid_and_the_noise_of_other_methods():
+    plain = solve_reference(MODEL, SolveOptions(), (0, 1), None, 0.01)
+    noisy = SolveOptions(method="ddim", nfe=7, grid="karras", eta=1.0, eta_range=(0.1, 10.0))
+    assert torch.equal(solve_reference(MODEL, noisy, (0, 1), None, 0.01).x, plain.x)
+
+
 def test_the_same_study_twice_is_the_same_to_the_last_bit(study):
     assert timeless(compare(MODEL, **SMALL)) == timeless(study)
 

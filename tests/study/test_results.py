@@ -6,11 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from ddim_ode.study.cells import StudyError
 from ddim_ode.study.comparison import Study, compare
+from ddim_ode.study.report import page
 from ddim_ode.study.rows import Row
 from tests.helpers.assertions import one_line
 from tests.helpers.mixtures import labelled
@@ -84,6 +86,44 @@ def test_a_row_by_its_key(study):
 def test_a_row_is_a_record_and_a_record_a_row(study):
     for row in study.rows:
         assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+
+def test_a_range_of_guidance_is_told_and_kept(tmp_path):
+    few: dict[str, Any] = {"methods": ["ddim"], "nfe": [2], "seeds": [0], "labels": [1], "reference_tol": 0.1}
+    found = compare(MODEL, **few, guidance=2.0, guidance_range=(1, None))
+    found.save(tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text())["settings"]["guidance_range"] == [1.0, None]
+    assert Study.load(tmp_path).settings == found.settings
+    assert "2.0, where sigma is above 1" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_results_of_before_ranges_of_guidance_were_told_have_none(study, saved):
+    results = json.loads((saved / "results.json").read_text())
+    assert results["settings"].pop("guidance_range") is None
+    (saved / "results.json").write_text(json.dumps(results))
+    assert Study.load(saved).settings == study.settings
+
+
+def test_numbers_of_other_libraries_are_kept_as_plain_ones(study, tmp_path):
+    few: dict[str, Any] = {"methods": ["ddim"], "nfe": [2], "seeds": [0], "labels": [1], "reference_tol": 0.1}
+    found = compare(MODEL, **few, batch_size=np.int64(8), guidance=np.float32(2.0))
+    found.save(tmp_path)
+    settings = Study.load(tmp_path).settings
+    assert settings == found.settings
+    assert (settings.batch_size, settings.guidance) == (8, 2.0)
+
+
+@pytest.mark.parametrize("last", ["write_report", "write_csv"])
+def test_a_folder_that_is_written_again_is_not_finished_until_the_end(study, saved, last, monkeypatch):
+    """A page of one study beside the results of another would be read as one."""
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(page, last, killed)
+    with pytest.raises(KeyboardInterrupt):
+        study.save(saved)
+    assert "holds no study (no results.json)" in one_line(StudyError, Study.load, saved)
 
 
 AGAIN = "run the same study again with this --out, which measures nothing that is kept"

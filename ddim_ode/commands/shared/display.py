@@ -226,17 +226,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], tight
     console.print(table)
 
 
-def kind_in_words(method: Mapping[str, Any]) -> str:
-    """What is out of the ordinary about a method, in words."""
-    words = {
-        "adaptive": method["adaptive"],
-        "coupled": not method["per_sample"],
-        "stochastic": not method["deterministic"],
-        "invertible": method["invertible"],
-    }
-    return ", ".join(word for word, holds in words.items() if holds)
-
-
 def text(value: Any) -> str:
     """A value for people: yes or no, 1 x 28 x 28 for whole numbers, a to b for a range, thousands set apart."""
     if isinstance(value, bool):

@@ -29,7 +29,7 @@ from ddim_ode.support.counts import Spread, spread
 from ddim_ode.support.dtypes import DTYPES
 from ddim_ode.support.files import replacing
 from ddim_ode.support.process import computing
-from ddim_ode.support.records import write_json
+from ddim_ode.support.records import finite, write_json
 from ddim_ode.support.validation import ConfigError, Record, parse
 from ddim_ode.support.versions import circumstances
 
@@ -161,13 +161,15 @@ def manifest(model: Denoiser, settings: RunSettings, drawn: Drawn) -> Manifest:
 
 def account(model: Denoiser, command: str, arguments: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
     """The `manifest.json` of another command: what was asked of which model, and what came of it."""
-    return {
+    record = {
         "command": command,
         "arguments": dict(arguments),
         "model": weights_of(model).model_dump(mode="json"),
         **facts,
         **circumstances(),
     }
+    written: dict[str, Any] = finite(record)
+    return written
 
 
 def read_manifest(file: Path) -> Manifest:

@@ -1,5 +1,6 @@
 """What options say, from text: seeds, labels, grids, ranges of sigma, the device and the model there."""
 
+import math
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -114,7 +115,8 @@ def _parse_range(text: str | None) -> tuple[float, float | None] | None:
     low, colon, high = text.partition(":")
     if not colon:
         raise ValueError
-    return float(low or 0), float(high) if high else None
+    top = float(high) if high else math.inf
+    return float(low or 0), None if top == math.inf else top
 
 
 def parse_eta(text: str | None) -> float | Literal["ddpm_large"] | None:

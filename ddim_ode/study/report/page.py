@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from ddim_ode.study.report import series
-from ddim_ode.study.report.tables import distribution_table, number, reconstruction_table, results_table
+from ddim_ode.study.report.tables import distribution_table, in_digits, reconstruction_table, results_table
 from ddim_ode.study.rows import LEAVES, leaf
 from ddim_ode.study.schema import lookup
 from ddim_ode.support.files import replacing
@@ -70,7 +70,7 @@ def render(results: Mapping[str, Any], strips: Mapping[str, bytes]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "seconds": seconds, "breakable": breakable}
+    environment.filters |= {"number": in_digits, "seconds": seconds, "breakable": breakable}
     return environment.get_template("report.html.j2").render(
         results,
         style=style,
@@ -85,6 +85,7 @@ def render(results: Mapping[str, Any], strips: Mapping[str, bytes]) -> str:
         scale=scale,
         seeds=shortly(results["settings"]["seeds"]),
         labels=shortly(results["settings"]["labels"] or []),
+        guidance=guided(results["settings"]),
         asked=series.asked,
         name_of=series.name_of,
         data={
@@ -153,7 +154,7 @@ def source(name: str) -> Markup:
 
 
 def digest(text: str) -> str:
-    """What allows exactly this text in a Content-Security-Policy."""
+    """The word of a Content-Security-Policy that allows exactly this text."""
     return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
@@ -168,6 +169,13 @@ def shortly(values: Sequence[int]) -> str:
         return f"{values[0]} to {values[-1]}"
     listed = ", ".join(map(str, values[:12]))
     return listed if len(values) <= 12 else f"{listed}, … ({len(values)} in all)"
+
+
+def guided(settings: Mapping[str, Any]) -> str:
+    """The scale of guidance, and where it acts if not everywhere."""
+    low, high = settings.get("guidance_range") or (None, None)
+    ends = [f"{word} {in_digits(end)}" for word, end in (("above", low), ("below", high)) if end]
+    return f"{settings['guidance']}" + (f", where sigma is {' and '.join(ends)}" if ends else "")
 
 
 def seconds(value: float) -> str:

@@ -13,10 +13,10 @@ from PIL import Image
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.study.report.series import CEILING, LIGHT, Line, best_grids, lines, sheet
-from ddim_ode.study.report.tables import number
+from ddim_ode.study.report.tables import in_digits
 from ddim_ode.support.files import replacing
 
-MARKERS = {
+MARKS_OF_MATPLOTLIB = {
     "circle": "o",
     "square": "s",
     "triangle": "^",
@@ -86,7 +86,7 @@ def save_sheet(results: Mapping[str, Any], strips: Mapping[str, bytes], file: Pa
             cell = row.cells[column]
             if cell is not None:
                 _place(axes, pixels(cell["key"]), x, y * PITCH)
-                caption = f"error {number(cell['error']['median'])}" if cell["error"] else ""
+                caption = f"error {in_digits(cell['error']['median'])}" if cell["error"] else ""
                 axes.text(x, y * PITCH + 1.05, caption, fontsize=7, color="0.35", va="top")
     for y, name in enumerate(["reference", *(f"{row.name}\n{row.grid or ''}".strip() for row in rows)]):
         axes.text(-0.12, y * PITCH + 0.5, name, fontsize=8, ha="right", va="center")
@@ -100,7 +100,7 @@ def _draw(axes: Axes, line: Line) -> None:
     error = np.array([[row["error"][name] for name in ("median_low", "median", "median_high")] for row in best]).T
     style: dict[str, Any] = {
         "color": LIGHT[line.color],
-        "marker": MARKERS[line.marker],
+        "marker": MARKS_OF_MATPLOTLIB[line.marker],
         "markersize": 6,
         "linewidth": 1.6,
     }

@@ -44,7 +44,7 @@ def name_of(row: RowRecord) -> str:
 
 
 def asked(row: RowRecord) -> str:
-    """What the cell was asked for: its budget or its tolerance."""
+    """The budget or the tolerance of a cell, in words."""
     return f"NFE {row['nfe']}" if row["nfe"] is not None else f"tol {row['tol']:g}"
 
 

@@ -47,7 +47,7 @@ class Table(NamedTuple):
         return [column for column in self.columns if column not in (*IDENTITY, NFE)]
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def in_digits(value: float | None, digits: int = 3) -> str:
     """Some significant digits: 0.0218, 1.2e-5; a dash for None."""
     if value is None:
         return "–"
@@ -98,7 +98,7 @@ def _plain(name: str, unit: float = 1.0) -> Callable[[RowRecord], Entry]:
     def entry(row: RowRecord) -> Entry:
         value = lookup(row, at)
         value = None if value is None else value * unit
-        return Entry(number(value), value)
+        return Entry(in_digits(value), value)
 
     return entry
 
@@ -112,8 +112,8 @@ def _error(name: str) -> Callable[[RowRecord], Entry]:
         if value is None:
             return Entry("–", None)
         mark = "" if row["resolved"] else " †"
-        interval = " to ".join(number(lookup(row, end), 2) for end in (low, high))
-        return Entry(f"{number(value)}{mark}", value, interval)
+        interval = " to ".join(in_digits(lookup(row, end), 2) for end in (low, high))
+        return Entry(f"{in_digits(value)}{mark}", value, interval)
 
     return entry
 
@@ -124,7 +124,7 @@ def _with_range(name: str) -> Callable[[RowRecord], Entry]:
 
     def entry(row: RowRecord) -> Entry:
         value, least, most = (lookup(row, at) for at in (mean, low, high))
-        return Entry(number(value), value, "" if least == most else f"{least} to {most}")
+        return Entry(in_digits(value), value, "" if least == most else f"{least} to {most}")
 
     return entry
 
@@ -135,7 +135,7 @@ def _with_error(name: str) -> Callable[[RowRecord], Entry]:
 
     def entry(row: RowRecord) -> Entry:
         value, by = lookup(row, at), lookup(row, spread)
-        return Entry(number(value), value, "" if by is None else f"± {number(by)}")
+        return Entry(in_digits(value), value, "" if by is None else f"± {in_digits(by)}")
 
     return entry
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddim_ode.study.report.page import CSV_COLUMNS, LIMIT, fitting, seconds, shortly, write_csv, write_report
-from ddim_ode.study.report.tables import number
+from ddim_ode.study.report.page import CSV_COLUMNS, LIMIT, fitting, guided, seconds, shortly, write_csv, write_report
+from ddim_ode.study.report.tables import in_digits
 from ddim_ode.support.records import finite
 from tests.helpers import study_example
 
@@ -295,7 +295,21 @@ def test_the_csv_has_a_line_a_cell_and_every_value(tmp_path, study):
     ],
 )
 def test_numbers_have_three_digits(value, text):
-    assert number(value) == text
+    assert in_digits(value) == text
+
+
+@pytest.mark.parametrize(
+    ("ends", "text"),
+    [
+        (None, "2.0"),
+        ([0.0, None], "2.0"),
+        ([1.0, None], "2.0, where sigma is above 1"),
+        ([0.0, 5.0], "2.0, where sigma is below 5"),
+        ([0.28, 5.42], "2.0, where sigma is above 0.28 and below 5.42"),
+    ],
+)
+def test_guidance_and_where_it_acts(ends, text):
+    assert guided({"guidance": 2.0, "guidance_range": ends}) == text
 
 
 def test_words_for_durations_and_lists():
