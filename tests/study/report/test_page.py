@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddim_ode.study.report.page import CSV_COLUMNS, LIMIT, fitting, guided, seconds, shortly, write_csv, write_report
-from ddim_ode.study.report.tables import in_digits
+from ddim_ode.study.report.page import CSV_COLUMNS, LIMIT, fitting, write_csv, write_report
 from ddim_ode.support.records import finite
 from tests.helpers import study_example
 
@@ -278,43 +277,3 @@ def test_the_csv_has_a_line_a_cell_and_every_value(tmp_path, study):
             flat |= {name if part is None else f"{name}_{part}": found for part, found in inner.items()}
         told = {name: text for name, text in zip(names, line, strict=True) if text}
         assert told == {name: str(value) for name, value in flat.items() if value not in (None, "")}
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        *(
-            (0.02184, "0.0218"),
-            (1.2e-5, "1.2e-5"),
-            (3.4e-4, "0.00034"),
-            (0.9999, "1"),
-            (99.96, "100"),
-            (20291.0, "20300"),
-        ),
-        *((0, "0"), (2.0, "2"), (1.5e9, "1.5e9"), (-0.5, "-0.5"), (None, "–")),
-    ],
-)
-def test_numbers_have_three_digits(value, text):
-    assert in_digits(value) == text
-
-
-@pytest.mark.parametrize(
-    ("ends", "text"),
-    [
-        (None, "2.0"),
-        ([0.0, None], "2.0"),
-        ([1.0, None], "2.0, where sigma is above 1"),
-        ([0.0, 5.0], "2.0, where sigma is below 5"),
-        ([0.28, 5.42], "2.0, where sigma is above 0.28 and below 5.42"),
-    ],
-)
-def test_guidance_and_where_it_acts(ends, text):
-    assert guided({"guidance": 2.0, "guidance_range": ends}) == text
-
-
-def test_words_for_durations_and_lists():
-    assert [seconds(x) for x in (2.73, 59.9, 431, 7384)] == ["2.7 s", "59.9 s", "7 min 11 s", "2 h 3 min"]
-    assert shortly(range(64)) == "0 to 63"
-    assert shortly([3, 1]) == "3, 1"
-    assert shortly([]) == ""
-    assert shortly([0, 1] * 8) == "0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, … (16 in all)"
