@@ -168,13 +168,31 @@ def _numbers(value: Any) -> Iterator[float]:
         yield float(value)
 
 
+def record_asked(model: ddim_ode.Denoiser, name: str, asked: dict[str, Any]) -> Entry:
+    """Samples in another precision, in batches, on a grid of one's own, from a state, or to the smallest sigma."""
+    given: dict[str, Any] = {"seeds": SEEDS, "nfe": 10, "labels": 1} | asked
+    found = ddim_ode.sample(model, method=name, **{key: value for key, value in given.items() if value is not None})
+    return entry(found.x, found.nfe, found.sigmas)
+
+
+#: name -> what is asked of `sample` besides
+ASKED: dict[str, dict[str, Any]] = {
+    "float64": {"dtype": torch.float64},
+    "batches": {"batch_size": 3},
+    "own grid": {"grid": [90.0, 20.0, 5.0, 1.5, 0.5, 0.1, 0.02, 0.0], "nfe": None},
+    "to sigma_min": {"final": "sigma_min"},
+    "from a state": {"grid": [5.0, 1.5, 0.5, 0.1, 0.02], "nfe": None, "seeds": None},
+}
+
+
 def entries() -> dict[str, Callable[[], Entry]]:
     """Everything that is recorded, by name."""
     found: dict[str, Callable[[], Entry]] = {}
     for which, model in {"mixture": mixture(), "fashion": ddim_ode.load("fashion")}.items():
-        add: Callable[..., None] = lambda name, call, *a, which=which, model=model: found.update(  # noqa: E731
-            {f"{which}/{name}": lambda: call(model, *a)}
-        )
+
+        def add(name: str, record: Callable[..., Entry], *given: Any, which: str = which, model: Any = model) -> None:
+            found[f"{which}/{name}"] = lambda: record(model, *given)
+
         for name, method in METHODS.items():
             add(f"sample/{name}", record_samples, name)
             if method.invertible:
@@ -194,6 +212,10 @@ def entries() -> dict[str, Callable[[], Entry]]:
             *(("leapfrog", "reversible"), ("exact_heun", "reversible"), ("bdia", "reversible")),
         ):
             add(f"gradient/{name}-{mode}", record_gradient, name, mode)
+        for what, asked in ASKED.items():
+            for name in ("adams4", "heun", "exact_heun"):
+                state = 2 * torch.ones(2, *model.shape)
+                add(f"asked/{what}/{name}", record_asked, name, asked | ({"start": state} if "state" in what else {}))
         add("study", record_study)
     found["manifest/ddim"] = lambda: record_manifest("ddim", "--nfe", "6")
     found["manifest/adaptive"] = lambda: record_manifest("adaptive", "--tol", "0.03")
