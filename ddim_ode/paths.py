@@ -237,7 +237,7 @@ class DiscreteVP(VariancePreserving):
 
     @classmethod
     def from_betas(cls, betas: Sequence[float] | np.ndarray) -> "DiscreteVP":
-        """From the variances beta_t added at each timestep (DDPM, Eq. 2)."""
+        """The path of the variances beta_t added at each timestep (DDPM, Eq. 2)."""
         return cls(np.cumprod(1 - np.asarray(betas, dtype=np.float64)))
 
     @classmethod

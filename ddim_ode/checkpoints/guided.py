@@ -167,7 +167,7 @@ def without_variance(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def heads_inside(ours: Mapping[str, Tensor], c: UNetConfig) -> dict[str, Tensor]:
-    """From rows ordered by head, then query, key and value, to query, key and value, then head."""
+    """Weights whose rows are ordered by query, key and value, then head, of such ordered by head first."""
     turned = {}
     for name, value in ours.items():
         if ".qkv." in name:

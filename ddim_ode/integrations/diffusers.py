@@ -172,7 +172,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         generator: Any = None,
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[Tensor]:
-        """From the network's answer to sample (B, *shape) at the timestep to what it is to be asked next, or the image.
+        """Take the network's answer to sample (B, *shape) at the timestep; return what to ask it next, or the image.
 
         Where a pipeline changes the sample between two steps, as inpainting does, the next one begins from that.
         Of an answer with twice the channels the second half, learned variances, is left out. generator is not used.

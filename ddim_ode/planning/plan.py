@@ -97,7 +97,10 @@ class Plan(ABC):
         return ode
 
     def each(self, total: int, go: Callable[[slice, Watch | None], Done], callback: Callback | None) -> list[Done]:
-        """What `go` makes of every batch. Raises NonFiniteError with the sample's index in the whole run."""
+        """Call `go` with the rows of every batch in turn, and return what it returned.
+
+        Raises NonFiniteError with the sample's index in the whole run.
+        """
         done = []
         for first in range(0, total, self.batch_size):
             rows = range(first, min(first + self.batch_size, total))

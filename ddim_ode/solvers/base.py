@@ -52,7 +52,7 @@ class Solver(Protocol):
         ...
 
     def step(self, ode: ProbabilityFlow, u0: Tensor, u1: Tensor, y: Tensor, state: Any) -> Step:
-        """From y at u0 to y at u1; u1 may lie on either side of u0."""
+        """Step from y at u0 to u1, which may lie on either side of u0."""
         ...
 
 

@@ -39,6 +39,7 @@ DDPM = Eta()  # 1 everywhere
 
 
 def noise_of(ode: ProbabilityFlow) -> NoiseSource:
+    """The Brownian paths that a flow draws from. Raises EtaError where it has none."""
     if ode.brownian is None:
         raise EtaError("eta > 0 draws noise, and there are no seeds to draw it from; sample with seeds")
     return ode.brownian

@@ -61,7 +61,7 @@ class History(NamedTuple):
 
 @dataclass(frozen=True)
 class Exponential(ABC):
-    """What all of them share.
+    """A method that is a table of weights, made once for a grid.
 
     basis: a name in `BASES`. rule: what becomes of the moments.
     to_zero: step to sigma = 0 instead of returning xhat0; the path's time and the basis must be finite there.

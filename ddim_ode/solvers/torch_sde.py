@@ -39,7 +39,7 @@ class TorchSDE(Stochastic):
         return Step(self.between(drift, -ode.path.sigma(torch.stack([u0, u1])).log(), y), None)
 
     def between(self, drift: "_Drift", ends: Tensor, y: Tensor) -> Tensor:
-        """From y at ends[0] to ends[1], two times t."""
+        """Step from y at ends[0] to ends[1], two times t."""
         flat = y.flatten(1)
         sde = _Interval(drift, ends, self.ito)
         bm = _Motion(drift.ode, ends, flat)
@@ -117,7 +117,7 @@ class _Drift:
         self.known: list[tuple[float, Tensor, Tensor]] = []
 
     def __call__(self, sigma: Tensor, y: Tensor) -> Tensor:
-        """At sigma and y (B, D), flat."""
+        """The slope dy/dt at sigma of the states y (B, D), flat."""
         for at, state, slope in self.known:
             if at == float(sigma) and state.data_ptr() == y.data_ptr():
                 return slope

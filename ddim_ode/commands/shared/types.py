@@ -25,9 +25,11 @@ MODEL = typer.Argument(
 )
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Of a checkpoint: its configuration, if that is not the YAML file beside it."),
+    typer.Option(metavar="FILE", help="Configuration of a checkpoint, if that is not the YAML file beside it."),
 ]
-NoEma = Annotated[bool, typer.Option("--no-ema", help="Of a checkpoint with both: the last weights, not the averaged.")]
+NoEma = Annotated[
+    bool, typer.Option("--no-ema", help="Take the last weights of a checkpoint that has averaged ones too.")
+]
 TOL_HELP = "Adaptive methods: error to accept, RMS over an image in [-1, 1]."
 
 ModelName = Annotated[str, MODEL]
