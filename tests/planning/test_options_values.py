@@ -51,7 +51,7 @@ def test_a_copy_is_equal_and_has_the_same_hash(case):
             replace(options),
             copy.copy(options),
             copy.deepcopy(options),
-            pickle.loads(pickle.dumps(options)),  # noqa: S301
+            pickle.loads(pickle.dumps(options)),  # noqa: S301  # bytes of our own
         ):
             assert other == options
             assert hash(other) == hash(options)
@@ -63,7 +63,7 @@ def test_a_copy_is_equal_and_has_the_same_hash(case):
 def test_every_method_is_copied_as_itself(name):
     options = SolveOptions(method=METHODS[name])
     assert copy.deepcopy(options) == options
-    assert pickle.loads(pickle.dumps(options)) == options  # noqa: S301
+    assert pickle.loads(pickle.dumps(options)) == options  # noqa: S301  # bytes of our own
 
 
 def test_values_that_differ_are_not_equal():

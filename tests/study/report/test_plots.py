@@ -68,6 +68,15 @@ def test_an_error_above_the_range_of_a_pixel_does_not_squeeze_the_others(tmp_pat
     assert drawn[0].axes[0].get_ylim()[1] == series.CEILING
 
 
+def test_a_study_of_one_budget_has_an_axis_around_it(tmp_path, drawn):
+    results = study_example.results()
+    spent = results["rows"][0]["measured_nfe"]["mean"]
+    rows = [row for row in results["rows"] if row["error"] and row["measured_nfe"]["mean"] == spent]
+    save_work_precision(results | {"rows": rows}, tmp_path / "a.png")
+    (axes,) = drawn[0].axes
+    assert axes.get_xlim() == (spent / 2, 2 * spent)
+
+
 def test_a_sheet_shows_the_first_samples_of_every_cell_below_the_reference(tmp_path, drawn):
     results = study_example.results()
     strips = study_example.strips(results["rows"])
