@@ -4,7 +4,7 @@ import math
 import operator
 from typing import Any, SupportsFloat, SupportsIndex
 
-from ddim_ode.errors import DDIMError
+from ddim_ode.errors import DDIMError, one_line
 
 
 def number(value: object) -> float:
@@ -38,7 +38,7 @@ def sigma_range(what: str, given: Any, error: type[DDIMError]) -> tuple[float, f
         low = high = math.nan
     low, high = number(0.0 if low is None else low), number(math.inf if high is None else high)
     if math.isnan(low) or math.isnan(high):
-        raise error(f"{what}{given!r} is no range; give (low, high) in sigma")
+        raise error(f"{what}{one_line(repr(given), 80)} is no range; give (low, high) in sigma")
     if not 0 <= low < high:
         raise error(f"{what}{low:g}:{high:g} is empty; give 0 <= low < high")
     return low, high
