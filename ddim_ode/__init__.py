@@ -1,13 +1,13 @@
 """Diffusion sampling as an ODE in the noise-to-signal ratio: one network, every solver, measured cost.
 
-The public names are loaded when first used, so that `import ddim_ode` itself does not import torch.
+The public names are loaded when first used, so that `import ddim_ode` itself imports next to nothing: not torch, and
+nothing that a command line would have to wait for before an interrupt is one line.
 """
 
-from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # of a type checker's, without the module `typing`
 if TYPE_CHECKING:
+    from typing import Any
+
     from ddim_ode import continuous, data, grids, metrics, paths
     from ddim_ode.checkpoints import load
     from ddim_ode.errors import DDIMError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ddim_ode.solvers import METHODS, Method, Solution, adams
     from ddim_ode.study import Study, compare, recommend
 
-__version__ = version("ddim_ode")
+    __version__: str
 
 __all__ = [
     "GRIDS",
@@ -98,9 +98,15 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ddim_ode")
     if name not in __all__:
         raise AttributeError(f"module 'ddim_ode' has no attribute {name!r}")
+    from importlib import import_module
+
     if name not in _HOME:
         return import_module(f"ddim_ode.{name}")
     return getattr(import_module(f"ddim_ode.{_HOME[name]}"), name)

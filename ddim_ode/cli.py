@@ -7,13 +7,17 @@ line on stderr and exit code 2; a traceback is a bug of ours.
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from ddim_ode import __version__
+import ddim_ode
 from ddim_ode.commands import convert, latents, measures, models, sample, study, train
-from ddim_ode.commands.shared.display import explain, plain_warnings
+from ddim_ode.commands.shared.display import plain_warnings
+from ddim_ode.commands.shared.explanations import explain
+from ddim_ode.errors import one_line
+from ddim_ode.support import interrupts
 
 app = typer.Typer(
     help="Sample diffusion models by solving an ODE in the noise-to-signal ratio sigma, at a measured cost (NFE).",
@@ -24,33 +28,76 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: this process's); returns the exit code."""
-    command = typer.main.get_command(app)
+    _open_streams()
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        # Not app(): that prints usage errors as boxes of many lines.
-        given = list(sys.argv[1:] if arguments is None else arguments)
-        with plain_warnings(), command.make_context("ddim-ode", given) as context:
-            command.invoke(context)
-        sys.stdout.flush()
-        return 0
-    except typer.Exit as exit:
-        return exit.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        with interrupts.working():
+            code = _run(given)
+            _flush()
     except BrokenPipeError:  # as in `ddim-ode methods | head -1`: no one is left to print to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        code = 1
+    except KeyboardInterrupt:
+        code = interrupts.CODE
     except Exception as error:
         message = explain(error)
-        if message is None:
+        if interrupts.happened():  # and a library has made another error of it
+            code = interrupts.CODE
+        elif message is None:
             raise
-        print("error:", " ".join(message.split()), file=sys.stderr)
-        return 2
+        else:
+            code = 2
+            _say(f"error: {one_line(message)}")
+    if code == interrupts.CODE or interrupts.happened():
+        code = interrupts.CODE
+        _say("interrupted")
+    _close_broken()
+    return code
+
+
+def _run(given: list[str]) -> int:
+    # Not app(): that prints usage errors as boxes of many lines.
+    command = typer.main.get_command(app)
+    try:
+        with plain_warnings(), command.make_context("ddim-ode", given) as context:
+            command.invoke(context)
+    except typer.Exit as exit:
+        return exit.exit_code
+    return 0
+
+
+def _open_streams() -> None:
+    """Standard streams that take any text; for one that was closed, one that goes nowhere."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # as after `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process
+        elif hasattr(stream, "reconfigure"):  # what the terminal's encoding does not have is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # no one is left to tell
+        print(line, file=sys.stderr, flush=True)
+
+
+def _close_broken() -> None:
+    """Send what a stream still holds, and cannot write, nowhere, so that the end of the program does not complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"ddim-ode {__version__}")
+        print(f"ddim-ode {ddim_ode.__version__}")
         raise typer.Exit
 
 
@@ -59,7 +106,10 @@ def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")] = (
         False
     ),
-) -> None: ...
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the Hugging Face hub for a model.")] = False,
+) -> None:
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 for command in (

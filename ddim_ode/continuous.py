@@ -30,9 +30,12 @@ class Timed(VariancePreserving):
     t_max: float = 1.0
 
     def __post_init__(self) -> None:
+        self._check_numbers("t_min", "t_max")
         if not 0 < self.t_min < self.t_max <= 1:
             raise PathError(f"times {self.t_min:g} to {self.t_max:g} are no range; give 0 < t_min < t_max <= 1")
         low, high = self.sigma(f64([self.t_min, self.t_max])).tolist()
+        if not 0 < low < high < math.inf:
+            raise PathError(f"times {self.t_min:g} to {self.t_max:g} are sigma={low:g} to {high:g}; give other numbers")
         object.__setattr__(self, "sigma_min", low)
         object.__setattr__(self, "sigma_max", high)
 
@@ -49,6 +52,7 @@ class VPSDE(Timed):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
+        self._check_numbers("beta_min", "beta_max")
         if not 0 <= self.beta_min < self.beta_max < math.inf:
             raise PathError(
                 f"beta from {self.beta_min:g} to {self.beta_max:g} must rise; give 0 <= beta_min < beta_max"
@@ -87,6 +91,7 @@ class VESDE(Noise):
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
+        self._check_numbers("sigma_min", "sigma_max")
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise PathError(
                 f"sigma from {self.sigma_min:g} to {self.sigma_max:g} has no logarithms between; give 0 < sigma_min"

@@ -14,13 +14,13 @@ class DDIMError(ValueError):
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """A text as a terminal can show it: one line, control characters as escapes, of a long one the start and the end."""
+    """A text as a terminal can show it: one line, control characters as escapes, of a long one both ends."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
     return text if len(text) <= longest else f"{text[: longest * 2 // 3]} ... {text[-(longest // 4) :]}"
 
 
-def unknown(kind: str, name: str, known: Mapping[str, object] | Sequence[str]) -> str:
+def unknown(kind: str, name: object, known: Mapping[str, object] | Sequence[str]) -> str:
     """The message for a name that is not in a table, with the closest one that is."""
-    close = get_close_matches(name[:100], list(known), n=1)
+    close = get_close_matches(name[:100], list(known), n=1) if isinstance(name, str) else []
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"unknown {kind} {one_line(repr(name), 80)}; {hint}choose one of {', '.join(known)}"

@@ -25,6 +25,7 @@ from ddim_ode.ode.adjoint import AdjointFlow, GradientError, Products
 from ddim_ode.planning.plan import Plan
 from ddim_ode.solvers import DivergedError, Method, Outcome, Watch
 from ddim_ode.solvers.adaptive import worst
+from ddim_ode.support.checks import shown
 
 DRIFT = 1e-3  # by which the way back may miss the start: RMS, in units of the start or of data
 
@@ -55,7 +56,7 @@ def runner(plan: Plan, name: str, differentiable: str | None) -> Callable[[Tenso
     """
     if differentiable is None:
         return lambda xbar, rows, watch: plan.run(plan.flow(rows), xbar.detach(), watch)
-    _check(plan.method, name, differentiable)
+    check_differentiable(plan.method, name, differentiable)
 
     def run(xbar: Tensor, rows: slice, watch: Watch | None) -> Outcome:
         if differentiable == "direct":
@@ -70,9 +71,14 @@ def runner(plan: Plan, name: str, differentiable: str | None) -> Callable[[Tenso
     return run
 
 
-def _check(method: Method, name: str, differentiable: str) -> None:
-    if differentiable not in MODES:
-        raise GradientError(f"differentiable={differentiable!r} is unknown; choose one of {', '.join(MODES)}, or None")
+def check_differentiable(method: Method, name: str, differentiable: str | None) -> None:
+    """Raise as `runner` does for a value of `differentiable` that there is not, or not for the method."""
+    if differentiable is None:
+        return
+    if not isinstance(differentiable, str) or differentiable not in MODES:
+        raise GradientError(
+            f"differentiable={shown(differentiable)} is unknown; choose one of {', '.join(MODES)}, or None"
+        )
     mode = MODES[differentiable]
     if not method.deterministic:
         raise GradientError(

@@ -13,11 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddim_ode.errors import DDIMError, unknown
+from ddim_ode.errors import DDIMError
 from ddim_ode.paths import Path, f64
+from ddim_ode.support.checks import choice, of_kind, real, shown, whole
+from ddim_ode.support.tables import in_order
 
 Final = Literal["denoise", "sigma_min"]
 Grid = str | Sequence[float] | Tensor
+FINALS = ("denoise", "sigma_min")
+A_PATH = "a path, such as DiscreteVP.linear()"
+
+MOST_INTERVALS = 100_000  # of a grid: more sigmas than that float32 hardly tells apart
+ROUNDED = 1e-4  # of sigma_max, by which float32 and the tables that people publish begin above it
+EXACT = 1e-9  # likewise, by which float64 does
 
 
 class GridError(DDIMError):
@@ -26,7 +34,7 @@ class GridError(DDIMError):
 
 def uniform(path: Path, n: int) -> Tensor:
     """Times linspace(last, first, n) on the model's path, both ends included."""
-    low, high = _range(path, "uniform")
+    low, high = _range(path, n, "uniform")
     return path.sigma(torch.linspace(float(path.u(f64(high))), float(path.u(f64(low))), n, dtype=torch.float64))
 
 
@@ -35,7 +43,8 @@ def leading(path: Path, n: int) -> Tensor:
 
     It never reaches the last timestep, and with n = 1 it starts (and ends) at the first.
     """
-    return path.sigma(f64(np.arange(n)[::-1] * (_timesteps(path, n, "leading") // n)))
+    steps = _timesteps(path, n, "leading")
+    return path.sigma(f64(np.arange(n)[::-1] * (steps // n)))
 
 
 def trailing(path: Path, n: int) -> Tensor:
@@ -43,45 +52,46 @@ def trailing(path: Path, n: int) -> Tensor:
 
     On discrete timesteps they are round(k T / n) - 1, k = n..1 (Lin et al. 2023, Table 2).
     """
+    _check(path, n)
     if path.num_timesteps:
         return path.sigma(f64(np.round(np.arange(n, 0, -1) * _timesteps(path, n, "trailing") / n) - 1))
-    _range(path, "trailing")
+    _range(path, n, "trailing")
     return uniform(path, n + 1)[:-1]
 
 
 def quadratic(path: Path, n: int) -> Tensor:
     """Timesteps linspace(sqrt(0.8 T), 0, n)^2, not rounded (DDIM, App. D.2): for noisy schedules such as linear."""
-    return path.sigma(f64(np.linspace(math.sqrt(0.8 * _discrete(path, "quadratic")), 0, n) ** 2))
+    return path.sigma(f64(np.linspace(math.sqrt(0.8 * _discrete(path, n, "quadratic")), 0, n) ** 2))
 
 
 def karras(path: Path, n: int, rho: float = 7.0) -> Tensor:
     """sigma^(1/rho) spaced evenly (Karras et al. 2022, Eq. 5)."""
-    low, high = _range(path, "karras")
+    low, high = _range(path, n, "karras", rho)
     return f64(np.linspace(high ** (1 / rho), low ** (1 / rho), n) ** rho)
 
 
 def log_snr(path: Path, n: int) -> Tensor:
     """log sigma spaced evenly (Lu et al. 2022, DPM-Solver)."""
-    low, high = _range(path, "log_snr")
+    low, high = _range(path, n, "log_snr")
     return f64(np.geomspace(high, low, n))
 
 
 def angle(path: Path, n: int) -> Tensor:
     """atan sigma spaced evenly."""
-    low, high = _range(path, "angle")
+    low, high = _range(path, n, "angle")
     return f64(np.tan(np.linspace(math.atan(high), math.atan(low), n)))
 
 
 def trailing_angle(path: Path, n: int, rho: float = 1.2) -> Tensor:
     """(atan sigma)^(1/rho) spaced evenly, the smallest sigma left for the end: few steps, any schedule."""
-    low, high = (math.atan(sigma) for sigma in _range(path, "trailing_angle"))
+    low, high = (math.atan(sigma) for sigma in _range(path, n, "trailing_angle", rho))
     u = np.linspace(high ** (1 / rho), low ** (1 / rho), n + 1)[:-1] ** rho
     return f64(np.tan(np.minimum(u, high)))
 
 
 def near_image(path: Path, n: int, rho: float = 5.0) -> Tensor:
     """(sigma / (1 + sigma))^(1/rho) spaced evenly, dense near the image: for encoding."""
-    low, high = (sigma / (1 + sigma) for sigma in _range(path, "near_image"))
+    low, high = (sigma / (1 + sigma) for sigma in _range(path, n, "near_image", rho))
     u = np.linspace(high ** (1 / rho), low ** (1 / rho), n) ** rho
     sigmas = f64(u / (1 - u))
     sigmas[-1], sigmas[0] = path.sigma_min, path.sigma_max  # which 1 - u has rounded; of one sigma it is the first
@@ -103,22 +113,26 @@ GRIDS: Mapping[str, Callable[[Path, int], Tensor]] = {
 
 def most_intervals(grid: str, path: Path, final: Final) -> float:
     """How many intervals the named grid can have; those that need whole timesteps run out of them."""
+    choice("grid", grid, GRIDS, GridError)
+    choice("final", final, FINALS, GridError)
+    of_kind("path", path, Path, A_PATH)
     if grid not in ("leading", "trailing") or not path.num_timesteps:
         return math.inf
-    steps = _discrete(path, grid)
+    steps = _discrete(path, 1, grid)
     if final == "denoise":
         return steps
     return steps - 1 if grid == "leading" else steps * 2 // 3
 
 
 def make_grid(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
-    """The named grid with that many intervals: (intervals + 1,) float64 sigmas, strictly decreasing.
+    """The named grid with that many intervals, at most 100,000: (intervals + 1,) float64 sigmas, strictly decreasing.
 
     Raises:
         GridError: an unknown name, or a grid that this path cannot have.
     """
-    if grid not in GRIDS:
-        raise GridError(unknown("grid", grid, GRIDS))
+    choice("grid", grid, GRIDS, GridError)
+    choice("final", final, FINALS, GridError)
+    intervals = whole("intervals", intervals, GridError, most=MOST_INTERVALS)
     if final == "denoise":
         sigmas = torch.cat([GRIDS[grid](path, intervals), torch.zeros(1, dtype=torch.float64)])
     elif grid in ("leading", "trailing", "trailing_angle"):
@@ -134,28 +148,47 @@ def make_grid(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
 def check_grid(sigmas: Sequence[float] | Tensor, path: Path) -> Tensor:
     """An explicit grid for a model, float64 (N + 1,); it may end below the model's sigma_min.
 
+    One that begins above the model's sigma_max by no more than rounding, 1e-4 of it, as in float32 or in a published
+    table, begins at sigma_max.
+
     Raises:
         GridError: it does not decrease strictly, or starts above the model's sigma_max.
     """
-    s = explicit_grid(sigmas)
-    if s[0] > path.sigma_max * (1 + 1e-9):
+    of_kind("path", path, Path, A_PATH)
+    s, most = explicit_grid(sigmas), path.sigma_max
+    if s[0] > most * (1 + EXACT) and s[1] < most and s[0] <= most * (1 + ROUNDED):
+        s[0] = most
+    if s[0] > most * (1 + EXACT):
+        first, last = _apart(float(s[0]), most)
         raise GridError(
-            f"the grid starts at sigma={s[0]:.6g}; the model was trained up to {path.sigma_max:.6g}"
-            ", so start there or below"
+            f"the grid starts at sigma={first}; the model was trained up to {last}, so start there or below"
         )
     return s
 
 
 def explicit_grid(sigmas: Sequence[float] | Tensor) -> Tensor:
-    """Sigmas as float64 (N + 1,). Raises GridError unless they are finite, >= 0 and strictly decreasing."""
+    """Sigmas as float64 (N + 1,), at most 100,001. Raises GridError unless they are finite, >= 0 and strictly
+    decreasing.
+    """
     try:
+        if not in_order(sigmas):
+            raise TypeError
+        if isinstance(sigmas, range):
+            sigmas = sigmas[: MOST_INTERVALS + 2]
         if isinstance(sigmas, np.ndarray):
             sigmas = np.ascontiguousarray(sigmas)  # torch takes no reversed views
-        if torch.as_tensor(sigmas).is_complex():
+        if isinstance(sigmas, Tensor) and (sigmas.layout != torch.strided or sigmas.is_nested):
             raise TypeError
+        given = torch.as_tensor(sigmas)
+        if given.is_complex() or given.dtype == torch.bool or given.is_quantized:
+            raise TypeError
+        if given.numel() > MOST_INTERVALS + 1:
+            raise GridError(f"a grid of {len(given):,} sigmas is too long; give at most {MOST_INTERVALS + 1:,}")
         s = torch.as_tensor(sigmas, dtype=torch.float64).detach().cpu().clone()
-    except (TypeError, ValueError, RuntimeError):
-        raise GridError(f"grid={sigmas!r} is not a sequence of sigmas") from None
+    except GridError:
+        raise
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise GridError(f"grid={shown(sigmas)} is not a sequence of sigmas") from None
     if s.ndim != 1 or len(s) < 2:
         raise GridError(f"a grid of shape {tuple(s.shape)} is not a sequence of at least 2 sigmas")
     wrong = ~torch.isfinite(s) | (s < 0)
@@ -169,7 +202,22 @@ def explicit_grid(sigmas: Sequence[float] | Tensor) -> Tensor:
     return s
 
 
-def _range(path: Path, name: str) -> tuple[float, float]:
+def _apart(a: float, b: float) -> tuple[str, str]:
+    """Two numbers that differ, with as many digits as it takes to see it, and at least six."""
+    for digits in range(6, 17):
+        if f"{a:.{digits}g}" != f"{b:.{digits}g}":
+            return f"{a:.{digits}g}", f"{b:.{digits}g}"
+    return repr(a), repr(b)
+
+
+def _check(path: Path, n: int, rho: float = 1.0) -> None:
+    of_kind("path", path, Path, A_PATH)
+    whole("n", n, GridError, most=MOST_INTERVALS + 2)  # both ends of the longest, and one that is left out
+    real("rho", rho, GridError, 0.1, 100, "7")
+
+
+def _range(path: Path, n: int, name: str, rho: float = 1.0) -> tuple[float, float]:
+    _check(path, n, rho)
     if not 0 < path.sigma_min < path.sigma_max < math.inf:
         raise GridError(
             f"grid={name!r} needs a finite range of sigma, and this model's is [{path.sigma_min:g}, {path.sigma_max:g}]"
@@ -178,14 +226,15 @@ def _range(path: Path, name: str) -> tuple[float, float]:
     return path.sigma_min, path.sigma_max
 
 
-def _discrete(path: Path, name: str) -> int:
+def _discrete(path: Path, n: int, name: str) -> int:
+    _check(path, n)
     if not path.num_timesteps:
         raise GridError(f"grid={name!r} needs a schedule of discrete timesteps; use 'uniform' or 'log_snr'")
     return path.num_timesteps - path.zero_terminal_snr  # the last of those is at sigma = inf, where no grid begins
 
 
 def _timesteps(path: Path, n: int, name: str) -> int:
-    steps = _discrete(path, name)
+    steps = _discrete(path, n, name)
     if n > steps:
         raise GridError(f"grid={name!r} cannot place {n} steps on {steps} timesteps; use nfe <= {steps}")
     return steps

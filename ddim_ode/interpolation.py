@@ -12,11 +12,17 @@ from torch import Tensor
 from ddim_ode.latents import Latent
 from ddim_ode.models.denoiser import Model
 from ddim_ode.paths import f64
-from ddim_ode.planning.inputs import SampleError, whole
+from ddim_ode.planning.inputs import FEWER, SampleError, check_model
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import Solution
+from ddim_ode.support.checks import described, shown, whole
+from ddim_ode.support.dtypes import FLOATS
+from ddim_ode.support.resources import check_memory, room
+from ddim_ode.support.tables import is_readable
 
 PARALLEL = 1e-6  # radians: closer than that, or as close to opposite, there is no circle to follow
+SHARES = "give shares of the way, such as [0, 0.5, 1]"
+OF_VALUE = 24  # bytes while it is made: two products and their sum
 
 
 def slerp(z0: Tensor, z1: Tensor, weights: Tensor | Sequence[float] | float) -> Tensor:
@@ -31,11 +37,14 @@ def slerp(z0: Tensor, z1: Tensor, weights: Tensor | Sequence[float] | float) -> 
     Raises:
         SampleError: shapes that differ, or latents that point in opposite directions.
     """
+    for name, z in (("z0", z0), ("z1", z1)):
+        _check_latents(name, z)
     if z0.shape != z1.shape:
         raise SampleError(f"latents of shapes {tuple(z0.shape)} and {tuple(z1.shape)} have nothing in between")
-    if not (z0.is_floating_point() and z1.is_floating_point() and (z0 + z1).isfinite().all()):
-        raise SampleError("the latents are not finite floats; give standard normals, such as Latent.noise")
-    w = f64(weights)
+    if z0.device != z1.device:
+        raise SampleError(f"latents on {z0.device} and {z1.device} have nothing in between; move them to one device")
+    w = _weights(weights)
+    need = max(1, w.numel()) * z0.numel() * OF_VALUE
     a, b = z0.double().flatten(), z1.double().flatten()
     cosine = float(a @ b / (a.norm() * b.norm()).clamp(min=torch.finfo(torch.float64).tiny))
     angle = torch.acos(f64(min(1.0, max(-1.0, cosine))))
@@ -45,8 +54,9 @@ def slerp(z0: Tensor, z1: Tensor, weights: Tensor | Sequence[float] | float) -> 
         shares = (1 - w, w)
     else:
         shares = (torch.sin((1 - w) * angle) / torch.sin(angle), torch.sin(w * angle) / torch.sin(angle))
-    first, second = (share.reshape(*w.shape, *[1] * z0.ndim).to(z0.device) for share in shares)
-    return (first * z0.double() + second * z1.double()).to(z0.dtype)
+    with room(need, f"{w.numel():,} latents of shape {tuple(z0.shape)}", FEWER, SampleError):
+        first, second = (share.reshape(*w.shape, *[1] * z0.ndim).to(z0.device) for share in shares)
+        return (first * z0.double() + second * z1.double()).to(z0.dtype)
 
 
 def between(ends: Tensor, frames: int = 11) -> Tensor:
@@ -59,10 +69,16 @@ def between(ends: Tensor, frames: int = 11) -> Tensor:
     Raises:
         SampleError: another number of ends or frames.
     """
-    if len(ends) not in (2, 4):
+    _check_latents("ends", ends)
+    if ends.ndim == 0 or len(ends) not in (2, 4):
+        if ends.ndim == 0:
+            raise SampleError("ends is a single number; give latents (2, *shape), or (4, *shape)")
         raise SampleError(f"{len(ends)} latents have no in-between; give 2 for a row of frames, or 4 for a square")
-    if whole("frames", frames) < 2:
+    if (frames := whole("frames", frames, SampleError)) < 2:
         raise SampleError(f"frames={frames} leaves one end out; use frames >= 2")
+    count = frames ** (len(ends) // 2)
+    need = count * ends[0].numel() * OF_VALUE
+    check_memory(need, f"{count:,} latents of shape {tuple(ends.shape[1:])}", FEWER, SampleError)
     weights = torch.linspace(0, 1, frames, dtype=torch.float64)
     if len(ends) == 2:
         return slerp(ends[0], ends[1], weights)
@@ -81,4 +97,29 @@ def interpolate(model: Model, ends: Tensor | Latent, frames: int = 11, **options
 
     Raises as `between` and `sample`.
     """
+    check_model(model)
     return sample(model, noise=between(ends.noise if isinstance(ends, Latent) else ends, frames), **options)
+
+
+def _check_latents(name: str, z: Tensor) -> None:
+    """Raise SampleError for what is no tensor of finite floats."""
+    if not isinstance(z, Tensor):
+        raise SampleError(f"{name} is {described(z)}; give a tensor of standard normals, such as Latent.noise")
+    if z.device.type == "cpu" and is_readable(z):  # an expanded tensor may be more than there is of it
+        check_memory(2 * z.numel(), f"{name} of shape {tuple(z.shape)}", FEWER, SampleError)
+    if not is_readable(z) or z.dtype not in FLOATS or not z.isfinite().all():
+        raise SampleError(f"{name}: the latents are not finite floats; give standard normals, such as Latent.noise")
+
+
+def _weights(weights: Tensor | Sequence[float] | float) -> Tensor:
+    """Numbers as float64. Raises SampleError for what is none."""
+    if isinstance(weights, range):  # before a long one becomes a tensor
+        check_memory(abs(weights.stop - weights.start) * OF_VALUE, f"weights={shown(weights)}", FEWER, SampleError)
+    try:
+        given = torch.as_tensor(weights)  # whose dtype says what they were
+        w = f64(weights).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise SampleError(f"weights={shown(weights)} are no numbers; {SHARES}") from None
+    if given.is_complex() or given.dtype == torch.bool or not is_readable(given) or not w.isfinite().all():
+        raise SampleError(f"weights={shown(weights)} are not finite numbers; {SHARES}")
+    return w

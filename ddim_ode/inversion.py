@@ -20,10 +20,11 @@ from ddim_ode.grids import Grid
 from ddim_ode.latents import Latent, LatentError
 from ddim_ode.models.denoiser import Model
 from ddim_ode.models.identity import fingerprint
-from ddim_ode.planning.inputs import SampleError, check_data
+from ddim_ode.planning.inputs import SampleError, check_callback, check_data, check_model, check_size
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.planning.plan import Callback, Labels, prepare
 from ddim_ode.solvers import Method, MethodError, Outcome, Solution, Watch
+from ddim_ode.support.checks import described, flag
 from ddim_ode.support.process import computing
 
 
@@ -88,6 +89,7 @@ def encode_with(
     callback: Callback | None = None,
 ) -> Latent:
     """Encode images as `encode` does, with the options in one value."""
+    _check_run(model, deterministic, callback)
     method = options.row
     if not method.deterministic:
         raise MethodError(
@@ -98,9 +100,10 @@ def encode_with(
             size = options.batch_size
             raise SampleError(f"batch_size={size} contradicts deterministic, which takes one sample at a time")
         options = replace(options, batch_size=1)
-    images = as_floats(model, x)
-    plan = prepare(model, options, len(images), labels=labels, upward=True)
     working = torch.float64 if method.exact else options.dtype
+    images = as_floats(model, x)
+    check_size(model, len(images), working, None, "latents")
+    plan = prepare(model, options, len(images), labels=labels, upward=True)
 
     def go(rows: slice, watch: Watch | None) -> Outcome:
         return plan.run(plan.flow(rows), images[rows].to(plan.model.device, working), watch)
@@ -138,8 +141,12 @@ def decode(model: Model, latent: Latent, *, deterministic: bool = False, callbac
         LatentError: the latent of another model.
         NonFiniteError, DivergedError: as in `sample`.
     """
+    _check_run(model, deterministic, callback)
     if not isinstance(latent, Latent) or not len(latent):
-        raise LatentError(f"{type(latent).__name__} is nothing to decode; give a Latent of one image or more")
+        raise LatentError(
+            f"latent is {described(latent)}, and nothing to decode; give a Latent of one image or more, as of encode"
+            " or Latent.load"
+        )
     _check_model(model, latent)
     options = replace(
         latent.options,
@@ -207,15 +214,15 @@ def reconstruct(
 def compared(images: Tensor, latent: Latent, solution: Solution) -> Reconstruction:
     """What became of images (B, *shape), floats on the CPU, on the way to a latent and back."""
     found = solution.x.cpu()
-    error = (found.double() - images.double()).flatten(1)
+    error = (found.double() - images.double()).reshape(len(found), -1)
     mse = (error / 2).square().mean(1)
-    z = latent.noise.double().cpu().flatten(1)
+    z = latent.noise.double().cpu().reshape(len(latent), -1)
     return Reconstruction(
         x=images,
         latent=latent,
         solution=solution,
         bit_exact=_same_bits(found, images),
-        same_bytes=(to_uint8(found) == to_uint8(images)).flatten(1).all(1),
+        same_bytes=(to_uint8(found) == to_uint8(images)).reshape(len(found), -1).all(1),
         max_error=error.abs().amax(1),
         rms=error.square().mean(1).sqrt(),
         mse=mse,
@@ -231,7 +238,7 @@ def _same_bits(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype != b.dtype:
         return torch.zeros(len(a), dtype=torch.bool)
     bits = torch.int32 if a.dtype == torch.float32 else torch.int64
-    return (a.view(bits) == b.view(bits)).flatten(1).all(1)
+    return (a.view(bits) == b.view(bits)).reshape(len(a), -1).all(1)
 
 
 def _normality(z: Tensor) -> Tensor:
@@ -246,6 +253,13 @@ def as_floats(model: Model, x: Tensor) -> Tensor:
     """x as floats, on the CPU."""
     x = check_data(model, x).detach().cpu()
     return to_float(x) if x.dtype == torch.uint8 else x
+
+
+def _check_run(model: Model, deterministic: bool, callback: Callback | None) -> None:
+    """What both ways ask of their arguments."""
+    check_model(model)
+    flag("deterministic", deterministic)
+    check_callback(callback)
 
 
 def _check_model(model: Model, latent: Latent) -> None:

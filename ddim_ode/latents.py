@@ -2,28 +2,30 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from ddim_ode.errors import DDIMError
+from ddim_ode.errors import DDIMError, unknown
+from ddim_ode.grids import explicit_grid
 from ddim_ode.ode.flow import along
 from ddim_ode.planning.options import SolveOptions
-from ddim_ode.solvers import METHODS
 from ddim_ode.solvers.lattice import LATTICE
+from ddim_ode.support.checks import ArgumentError, of_kind, shown
 from ddim_ode.support.dtypes import DTYPES
-from ddim_ode.support.files import replacing
+from ddim_ode.support.process import MOST_THREADS
 from ddim_ode.support.scalars import index
+from ddim_ode.support.tensors import SEAL, read_tensors, write_tensors
 from ddim_ode.support.validation import parse
 
-FORMAT = "ddim_ode latent 1"
+FORMAT = "ddim_ode latent 2"
+FIRST = "ddim_ode latent 1"  # whose files had no digest
+AGAIN = "give a file that encode has written, or encode the images again"
 OPTIONS = (
     "method",
     "guidance",
@@ -53,7 +55,7 @@ class StoredOptions(BaseModel):
     first_step: float | None = None
     dtype: str
     batch_size: int = Field(ge=1)
-    threads: int = Field(ge=1)
+    threads: int = Field(ge=1, le=MOST_THREADS)
     device: str
     prior: float
     model: str
@@ -95,11 +97,17 @@ class Latent:
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> "Latent":
         """Some of them: a slice, or indices. In a batch of other companions a network may round differently."""
         if index(rows) is not None:
-            raise TypeError(f"a latent is indexed with a slice or a list: [[{rows}]] makes one of a single image")
+            raise ArgumentError(f"a latent is indexed with a slice or a list: [[{rows}]] makes one of a single image")
+        try:
+            nfe = self.nfe[rows]
+        except (IndexError, TypeError, ValueError, RuntimeError):
+            nfe = self.nfe[:0].reshape(0, 1)
+        if nfe.ndim != 1:
+            raise LatentError(f"{shown(rows)} are no places among {len(self)} latents; give a slice or a list of them")
         return replace(
             self,
             states=tuple(state[rows] for state in self.states),
-            nfe=self.nfe[rows],
+            nfe=nfe,
             converged=self.converged[rows],
             labels=None if self.labels is None else self.labels[rows],
         )
@@ -119,7 +127,12 @@ class Latent:
         return (xbar / self.prior).to(self.options.dtype)
 
     def save(self, file: str | os.PathLike[str]) -> None:
-        """Write a safetensors file, whole or not at all. Raises LatentError for a method without a name."""
+        """Write a safetensors file with a digest of itself, whole or not at all.
+
+        Raises:
+            LatentError: the method has no name.
+            OutputError: the file cannot be written.
+        """
         options = self.options
         if not isinstance(options.method, str):
             raise LatentError("a latent of a Method without a name cannot be saved; use one in METHODS")
@@ -127,53 +140,64 @@ class Latent:
         tensors |= {"sigmas": self.sigmas, "nfe": self.nfe, "converged": self.converged}
         if self.labels is not None:
             tensors["labels"] = self.labels
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         settings = StoredOptions(
             **{name: getattr(options, name) for name in OPTIONS},
             **{name: getattr(self, name) for name in FACTS},
             dtype=str(options.dtype).removeprefix("torch."),
         )
-        with replacing(Path(file)) as tmp:
-            tmp.write_bytes(save(tensors, {"format": FORMAT, "settings": settings.model_dump_json()}))
+        of_kind("file", file, (str, os.PathLike), "the path of a file")
+        write_tensors(Path(file), tensors, {"format": FORMAT, "settings": settings.model_dump_json()})
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> "Latent":
         """A file that `save` has written.
 
         Raises:
-            LatentError: it is missing, cut short, or not a latent.
+            LatentError: it is missing, cut short, not a latent, or not as it was written.
             ConfigError: its settings are not valid.
         """
-        if not Path(file).is_file():
-            raise LatentError(f"there is no file {file}; give one that encode has written")
-        try:
-            with safe_open(file, "pt") as stored:
-                metadata: dict[str, str] = stored.metadata() or {}
-                # The handle of safetensors has keys(), but cannot be iterated over.
-                tensors: dict[str, Any] = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        except OSError as error:
-            raise LatentError(f"{file} cannot be read: {error}; give a file that encode has written") from None
-        except SafetensorError as error:
-            raise LatentError(f"{file} is damaged or no safetensors file ({error}); encode the images again") from None
-        if metadata.get("format") != FORMAT:
-            raise LatentError(f"{file} is not a latent of this version ({FORMAT!r}); give a file of encode")
+        of_kind("file", file, (str, os.PathLike), "the path of a file")
+        tensors, metadata = read_tensors(Path(file), LatentError, AGAIN, sealed=False)
+        if metadata.get("format") not in (FORMAT, FIRST) or (metadata["format"] == FORMAT and SEAL not in metadata):
+            raise LatentError(f"{file} is not a latent of this version ({FORMAT!r}); {AGAIN}")
         settings = parse(StoredOptions, _json(metadata.get("settings", "")), str(file))
-        states = tuple(tensors[name] for name in ("state0", "state1") if name in tensors)
-        shapes = {state.shape for state in states}
-        counts = {len(x) for x in (*states, tensors.get("nfe", ()), tensors.get("converged", ()))}
-        known = settings.method in METHODS and settings.dtype in DTYPES
-        whole = known and len(states) == 1 + METHODS[settings.method].invertible and "sigmas" in tensors
-        if not whole or len(shapes) != 1 or len(counts) != 1:
-            raise LatentError(f"{file} does not hold what {settings.method!r} needs; encode the images again")
         values = {name: getattr(settings, name) for name in OPTIONS}
         try:
+            if settings.dtype not in DTYPES:
+                raise LatentError(unknown("dtype", settings.dtype, DTYPES))
             options = SolveOptions(**values, dtype=DTYPES[settings.dtype], final="sigma_min")
+            found = _checked(tensors, options)
         except DDIMError as error:
-            raise LatentError(f"{file}: {error}") from None
-        labels = tensors.get("labels")
-        found = {name: tensors[name] for name in ("sigmas", "nfe", "converged")}
-        facts = {name: getattr(settings, name) for name in FACTS}
-        return cls(states=states, labels=labels, options=options, **found, **facts)
+            raise LatentError(f"{file}: {error}; {AGAIN}") from None
+        return cls(**found, options=options, **{name: getattr(settings, name) for name in FACTS})
+
+
+def _checked(tensors: Mapping[str, Tensor], options: SolveOptions) -> dict[str, Any]:
+    """The states, sigmas, counts and labels of a file, if they are what the method leaves and `decode` needs.
+
+    Raises LatentError, or GridError for sigmas that are no grid.
+    """
+    method, integers = options.row, options.row.exact
+    names = ["state0", "state1"][: 1 + method.invertible]
+    wanted = {*names, "sigmas", "nfe", "converged"}
+    if tensors.keys() - {"labels"} != wanted:
+        raise LatentError(f"it holds {', '.join(sorted(tensors))}, where {options.method!r} leaves {', '.join(wanted)}")
+    states = tuple(tensors[name] for name in names)
+    kinds = (torch.int64,) if integers else (torch.float32, torch.float64)
+    for name, state in zip(names, states, strict=True):
+        if state.dtype not in kinds or not state.ndim or state.shape != states[0].shape or not state.numel():
+            found = f"{name} is {state.dtype} of shape {tuple(state.shape)}"
+            raise LatentError(f"{found}, where {options.method!r} leaves {kinds[0]} (B, *shape), alike")
+        if not torch.isfinite(state).all():
+            raise LatentError(f"{name} holds NaN or infinity")
+    each = {"nfe": torch.int64, "converged": torch.bool} | ({"labels": torch.int64} if "labels" in tensors else {})
+    for name, dtype in each.items():
+        if tensors[name].dtype != dtype or tensors[name].shape != states[0].shape[:1] or (tensors[name] < 0).any():
+            raise LatentError(f"{name} is not {dtype} (B,), 0 or more")
+    sigmas = explicit_grid(tensors["sigmas"])
+    return {"states": states, "sigmas": sigmas, "labels": tensors.get("labels")} | {
+        name: tensors[name] for name in ("nfe", "converged")
+    }
 
 
 def _json(text: str) -> Any:

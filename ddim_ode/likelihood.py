@@ -10,21 +10,22 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ddim_ode.errors import unknown
 from ddim_ode.grids import Grid
 from ddim_ode.models.denoiser import Model
 from ddim_ode.ode.density import DensityFlow, LikelihoodError
 from ddim_ode.paths import Path
-from ddim_ode.planning.inputs import check_data, whole
-from ddim_ode.planning.options import DEFAULT_MOST, SolveOptions
+from ddim_ode.planning.inputs import check_callback, check_data, check_model, check_size
+from ddim_ode.planning.options import DEFAULT_BATCH, DEFAULT_MOST, SolveOptions
 from ddim_ode.planning.plan import Callback, Labels, Plan, prepare
 from ddim_ode.solvers import METHODS, PATHS, Method, Watch, get_method
-from ddim_ode.support.scalars import index
+from ddim_ode.support.checks import choice, described, flag, of_kind, shown, whole
+from ddim_ode.support.resources import check_memory
+from ddim_ode.support.scalars import index, number
 from ddim_ode.support.seeds import mix
 
 DEFAULT_TOL = 1e-3
 DEFAULT_GRID = "near_image"  # where data lie near a surface the trace grows as 1 / sigma
-MOST_EXACT = 4096  # dimensions whose trace is taken one by one
+MOST_PRODUCTS = 4096  # vector-Jacobian products a slope: of the exact trace one a dimension, else one a probe
 LEVELS = 127.5  # bytes in a unit of data
 TRACES = ("hutchinson", "exact")
 
@@ -104,7 +105,7 @@ def log_likelihood(
             at the last.
         path: the solver's coordinates, a name or a `Path` (default: the method's).
         trace: "hutchinson", or "exact" for at most 4096 dimensions.
-        probes: how many for Hutchinson's estimate, each fixed all along the trajectory.
+        probes: how many for Hutchinson's estimate, at most 4096, each fixed all along the trajectory.
         probe: "rademacher" or "gaussian".
         seed: probe k of sample i is a function of (seed, i, k), and its dequantisation of (seed, i).
         dequantize: bytes become (byte + U(0, 1) - 0.5) / 127.5 - 1, whose density bounds theirs (Theis et al. 2016,
@@ -120,22 +121,27 @@ def log_likelihood(
         NonFiniteError: the network returned NaN or infinity.
         DivergedError: the solver diverged.
     """
+    check_model(model)
+    check_callback(callback)
     row = _method(method, path)
     if (root := index(seed)) is None:
-        raise LikelihoodError(f"seed={seed!r} is not a whole number")
+        raise LikelihoodError(f"seed={shown(seed)} is not a whole number")
+    if dequantize is not None:
+        flag("dequantize", dequantize)
+    if prior is not None and not callable(prior):
+        raise LikelihoodError(f"prior is {described(prior)}; give a function, xbar (B, *shape) -> nats (B,)")
     products = _products(model, trace, probes, probe)
-    data = _data(model, x, dequantize, root)
-    dearest = model.evaluations(model.sigma_max) if guidance == 1 else 2  # passes a prediction
+    dearest = model.evaluations(model.sigma_max) if number(guidance) == 1 else 2  # passes a prediction
     if row.adaptive:
         if nfe is not None:
-            raise LikelihoodError(f"nfe={nfe!r} is for methods on a grid; an adaptive one takes tol and max_nfe")
+            raise LikelihoodError(f"nfe={shown(nfe)} is for methods on a grid; an adaptive one takes tol and max_nfe")
         tol = DEFAULT_TOL if tol is None else tol
         max_nfe = DEFAULT_MOST * dearest * (1 + products) if max_nfe is None else max_nfe
     elif nfe is not None:
         if grid is not None and not isinstance(grid, str):
-            raise LikelihoodError(f"nfe={nfe!r} contradicts an explicit grid; leave nfe out")
+            raise LikelihoodError(f"nfe={shown(nfe)} contradicts an explicit grid; leave nfe out")
         least = row.evaluations * (1 + products) * (dearest if guidance_range is None else 1)
-        if whole("nfe", nfe) < least:
+        if (nfe := whole("nfe", nfe, LikelihoodError)) < least:
             raise LikelihoodError(f"nfe={nfe} is too small: one step costs {least} network passes; use nfe >= {least}")
         nfe = nfe // (1 + products)  # predictions, the unit of `prepare`
     if grid is None and not row.adaptive:
@@ -152,6 +158,10 @@ def log_likelihood(
         dtype=dtype,
         batch_size=batch_size,
     )
+    data = _data(model, x, dequantize, root)
+    check_size(model, len(data), dtype, None)
+    rows = min(len(data), DEFAULT_BATCH if options.batch_size is None else options.batch_size)
+    _check_probes(model, 0 if trace == "exact" else rows * products, dtype)
     plan = prepare(model, options, len(data), labels=labels, upward=True)
     # Labels may be an inference tensor, of which autograd can have a copy only.
     plan = replace(plan, method=row, labels=None if plan.labels is None else plan.labels.clone())
@@ -161,9 +171,7 @@ def log_likelihood(
         xbar = data[rows].to(model.device, dtype)
         vectors = None if trace == "exact" else _draw(probe, xbar, range(rows.start, rows.stop), root, probes)
         end = carry_density(plan, xbar, vectors, rows, watch)
-        weight = _normal(end.xbar, std) if prior is None else prior(end.xbar)
-        if weight.shape != xbar.shape[:1]:
-            raise LikelihoodError(f"prior returned shape {tuple(weight.shape)}; it must return nats, ({len(xbar)},)")
+        weight = _normal(end.xbar, std) if prior is None else _weighed(prior, end.xbar)
         return end._replace(nats=weight.detach()[:, None] + end.nats)
 
     ends = plan.each(len(data), go, callback)
@@ -199,7 +207,7 @@ def carry_density(
     probes are (K, B, D); None is the exact trace.
     """
     ode = DensityFlow(plan.flow(rows, differentiable=True), probes)
-    state = torch.cat([xbar.flatten(1), xbar.new_zeros(len(xbar), ode.columns)], dim=1)
+    state = torch.cat([xbar.reshape(len(xbar), -1), xbar.new_zeros(len(xbar), ode.columns)], dim=1)
     seen: Watch | None = watch and (lambda n, share, sigma, state: watch(n, share, sigma, ode.split(state)[0]))
     xbar, column = ode.split(plan.run(ode, state, seen).x)
     return Carried(xbar, -column.double() * ode.unit, torch.full((len(xbar),), int(ode.nfe)))
@@ -207,8 +215,29 @@ def carry_density(
 
 def _normal(xbar: Tensor, std: float) -> Tensor:
     """log N(xbar; 0, std^2 I), (B,) float64."""
-    flat = xbar.double().flatten(1) / std
+    flat = xbar.double().reshape(len(xbar), -1) / std
     return -0.5 * (flat.square().sum(1) + flat.shape[1] * math.log(2 * math.pi * std**2))
+
+
+def _weighed(prior: Callable[[Tensor], Tensor], xbar: Tensor) -> Tensor:
+    """What somebody's prior says of xbar, (B,). Raises LikelihoodError for anything but nats."""
+    nats = prior(xbar)
+    wanted = f"it must return nats, ({len(xbar)},)"
+    if not isinstance(nats, Tensor) or not nats.is_floating_point():
+        raise LikelihoodError(f"prior returned {described(nats)}, no tensor of floats; {wanted}")
+    if nats.shape != xbar.shape[:1]:
+        raise LikelihoodError(f"prior returned shape {tuple(nats.shape)}; {wanted}")
+    if nats.is_meta or nats.layout != torch.strided or nats.isnan().any():
+        raise LikelihoodError(f"prior returned NaN, or no numbers; {wanted}")
+    return nats
+
+
+def _check_probes(model: Model, vectors: int, dtype: torch.dtype) -> None:
+    """Raise LikelihoodError where there is no memory for the probes, or for those of the exact trace."""
+    dimensions = math.prod(model.shape)
+    need = (vectors * dtype.itemsize or 4 * dimensions) * dimensions
+    remedy = "ask for fewer, or a smaller batch_size"
+    check_memory(need, f"the probes of {dimensions} dimensions", remedy, LikelihoodError)
 
 
 def _standard_error(values: Tensor) -> Tensor:
@@ -247,25 +276,24 @@ def _method(method: str | Method, path: str | Path | None) -> Method:
         able = ", ".join(name for name, other in METHODS.items() if other.slopes_only)
         name = method if isinstance(method, str) else "this method"
         raise LikelihoodError(f"{name} cannot carry a density; use one of {able}")
-    if isinstance(path, str):
-        if path not in PATHS:
-            raise LikelihoodError(unknown("path", path, PATHS))
-        path = PATHS[path]
-    return row if path is None else replace(row, path=path)
+    if path is None:
+        return row
+    of_kind("path", path, (str, Path), f"a Path, or one of {', '.join(PATHS)}")
+    return replace(row, path=path if isinstance(path, Path) else PATHS[choice("path", path, PATHS, LikelihoodError)])
 
 
 def _products(model: Model, trace: str, probes: int, probe: str) -> int:
     """Vector-Jacobian products a slope."""
-    for kind, given, known in [("trace", trace, TRACES), ("probe", probe, tuple(PROBES))]:
-        if given not in known:
-            raise LikelihoodError(unknown(kind, given, known))
-    dimensions, count = math.prod(model.shape), whole("probes", probes)
+    choice("trace", trace, TRACES, LikelihoodError)
+    choice("probe", probe, PROBES, LikelihoodError)
+    dimensions = math.prod(model.shape)
+    count = whole("probes", probes, LikelihoodError, most=MOST_PRODUCTS, why="each a vector-Jacobian product a slope")
     if trace == "hutchinson":
         return count
     if count > 1:
         raise LikelihoodError(f"probes={count} are for trace='hutchinson'; the exact trace has none")
-    if dimensions > MOST_EXACT:
+    if dimensions > MOST_PRODUCTS:
         raise LikelihoodError(
-            f"trace='exact' takes {dimensions} products a slope here, and the most is {MOST_EXACT}; use 'hutchinson'"
+            f"trace='exact' takes {dimensions} products a slope here, and the most is {MOST_PRODUCTS}; use 'hutchinson'"
         )
     return dimensions

@@ -20,8 +20,12 @@ import torch
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
+from ddim_ode.support.checks import ArgumentError, real, shown, whole
+from ddim_ode.support.scalars import number
+from ddim_ode.support.tables import table_of
 
 ArrayLike = Tensor | np.ndarray | Sequence[float] | float
+MOST_TIMESTEPS = 10**6  # of a discrete schedule: a thousand times those that anybody trains with
 
 
 class PathError(DDIMError):
@@ -29,8 +33,11 @@ class PathError(DDIMError):
 
 
 def f64(x: ArrayLike) -> Tensor:
-    """x as a float64 tensor."""
-    return torch.as_tensor(x, dtype=torch.float64)
+    """x as a float64 tensor. Raises ArgumentError for what is no number and no array of them."""
+    try:
+        return torch.as_tensor(x, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(f"{shown(x)} is no number and no array of numbers") from None
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,19 @@ class Path(ABC):
 
     sigma_min: float = 0.0
     sigma_max: float = math.inf
+
+    def __post_init__(self) -> None:
+        self._check_numbers("sigma_min", "sigma_max")
+        if not 0 <= self.sigma_min < self.sigma_max:
+            raise PathError(f"sigma from {self.sigma_min:g} to {self.sigma_max:g} is no range; give 0 <= low < high")
+
+    def _check_numbers(self, *names: str) -> None:
+        """Raise PathError for a field that is no number; those of numpy and torch become Python's."""
+        for name in names:
+            given = getattr(self, name)
+            if math.isnan(found := number(given)):
+                raise PathError(f"{name}={shown(given)} must be a number")
+            object.__setattr__(self, name, given if type(given) in (int, float) else found)
 
     @property
     def num_timesteps(self) -> int:
@@ -182,10 +202,7 @@ class DiscreteVP(VariancePreserving):
     _timesteps: int
 
     def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | Tensor):
-        given = alphas_cumprod.detach().cpu().numpy() if isinstance(alphas_cumprod, Tensor) else alphas_cumprod
-        table = np.array(given, dtype=np.float64)
-        if table.ndim != 1:
-            raise PathError(f"alphas_cumprod has shape {table.shape}; it must be a sequence")
+        table = table_of("alphas_cumprod", alphas_cumprod, MOST_TIMESTEPS, PathError)
         object.__setattr__(self, "_timesteps", len(table))
         table = table[:-1] if len(table) and table[-1] == 0 else table
         if len(table) < 2:
@@ -238,21 +255,29 @@ class DiscreteVP(VariancePreserving):
     @classmethod
     def from_betas(cls, betas: Sequence[float] | np.ndarray) -> "DiscreteVP":
         """The path of the variances beta_t added at each timestep (DDPM, Eq. 2)."""
-        return cls(np.cumprod(1 - np.asarray(betas, dtype=np.float64)))
+        table = table_of("betas", betas, MOST_TIMESTEPS, PathError)
+        for n in np.flatnonzero(~((table > 0) & (table <= 1))):
+            raise PathError(f"betas[{n}]={table[n]:g} is no variance of noise; give numbers in (0, 1)")
+        return cls(np.cumprod(1 - table))
 
     @classmethod
     def linear(cls, timesteps: int = 1000, first: float = 1e-4, last: float = 0.02) -> "DiscreteVP":
         """DDPM's schedule: beta linear in t (Ho et al. 2020, Sec. 4)."""
+        timesteps, first, last = _linear(timesteps, first, last)
         return cls.from_betas(np.linspace(first, last, timesteps))
 
     @classmethod
     def scaled_linear(cls, timesteps: int = 1000, first: float = 1e-4, last: float = 0.02) -> "DiscreteVP":
         """sqrt(beta) linear in t ("quad" in the DDIM code, and the schedule of latent diffusion)."""
+        timesteps, first, last = _linear(timesteps, first, last)
         return cls.from_betas(np.linspace(first**0.5, last**0.5, timesteps) ** 2)
 
     @classmethod
     def cosine(cls, timesteps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> "DiscreteVP":
         """abar_t ~ cos^2, beta clipped at `largest` (Nichol & Dhariwal 2021, Eq. 17)."""
+        timesteps = whole("timesteps", timesteps, PathError, least=2, most=MOST_TIMESTEPS)
+        offset = real("offset", offset, PathError, 0, 1, "0.008")
+        largest = real("largest", largest, PathError, 0, 1, "0.999")
         t = np.arange(timesteps + 1) / timesteps
         abar = np.cos((t + offset) / (1 + offset) * np.pi / 2) ** 2
         return cls.from_betas(np.minimum(1 - abar[1:] / abar[:-1], largest))
@@ -263,6 +288,12 @@ class DiscreteVP(VariancePreserving):
             return self
         root = np.sqrt(self.alphas_cumprod)
         return DiscreteVP(((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2)
+
+
+def _linear(timesteps: int, first: float, last: float) -> tuple[int, float, float]:
+    """The arguments of a schedule between two betas, checked."""
+    timesteps = whole("timesteps", timesteps, PathError, least=2, most=MOST_TIMESTEPS)
+    return timesteps, real("first", first, PathError, 0, 1, "1e-4"), real("last", last, PathError, 0, 1, "0.02")
 
 
 noise = Noise()

@@ -5,10 +5,19 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ddim_ode.gradients import runner
+from ddim_ode.gradients import check_differentiable, runner
 from ddim_ode.grids import Final, Grid
 from ddim_ode.models.denoiser import Model
-from ddim_ode.planning.inputs import SampleError, check_seeds, seeded_noise
+from ddim_ode.planning.inputs import (
+    SampleError,
+    check_callback,
+    check_model,
+    check_reach,
+    check_seeds,
+    check_size,
+    check_start,
+    seeded_noise,
+)
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.planning.plan import Callback, Labels, prepare
 from ddim_ode.solvers import Method, Outcome, Solution, Watch
@@ -55,8 +64,8 @@ def sample(
             whose last may be 0. For an adaptive method leave it out, or give the first and the last sigma.
         final: "denoise" ends with one evaluation that returns the predicted image; "sigma_min" stops at
             the model's smallest sigma. An explicit grid says so itself.
-        noise: (B, *shape) standard normal latents, instead of seeds.
-        start: (B, *shape) states xbar at the grid's first sigma, instead of seeds or noise.
+        noise: (B, *shape) standard normal latents, floats of any precision, instead of seeds.
+        start: (B, *shape) states xbar at the grid's first sigma, floats likewise, instead of seeds or noise.
         dtype: of the state, float32 or float64. A network with parameters computes in its own precision.
         batch_size: samples integrated at once (default: up to 128).
         callback: called with a `Progress` after every step.
@@ -120,29 +129,29 @@ def sample_with(
     callback: Callback | None = None,
 ) -> Solution:
     """Draw samples as `sample` does, with the options in one value."""
-    numbers = None if seeds is None else check_seeds(seeds)
-    latents = _latents(model, numbers, noise, start).to(options.dtype)
-    plan = prepare(model, options, len(latents), labels=labels, seeds=numbers)
+    check_model(model)
+    check_callback(callback)
+    check_differentiable(options.row, options.name, differentiable)
+    given = [name for name, x in [("seeds", seeds), ("noise", noise), ("start", start)] if x is not None]
+    if len(given) > 1:
+        raise SampleError(f"{' and '.join(given)} exclude each other; give one")
+    latents = noise if start is None else start
+    if latents is None:
+        numbers = check_seeds((0,) if seeds is None else seeds)
+        count = len(numbers)
+    else:
+        check_start(given[0], latents, model.shape)
+        numbers, count = (), len(latents)
+    check_size(model, count, options.dtype, options.batch_size)
+    plan = prepare(model, options, count, labels=labels, seeds=numbers or None)
+    if latents is not None:
+        check_reach(model, given[0], latents, float(plan.sigmas[0]))
     run = runner(plan, options.name, differentiable)
     scale = 1.0 if start is not None else float(plan.model.path.prior_std(plan.sigmas[0]))
 
     def go(rows: slice, watch: Watch | None) -> Outcome:
-        return run(scale * latents[rows].to(plan.model.device), rows, watch).bare(options.dtype)
+        # Noise of seeds is drawn as its batch comes.
+        begin = seeded_noise(numbers[rows], model.shape) if latents is None else latents[rows]
+        return run(scale * begin.to(options.dtype).to(plan.model.device), rows, watch).bare(options.dtype)
 
-    return plan.solution(plan.each(len(latents), go, callback))
-
-
-def _latents(model: Model, seeds: Iterable[int] | None, noise: Tensor | None, start: Tensor | None) -> Tensor:
-    given = [name for name, x in [("seeds", seeds), ("noise", noise), ("start", start)] if x is not None]
-    if len(given) > 1:
-        raise SampleError(f"{' and '.join(given)} exclude each other; give one")
-    latents = start if start is not None else noise
-    if latents is None:
-        return seeded_noise((0,) if seeds is None else seeds, model.shape)
-    if not isinstance(latents, Tensor):
-        raise SampleError(f"{given[0]} is a {type(latents).__name__}; give a tensor (B, {model.shape})")
-    if tuple(latents.shape[1:]) != model.shape or not len(latents):
-        raise SampleError(f"{given[0]} has shape {tuple(latents.shape)}; this model needs (B, {model.shape})")
-    if not torch.isfinite(latents).all():
-        raise SampleError(f"{given[0]} holds NaN or infinity")
-    return latents
+    return plan.solution(plan.each(count, go, callback))

@@ -59,7 +59,7 @@ def test_idx_files_are_read(tmp_path, split, prefix, suffix):
         ({"images": image_bytes(magic=LABEL_MAGIC)}, r"images.*found magic number 0x00000801, expected 0x00000803"),
         ({"labels": label_bytes(GOOD_LABELS, magic=b"\x89PNG")}, r"labels.*0x89504e47, expected 0x00000801"),
         ({"images": image_bytes(count=COUNT + 1)}, r"images.*found 9424 bytes, expected 10208"),
-        ({"images": image_bytes(extra=b"\0")}, r"images.*found 9425 bytes, expected 9424"),
+        ({"images": image_bytes(extra=b"\0")}, r"images.*found (at least )?9425 bytes, expected 9424"),
         ({"images": image_bytes(side=29)}, r"images.*shape \(29, 29\), expected \(28, 28\)"),
         ({"images": IMAGE_MAGIC + b"\0\0"}, r"images.*found 6 bytes, expected a header of 16"),
         ({"labels": label_bytes([])}, r"labels.*at least one"),
@@ -103,7 +103,7 @@ def test_missing_files_name_both_remedies(tmp_path, there):
 
 
 def test_unknown_split_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"split='valid'.*'train' or 'test'"):
+    with pytest.raises(DataError, match=r"unknown split 'valid'; choose one of train, test"):
         data.fashion_mnist("valid", write(tmp_path))
 
 
@@ -171,12 +171,6 @@ def test_a_folder_without_images_lists_the_suffixes(tmp_path):
         data.image_folder(tmp_path, (1, 28, 28))
     with pytest.raises(DataError, match="no such folder"):
         data.image_folder(tmp_path / "absent", (1, 28, 28))
-
-
-@pytest.mark.parametrize("shape", [(2, 28, 28), (1, 0, 28)])
-def test_a_shape_that_is_no_image_is_refused(shape):
-    with pytest.raises(DataError, match="not an image shape"):
-        data.load_images([], shape)
 
 
 def test_bundled_images_are_balanced():

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ddim_ode import paths
-from ddim_ode.grids import GRIDS, GridError, check_grid, make_grid, unknown
+from ddim_ode.errors import unknown
+from ddim_ode.grids import GRIDS, GridError, check_grid, make_grid
 from tests.helpers.tables import linear_table
 
 VP = paths.DiscreteVP.linear()

@@ -78,3 +78,33 @@ def test_a_latent_is_as_good_as_its_noise():
 )
 def test_what_cannot_be_is_one_line(call, line):
     assert line in one_line(SampleError, call, normal(4, 2, 3, seed=0))
+
+
+Z = torch.ones(4, 3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(
+            lambda ends=ends: between(ends)
+            for ends in ("x", None, 3, [Z, Z], torch.tensor(1.0), Z[:2].long(), Z[:2] + 0j)
+        ),
+        lambda: between(Z[:2].to("meta")),
+        *(lambda n=n: between(Z[:2], n) for n in (2.5, "x", True, None, 2**32, 10**30, -1)),
+        lambda: between(Z[:2], 10**400),
+        lambda: between(Z, 2**20),
+        lambda: between(Z[:1].expand(2, 3)[..., None].expand(2, 3, 10**12)),
+        *(
+            lambda w=w: slerp(Z[0], Z[1], w)
+            for w in ("x", None, math.nan, [0.5, math.inf], 1j, [True], object(), ["a"])
+        ),
+        lambda: slerp(Z[0], Z[1].to("meta"), 0.5),
+        lambda: slerp([1.0], [2.0], 0.5),
+        lambda: slerp(Z[0], Z[1], range(10**12)),
+    ],
+)
+def test_what_has_no_in_between_is_refused_at_once(call):
+    with pytest.raises(SampleError) as caught:
+        call()
+    assert "\n" not in str(caught.value)

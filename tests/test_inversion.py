@@ -13,10 +13,12 @@ from ddim_ode import METHODS, data, paths
 from ddim_ode.data import to_float
 from ddim_ode.grids import GridError, make_grid
 from ddim_ode.inversion import decode, encode, reconstruct
+from ddim_ode.latents import LatentError
 from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import DivergedError, MethodError
+from ddim_ode.support.checks import ArgumentError
 from tests.helpers.assertions import one_line
 from tests.helpers.mixtures import labelled
 from tests.helpers.networks import Counting, network, random_network
@@ -233,7 +235,6 @@ BAD = [
     (SampleError, {"x": normal(2, 7, seed=0)}, "x has shape (2, 7); this model needs a tensor (B, 2, 3)"),
     (SampleError, {"x": [0.5]}, "x has type list; this model needs a tensor (B, 2, 3)"),
     (SampleError, {"x": torch.full((1, 2, 3), math.nan)}, "x[0] holds NaN or infinity"),
-    (SampleError, {"x": torch.full((1, 2, 3), 255.0)}, "x reaches 255, and data lie in [-1, 1]; give bytes as torch"),
     (SampleError, {"x": torch.ones(1, 2, 3).long()}, "x is torch.int64; give floats in [-1, 1], or bytes as torch"),
     (MethodError, {"method": "leapfrogs"}, "unknown method 'leapfrogs'; did you mean 'leapfrog'?"),
     (SampleError, {"tol": 0.1}, "tol=0.1 is for adaptive methods"),
@@ -249,13 +250,22 @@ BAD = [
     (GridError, {"grid": "near"}, "unknown grid 'near'"),
     (SampleError, {"deterministic": True, "batch_size": 4}, "batch_size=4 contradicts deterministic"),
     (SampleError, {"labels": 3}, "label 3 does not exist; this model has labels 0..2"),
+    (ArgumentError, {"deterministic": 3}, "deterministic is the int 3; give True or False"),
+    (ArgumentError, {"callback": 3}, "callback is the int 3; give a function"),
+    (ArgumentError, {"model": "fashion"}, "model is the str 'fashion'; give a Denoiser, such as load('fashion')"),
 ]
 
 
 @pytest.mark.parametrize(("error", "choices", "line"), BAD)
 def test_what_cannot_be_encoded_is_one_line(error, choices, line):
-    arguments = {"x": normal(2, 2, 3, seed=0)} | choices
-    assert line in one_line(error, encode, MODEL, **arguments)
+    arguments = {"model": MODEL, "x": normal(2, 2, 3, seed=0)} | choices
+    assert line in one_line(error, encode, **arguments)
+
+
+@pytest.mark.parametrize("latent", ["file", None, 3, normal(2, 2, 3, seed=0)], ids=lambda x: type(x).__name__)
+def test_what_is_no_latent_is_named(latent):
+    assert "nothing to decode; give a Latent" in one_line(LatentError, decode, MODEL, latent)
+    assert "model is None" in one_line(ArgumentError, decode, None, latent)
 
 
 def test_a_stochastic_method_cannot_encode():

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from ddim_ode import METHODS, paths
 from ddim_ode.inversion import decode, encode, encode_with
@@ -50,25 +52,27 @@ def test_a_part_of_a_latent():
         with pytest.raises(TypeError, match="slice or a list"):
             latent[one]
     for nothing in (latent[[]], latent.noise):
-        assert "is nothing to decode; give a Latent" in one_line(LatentError, decode, MODEL, nothing)
+        assert "and nothing to decode; give a Latent" in one_line(LatentError, decode, MODEL, nothing)
 
 
 def test_what_is_no_latent_is_one_line(tmp_path):
     file = tmp_path / "z.safetensors"
-    assert "there is no file" in one_line(LatentError, Latent.load, file)
+    assert "cannot be read: No such file" in one_line(LatentError, Latent.load, file)
     latent = encode(MODEL, normal(2, 2, 3, seed=0), nfe=4)
     latent.save(file)
     file.write_bytes(file.read_bytes()[:-8])
     assert "is damaged" in one_line(LatentError, Latent.load, file)
     file.write_text("not at all")
     assert "is damaged" in one_line(LatentError, Latent.load, file)
-    for states in (
-        latent.states[:1],
-        (latent.states[0], latent.states[1][..., :1]),
-        tuple(s[:1] for s in latent.states),
-    ):
+    one, other = latent.states
+    for words, states in {
+        "it holds converged, nfe, sigmas, state0, where": (one,),
+        "state1 is torch.int64 of shape (2, 2, 1)": (one, other[..., :1]),
+        "nfe is not torch.int64 (B,)": (one[:1], other[:1]),
+        "state0 is torch.float32": (one.float(), other.float()),
+    }.items():
         dataclasses.replace(latent, states=states).save(file)
-        assert "does not hold what 'exact_heun' needs" in one_line(LatentError, Latent.load, file)
+        assert words in one_line(LatentError, Latent.load, file)
     save_file({"state0": torch.zeros(1)}, file)
     assert "is not a latent of this version" in one_line(LatentError, Latent.load, file)
     nameless = dataclasses.replace(latent, options=SolveOptions(method=METHODS["leapfrog"]))
@@ -163,18 +167,47 @@ IMPOSSIBLE = {
 }
 
 
+def settings_in(file: Path) -> dict[str, Any]:
+    with safe_open(file, "pt") as stored:
+        return json.loads(stored.metadata()["settings"])
+
+
+def save_as_before(file: Path, settings: str) -> None:
+    """Write the tensors of a file once more, as 0.1.0 did: without a digest, and with these settings."""
+    save_file(load_file(file), file, {"format": "ddim_ode latent 1", "settings": settings})
+
+
+@pytest.mark.parametrize("method", ["exact_heun", "ddim", "adaptive"])
+def test_a_bit_that_flips_is_found(method, tmp_path):
+    file = tmp_path / "z.safetensors"
+    encode(MODEL, normal(2, 2, 3, seed=0), method, **({"tol": 0.1} if method == "adaptive" else {"nfe": 4})).save(file)
+    written = file.read_bytes()
+    bits = torch.randint(8 * len(written), (200,), generator=torch.Generator().manual_seed(0)).tolist()
+    for bit in bits:
+        flipped = bytearray(written)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        assert str(file) in one_line(LatentError, Latent.load, file)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_states_that_are_not_finite_are_refused(value, tmp_path):
+    file = tmp_path / "z.safetensors"
+    latent = encode(MODEL, normal(2, 2, 3, seed=0), "ddim", nfe=4)
+    latent.states[0][1, 0, 0] = value
+    latent.save(file)
+    assert "state0 holds NaN or infinity" in one_line(LatentError, Latent.load, file)
+
+
 @pytest.mark.parametrize("case", IMPOSSIBLE)
 def test_settings_that_cannot_be_name_the_file(case, tmp_path):
     file = tmp_path / "impossible.safetensors"
     method = IMPOSSIBLE[case].get("method", "ddim")
     encode(MODEL, normal(2, 2, 3, seed=0), "adaptive" if method == "adaptive" else "ddim").save(file)
-    with safe_open(file, "pt") as stored:
-        metadata = stored.metadata()
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    settings = json.loads(metadata["settings"])
-    save_file(tensors, file, metadata)
+    settings = settings_in(file)
+    save_as_before(file, json.dumps(settings))
     assert len(Latent.load(file)) == 2  # as it was
-    save_file(tensors, file, metadata | {"settings": json.dumps(settings | IMPOSSIBLE[case])})
+    save_as_before(file, json.dumps(settings | IMPOSSIBLE[case]))
     with pytest.raises((LatentError, ConfigError)) as caught:
         Latent.load(file)
     assert str(file) in str(caught.value)
@@ -185,10 +218,7 @@ def test_settings_that_cannot_be_name_the_file(case, tmp_path):
 def test_settings_that_are_none_name_the_file(settings, tmp_path):
     file = tmp_path / "none.safetensors"
     encode(MODEL, normal(2, 2, 3, seed=0), "ddim").save(file)
-    with safe_open(file, "pt") as stored:
-        metadata = stored.metadata()
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    save_file(tensors, file, metadata | {"settings": settings})
+    save_as_before(file, settings)
     assert str(file) in one_line(ConfigError, Latent.load, file)
 
 
@@ -197,13 +227,10 @@ def test_settings_of_a_file_of_before_are_read(tmp_path):
     file = tmp_path / "old.safetensors"
     latent = encode(MODEL, normal(2, 2, 3, seed=0), "adaptive", tol=0.1)
     latent.save(file)
-    with safe_open(file, "pt") as stored:
-        metadata = stored.metadata()
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    settings = json.loads(metadata["settings"])
+    settings = settings_in(file)
     for name in ("guidance_range", "first_step"):
         del settings[name]
-    save_file(tensors, file, metadata | {"settings": json.dumps(settings)})
+    save_as_before(file, json.dumps(settings))
     found = Latent.load(file)
     assert found.options == latent.options
     assert torch.equal(decode(MODEL, found).x, decode(MODEL, latent).x)

@@ -207,9 +207,8 @@ def test_real_images_are_likelier_than_shuffled_ones():
 
 
 BAD = [
-    ({"x": normal(2, 7, seed=0)}, r"x has shape (2, 7); this model needs a tensor (B, 8,)"),
+    ({"x": normal(2, 7, seed=0)}, r"x has shape (2, 7); this model needs a tensor (B, 8)"),
     ({"x": torch.full((1, 8), math.nan)}, "x[0] holds NaN or infinity"),
-    ({"x": torch.full((1, 8), 255.0)}, "x reaches 255, and data lie in [-1, 1]; give bytes as torch.uint8"),
     ({"x": torch.ones(1, 8).long()}, "x is torch.int64; give floats in [-1, 1], or bytes as torch.uint8"),
     ({"dequantize": True}, "x is torch.float64; only bytes, torch.uint8, can be dequantised"),
     ({"probes": 0}, "probes=0 must be a whole number >= 1"),
@@ -227,7 +226,17 @@ BAD = [
     ({"method": "rk4", "nfe": 12, "grid": [4.0, 1.0]}, "nfe=12 contradicts an explicit grid; leave nfe out"),
     ({"grid": [4.0, 1.0, 0.0]}, "the grid ends at sigma=0, where no data lie; end at the model's sigma_min"),
     ({"prior": lambda z: z}, "prior returned shape (2, 8); it must return nats, (2,)"),
+    ({"prior": lambda z: [0.0, 0.0]}, "prior returned a list of 2, no tensor of floats; it must return nats, (2,)"),
+    ({"prior": lambda z: z[:, 0] * math.nan}, "prior returned NaN"),
+    ({"prior": 3}, "prior is the int 3; give a function"),
     ({"labels": 1}, "this model has no classes; leave labels out"),
+    ({"path": f64([1.0])}, "path is a Tensor of shape (1,); give a Path, or one of noise"),
+    ({"trace": 3}, "trace is the int 3; give one of hutchinson, exact"),
+    ({"probes": 10**9}, "probes=1000000000 is too many, each a vector-Jacobian product a slope; give at most 4096"),
+    ({"seed": "x"}, "seed='x' is not a whole number"),
+    ({"dequantize": "yes"}, "dequantize is the str 'yes'; give True, False or None"),
+    ({"callback": 3}, "callback is the int 3; give a function"),
+    ({"guidance": "2"}, "guidance='2' must be a finite number"),
 ]
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ddim_ode import paths
+from ddim_ode.continuous import VESDE, VPSDE, Cosine
 from ddim_ode.paths import DiscreteVP, PathError
 from tests.helpers.tables import PATHS, cosine_table, linear_table
 from tests.helpers.tensors import f64
@@ -223,3 +224,61 @@ def test_a_path_is_made_of_the_table_of_another():
     path = DiscreteVP.cosine(50)
     assert DiscreteVP(path.alphas_cumprod) == path
     assert DiscreteVP(torch.tensor(path.alphas_cumprod, requires_grad=True)) == path
+
+
+ODD = ["x", "0.9", None, True, 1j, [], {}, {0.5}, type, math.nan]
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+@pytest.mark.parametrize("name", ["sigma_min", "sigma_max"])
+def test_an_end_that_is_no_number_is_named(name, value):
+    for path in (paths.Noise, paths.Data, paths.Angle, paths.Flow, VESDE):
+        with pytest.raises(PathError, match=f"{name}=.* must be a number"):
+            path(**{"sigma_min": 0.1, "sigma_max": 9.0, name: value})
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 2.0), (3.0, 2.0), (2.0, 2.0), (math.inf, math.inf)])
+def test_ends_that_are_no_range_are_refused(low, high):
+    for path in (paths.Noise, paths.Data, paths.Angle, paths.Flow, VESDE):
+        with pytest.raises(PathError, match=r"sigma from .*; give 0 <"):
+            path(low, high)
+
+
+def test_ends_of_numpy_and_torch_are_those_of_python():
+    for number in (np.float32, np.float64, torch.tensor):
+        path = paths.Noise(number(0.25), number(8.0))
+        assert path == paths.Noise(0.25, 8.0)
+        assert hash(path) == hash(paths.Noise(0.25, 8.0))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda value=value: DiscreteVP(value) for value in ODD if value is not math.nan),
+        *(
+            lambda value=value: DiscreteVP.from_betas(value)
+            for value in ["x", None, {}, [[0.1], [0.2, 0.3]], [-0.1, 0.2]]
+        ),
+        lambda: DiscreteVP(["0.9", "0.5"]),
+        lambda: DiscreteVP([0.9 + 0j, 0.5]),
+        lambda: DiscreteVP(torch.tensor([0.9, 0.5], dtype=torch.complex64)),
+        lambda: DiscreteVP(torch.zeros(3, device="meta")),
+        lambda: DiscreteVP(range(10**12)),
+        lambda: DiscreteVP.from_betas(torch.tensor([True, False])),
+        lambda: DiscreteVP.linear(-1),
+        lambda: DiscreteVP.linear(10**10),
+        lambda: DiscreteVP.linear(1000, "a"),
+        lambda: DiscreteVP.scaled_linear(10, -0.1),
+        lambda: DiscreteVP.cosine(10**10),
+        lambda: DiscreteVP.cosine(2.5),
+        lambda: DiscreteVP.cosine(offset="x"),
+        lambda: DiscreteVP.cosine(largest=math.inf),
+        lambda: VPSDE(beta_max="x"),
+        lambda: VPSDE(beta_max=1e300),
+        lambda: Cosine(t_max="x"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused_at_once(make):
+    with pytest.raises(PathError) as caught:
+        make()
+    assert "\n" not in str(caught.value)

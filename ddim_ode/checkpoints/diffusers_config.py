@@ -3,6 +3,7 @@
 Keys that a file lacks have the defaults of diffusers.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from ddim_ode.checkpoints.files import CheckpointError
+from ddim_ode.models.bounds import (
+    MOST_BLOCKS,
+    MOST_CLASSES,
+    MOST_LEVELS,
+    MOST_NUMBERS,
+    MOST_PARAMETERS,
+    MOST_TIMESTEPS,
+    MOST_WIDTH,
+    parameters,
+)
 from ddim_ode.models.unet import UNetConfig
 from ddim_ode.support.validation import ConfigError, parse
 
@@ -95,13 +106,48 @@ def read_unet(values: Mapping[str, Any], file: Path) -> UNet2D:
     """`config.json`; keys that begin with an underscore are notes.
 
     Raises:
-        CheckpointError: a key is unknown, or the file does not say how large images are.
+        CheckpointError: a key is unknown, or the file does not say how large images are, or says a size that no network
+            has.
         ConfigError: a value is not of its kind.
     """
     given = {key: value for key, value in values.items() if not key.startswith("_")}
     if given.get("sample_size") is None:
         raise CheckpointError(f"{file} has no sample_size; write the height and width of an image there")
-    return parse(UNet2D, given, str(file))
+    unet = parse(UNet2D, given, str(file))
+    _check_size(unet, file)
+    return unet
+
+
+def _check_size(u: UNet2D, file: Path) -> None:
+    """Raise CheckpointError for a network that is larger than any, before anybody builds it."""
+    blocks = {"down_block_types": u.down_block_types, "up_block_types": u.up_block_types}
+    counts = {f"the length of {key}": (len(value), MOST_LEVELS) for key, value in blocks.items()}
+    counts |= {
+        "sample_size": (max(u.shape[1:]), MOST_WIDTH),
+        "in_channels": (u.in_channels, MOST_WIDTH),
+        "out_channels": (u.out_channels, MOST_WIDTH),
+        "block_out_channels": (max(u.block_out_channels), MOST_WIDTH),
+        "the length of block_out_channels": (len(u.block_out_channels), MOST_LEVELS),
+        "layers_per_block": (u.layers_per_block, MOST_BLOCKS),
+        "time_embedding_dim": (u.time_embedding_dim or 0, 4 * MOST_WIDTH),
+        "num_class_embeds": (u.num_class_embeds or 0, MOST_CLASSES),
+        "num_train_timesteps": (u.num_train_timesteps or 0, MOST_TIMESTEPS),
+        "sample_size: numbers in an image": (math.prod(u.shape), MOST_NUMBERS),
+    }
+    for what, (count, most) in counts.items():
+        if count > most:
+            raise CheckpointError(f"{file}: {what}: {count:,} is more than any network here has, {most:,}")
+    plainest: dict[str, Any] = {
+        "shape": u.shape,
+        "channels": u.block_out_channels,
+        "blocks": u.layers_per_block,
+        "num_classes": u.num_class_embeds or 0,
+    }
+    if (count := parameters(UNetConfig.model_construct(**plainest))) > MOST_PARAMETERS:
+        raise CheckpointError(
+            f"{file}: block_out_channels={u.block_out_channels} with layers_per_block={u.layers_per_block} mean"
+            f" {count:.1e} parameters, more than any network here has, {MOST_PARAMETERS:.0e}"
+        )
 
 
 def read_network(u: UNet2D, file: Path) -> UNetConfig:

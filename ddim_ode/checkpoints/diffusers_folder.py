@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ddim_ode.checkpoints.building import build, provenance_in
@@ -29,11 +28,14 @@ from ddim_ode.checkpoints.scheduler_config import ignored_in, read_scheduler, wr
 from ddim_ode.models.config import ModelConfig, ScheduleConfig
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.unet import UNetConfig
-from ddim_ode.support.files import replacing
 from ddim_ode.support.records import write_json
+from ddim_ode.support.tensors import write_tensors
 
+#: what weights are called, the most exact first: as they are, then in the variants that folders may hold alone
 WEIGHTS = tuple(
-    f"diffusion_pytorch_model.{end}" for end in ("safetensors", "safetensors.index.json", "bin", "bin.index.json")
+    f"diffusion_pytorch_model.{end}"
+    for v in ("", "fp16.", "bf16.")
+    for end in (f"{v}safetensors", f"safetensors.index.{v}json", f"{v}bin", f"bin.index.{v}json")
 )
 NULL_CLASS = "null_class"  # in the header of weights that we wrote: the last embedding is that of no condition
 
@@ -113,8 +115,7 @@ def save_diffusers(folder: Path, config: ModelConfig, weights: Mapping[str, Tens
         (folder / part).mkdir(parents=True, exist_ok=True)
     theirs = unfit(weights, names(config.network))
     note = {NULL_CLASS: "last"} if config.network.num_classes and config.network.null_class else {}
-    with replacing(folder / "unet" / WEIGHTS[0]) as tmp:
-        save_file(theirs, tmp, metadata={"format": "pt", **note})
+    write_tensors(folder / "unet" / WEIGHTS[0], theirs, {"format": "pt", **note})
     write_json(folder / "unet/config.json", unet)
     write_json(folder / "scheduler/scheduler_config.json", scheduler)
     write_json(folder / "model_index.json", index)

@@ -4,93 +4,108 @@ No pickle is ever executed.
 """
 
 import hashlib
-import json
-import pickle
-import warnings
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
-from ddim_ode.errors import DDIMError
+from ddim_ode.checkpoints import dialects
+from ddim_ode.checkpoints.faults import CheckpointError, CheckpointWarning
+from ddim_ode.checkpoints.torch_files import is_pickle, load_torch
+from ddim_ode.errors import one_line
+from ddim_ode.support import reading
+from ddim_ode.support.resources import check_memory
+from ddim_ode.support.tensors import read_tensors
 
+__all__ = [
+    "CheckpointError",
+    "CheckpointWarning",
+    "is_pickle",
+    "load_safetensors",
+    "load_torch",
+    "load_weights",
+    "read_json",
+    "read_metadata",
+    "read_weights",
+    "sha256",
+    "shards",
+]
 
-class CheckpointError(DDIMError):
-    """A model that cannot be loaded; the message names the file and what is wrong with it."""
-
-
-class CheckpointWarning(UserWarning):
-    """Something about a model that was assumed, or that its files say and its network belies."""
+AGAIN = "copy or download it again"
+MOST_WEIGHTS = 100_000  # names in an index
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of one file, or of the shards that an index (`*.index.json`) lists.
+    """The tensors of one file, or of the shards that an index (`*.index.json`) lists, by the network's own names.
 
     Raises:
         CheckpointError: a file is missing, damaged, or a pickle that would run code; or it holds no plain dict of
-            tensors; or one of them is not finite.
+            tensors; or one of them is not of finite numbers; or the shards are not those of the index.
     """
     weights: dict[str, Tensor] = {}
+    where = _weight_map(file)
     for shard in shards(file):
-        found = load_safetensors(shard) if shard.suffix == ".safetensors" else load_torch(shard)
-        if not is_state(found):
-            raise CheckpointError(f"{shard} holds {kind_of(found)}; a dict of tensors was expected")
+        found, _ = dialects.pick(load_weights(shard), shard)
+        for name in found:
+            if where is not None and where.get(name) != shard.name:
+                place = "does not list" if name not in where else f"has in {where[name]}"
+                raise CheckpointError(f"{shard} holds {one_line(name, 100)}, which {file} {place}; {AGAIN}")
         weights |= found
-    check_finite(weights, file)
+    if where is not None and (missing := where.keys() - weights.keys()):
+        name = min(missing)
+        raise CheckpointError(f"{file.parent / where[name]} lacks {one_line(name, 100)}, which {file} lists; {AGAIN}")
+    weights, _ = dialects.plain(weights)
+    dialects.check(weights, file)
     return weights
+
+
+def load_weights(file: Path) -> Any:
+    """What a file of weights holds, safetensors by its name or else of torch.save."""
+    return load_safetensors(file) if file.suffix == ".safetensors" else load_torch(file)
 
 
 def shards(file: Path) -> list[Path]:
     """The files that hold the weights: the file itself, or those that an index lists, in order of their names."""
-    if not file.name.endswith(".index.json"):
-        return [file]
+    where = _weight_map(file)
+    return [file] if where is None else [file.parent / name for name in sorted(set(where.values()))]
+
+
+def _weight_map(file: Path) -> Mapping[str, str] | None:
+    """What an index says: weight -> name of a file beside it. None for a file that is no index."""
+    if not re.search(r"\.index(\.\w+)?\.json$", file.name):  # with the name of a variant, such as fp16
+        return None
     where = read_json(file).get("weight_map")
     if not isinstance(where, dict) or not where or not all(isinstance(name, str) for name in where.values()):
-        raise CheckpointError(f"{file} has no weight_map from weights to files; copy or download it again")
-    names = sorted(set(where.values()))
-    for name in names:
-        if Path(name).name != name:
-            raise CheckpointError(f"{file} names {name!r}, which is not a file beside it; it was refused")
-    return [file.parent / name for name in names]
-
-
-def is_state(value: object) -> bool:
-    """Whether it is a dict of named tensors."""
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
-    )
-
-
-def check_finite(weights: Mapping[str, Tensor], file: Path) -> None:
-    """Raises CheckpointError for weights with NaN or infinity."""
-    for name, value in weights.items():
-        if not torch.isfinite(value).all():
-            raise CheckpointError(f"{file}: the weights of {name} hold NaN or infinity; use another checkpoint")
-
-
-def kind_of(value: object) -> str:
-    """What a value is, in words such as "a list of 3"."""
-    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple | dict) else "")
+        raise CheckpointError(f"{file} has no weight_map from weights to files; {AGAIN}")
+    if len(where) > MOST_WEIGHTS:
+        raise CheckpointError(f"{file} lists {len(where)} weights; no network here has more than {MOST_WEIGHTS}")
+    for name in where.values():
+        if Path(name).name != name or name in ("", ".", "..") or "\\" in name:
+            raise CheckpointError(
+                f"{file} names {one_line(repr(name), 100)}, which is not a file beside it; it was refused"
+            )
+    return where
 
 
 def load_safetensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises CheckpointError when it is missing, cut or not such a file."""
-    try:
-        return load_file(file)
-    except FileNotFoundError:
-        raise CheckpointError(f"{file} is missing; a model's folder holds config.yaml and model.safetensors") from None
-    except (SafetensorError, OSError) as error:
-        if file.is_file() and is_pickle(file):
-            raise CheckpointError(
-                f"{file} is a pickle, which could run code when loaded, so it was refused; save it as safetensors"
-            ) from None
-        raise CheckpointError(f"{file} is damaged ({error}); copy or download it again") from None
+    """The tensors of a safetensors file. Raises CheckpointError when it is missing, cut or not such a file, or not as
+    it was written by us: what others have written does not say.
+    """
+    if not os.path.lexists(file):
+        raise CheckpointError(f"{file} is missing; a model's folder holds config.yaml and model.safetensors")
+    with reading.open_regular(file, CheckpointError, AGAIN) as opened:
+        begins = opened.read(9)[8:] == b"{"  # after the length of its header, which may look like the start of a pickle
+    if not begins and is_pickle(file):
+        raise CheckpointError(
+            f"{file} is a pickle, which could run code when loaded, so it was refused; save it as safetensors"
+        )
+    check_memory(os.path.getsize(file), f"{file}", "use a smaller model", CheckpointError)
+    tensors, _ = read_tensors(file, CheckpointError, AGAIN, sealed=False)
+    return tensors
 
 
 def read_metadata(file: Path) -> dict[str, str]:
@@ -99,43 +114,11 @@ def read_metadata(file: Path) -> dict[str, str]:
         return opened.metadata() or {}
 
 
-def is_pickle(file: Path) -> bool:
-    """Whether a file begins as a zip archive of torch.save does, or with the opcode PROTO and a protocol number."""
-    with open(file, "rb") as f:
-        start = f.read(4)
-    return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
-
-
-def load_torch(file: Path) -> Any:
-    """A torch.save file, tensors and plain containers only.
-
-    Raises:
-        CheckpointError: it is cut, or it is a pickle that would run code.
-    """
-    try:
-        with warnings.catch_warnings():  # about pickle protocols: it loads, or it is refused below
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle can fail in any way
-        if isinstance(error, pickle.UnpicklingError) and is_pickle(file):
-            raise CheckpointError(
-                f"{file} is a pickle that would run code when loaded, so it was refused"
-                "; save its tensors as safetensors"
-            ) from None
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{file} is damaged ({reason}); use another checkpoint") from None
-
-
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object. Raises CheckpointError when the file is missing or holds something else."""
-    try:
-        found = json.loads(file.read_text())
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
-    except ValueError as error:  # not JSON, or not text
-        raise CheckpointError(f"{file} is not valid JSON ({error}); copy or download it again") from None
+    found = reading.read_json(file, CheckpointError, AGAIN)
     if not isinstance(found, dict):
-        raise CheckpointError(f"{file} is not a JSON object; copy or download it again")
+        raise CheckpointError(f"{file} is not a JSON object; {AGAIN}")
     return found
 
 

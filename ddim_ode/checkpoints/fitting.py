@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddim_ode.checkpoints.files import CheckpointError
+from ddim_ode.checkpoints.dialects import parts as parts_of
+from ddim_ode.checkpoints.faults import CheckpointError
+from ddim_ode.errors import one_line
 from ddim_ode.models.unet import UNet, UNetConfig
 
 #: our module -> theirs, or their query, key and value
@@ -51,19 +53,21 @@ def fit(theirs: Mapping[str, Tensor], names: Names, config: UNetConfig, file: Pa
     Raises:
         CheckpointError: one is missing, has another shape, or has no place in this network.
     """
-    left, ours = dict(theirs), {}
-    wanted = {name: _theirs(name, names) for name in shapes(config)}
+    left, ours, expected = dict(theirs), {}, shapes(config)
+    wanted = {name: _theirs(name, names) for name in expected}
     missing = [key for keys in wanted.values() for key in keys if key not in left]
     if missing:
-        raise CheckpointError(f"{file}: {_list(missing)} missing; it is another network's, or not whole")
-    for name, shape in shapes(config).items():
+        raise CheckpointError(
+            f"{file}: {_list(missing)} missing; it is another network's, or not whole: it has {parts_of(theirs)}"
+        )
+    for name, shape in expected.items():
         part = torch.Size([shape[0] // len(wanted[name]), *shape[1:]])
         parts = []
         for key in wanted[name]:
             value = left.pop(key)
             if _core(value.shape) != _core(part):
-                found, expected = tuple(value.shape), tuple(part)
-                raise CheckpointError(f"{file}: {key} has shape {found}, where its configuration means {expected}")
+                found, meant = tuple(value.shape), tuple(part)
+                raise CheckpointError(f"{file}: {key} has shape {found}, where its configuration means {meant}")
             parts.append(value.reshape(part))
         ours[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
     if left:
@@ -95,4 +99,4 @@ def _core(shape: torch.Size) -> list[int]:
 
 def _list(keys: list[str]) -> str:
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return ", ".join(keys[:SHOWN]) + more + (" is" if len(keys) == 1 else " are")
+    return ", ".join(one_line(key, 100) for key in keys[:SHOWN]) + more + (" is" if len(keys) == 1 else " are")

@@ -6,12 +6,13 @@ out has the default of guided-diffusion.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from ddim_ode.checkpoints.fitting import Names, Scheme
+from ddim_ode.models.bounds import MOST_WIDTH, Blocks, Classes, Timesteps, Width
 from ddim_ode.models.config import ModelConfig
 from ddim_ode.models.unet import UNetConfig
 from ddim_ode.support.validation import ConfigError, parse
@@ -21,7 +22,8 @@ PARTS = Scheme(
     | {"norm2": "out_layers.0", "conv2": "out_layers.3", "skip": "skip_connection"},
     attention={"norm": "norm", "qkv": "qkv", "out": "proj_out"},
 )
-CLASSES = 1000  # of ImageNet, whatever the data
+CLASSES = 1000  # of ImageNet, where neither the flags nor the weights say another number
+EMBEDDING = "label_emb.weight"
 MULTIPLES = {
     32: "1,2,2,2",
     64: "1,2,3,4",
@@ -30,27 +32,31 @@ MULTIPLES = {
     512: "0.5,1,1,2,2,4,4",
 }  # by image_size
 
+Numbers = Annotated[str, Field(max_length=200)]  # with commas
+
 
 class Flags(BaseModel):
     """What the programs are called with. Those that do not change what a network says are allowed and ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
-    image_size: PositiveInt
-    num_channels: PositiveInt
-    num_res_blocks: PositiveInt
-    attention_resolutions: str | int = "16,8"
-    channel_mult: str = ""
-    num_heads: PositiveInt = 4
-    num_head_channels: int = -1
-    num_heads_upsample: int = -1
+    image_size: Width
+    num_channels: Width
+    num_res_blocks: Blocks
+    attention_resolutions: Numbers | int = "16,8"
+    channel_mult: Numbers = ""
+    num_heads: Width = 4
+    num_head_channels: int = Field(-1, le=MOST_WIDTH)
+    num_heads_upsample: int = Field(-1, le=MOST_WIDTH)
     dropout: float = 0.0
     class_cond: bool = False
+    num_classes: Classes | None = None  # a constant of the program, NUM_CLASSES, which people change
+    NUM_CLASSES: Classes | None = None
     use_scale_shift_norm: bool = True
     resblock_updown: bool = False
     use_new_attention_order: bool = False
     learn_sigma: bool = False
-    diffusion_steps: int = 1000
+    diffusion_steps: Timesteps = 1000
     noise_schedule: str = "linear"
     predict_xstart: bool = False
     rescale_timesteps: bool | None = None
@@ -67,13 +73,23 @@ def is_guided(values: Any) -> bool:
     return isinstance(values, dict) and "num_channels" in values
 
 
-def read_flags(values: Any, file: Path) -> tuple[ModelConfig, Flags]:
-    """What the flags mean, in our words.
+def rows(theirs: Mapping[str, Tensor]) -> int | None:
+    """How many classes the weights are of; None where they have none."""
+    found = theirs.get(EMBEDDING)
+    return len(found) if found is not None and found.ndim == 2 else None
+
+
+def read_flags(values: Any, file: Path, classes: int | None = None) -> tuple[ModelConfig, Flags]:
+    """What the flags mean, in our words; `classes` is how many the weights have.
 
     Raises:
-        ConfigError: they are not valid, or of a network that cannot be had here.
+        ConfigError: they are not valid, or of a network that cannot be had here, or of other classes than the weights.
     """
     flags = parse(Flags, values, str(file))
+    stated = {"num_classes": flags.num_classes, "NUM_CLASSES": flags.NUM_CLASSES, f"the rows of {EMBEDDING}": classes}
+    counts = {what: count for what, count in stated.items() if count is not None}
+    if flags.class_cond and len(set(counts.values())) > 1:
+        raise ConfigError(f"{file}: {', '.join(f'{what}: {n}' for what, n in counts.items())}; they must be one number")
     if not flags.channel_mult and flags.image_size not in MULTIPLES:
         raise ConfigError(f"{file}: image_size: {flags.image_size} has no usual channel_mult; give one, as in 1,2,4")
     try:
@@ -82,7 +98,7 @@ def read_flags(values: Any, file: Path) -> tuple[ModelConfig, Flags]:
         resolutions = [int(r) for r in str(flags.attention_resolutions).split(",")]
     except (ValueError, OverflowError):  # letters, nan, inf
         raise ConfigError(f"{file}: channel_mult and attention_resolutions must be numbers with commas") from None
-    scale = 1000 / flags.diffusion_steps if flags.diffusion_steps > 0 else 0.0
+    scale = 1000 / flags.diffusion_steps
     limits = {
         f"channel_mult: {multiples[0]:g}, ...": (multiples[0] == 1, "it must begin with 1"),
         f"num_heads_upsample: {flags.num_heads_upsample}": (
@@ -106,7 +122,7 @@ def read_flags(values: Any, file: Path) -> tuple[ModelConfig, Flags]:
         "channels": channels,
         "blocks": flags.num_res_blocks,
         "attention": tuple(n for n in range(len(multiples)) if flags.image_size // 2**n in resolutions),
-        "num_classes": CLASSES if flags.class_cond else 0,
+        "num_classes": next(iter(counts.values()), CLASSES) if flags.class_cond else 0,
         "null_class": not flags.class_cond,
         "dropout": flags.dropout,
         "heads": 1 if flags.num_head_channels > 0 else flags.num_heads,

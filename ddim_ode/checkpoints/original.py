@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field
 
 from ddim_ode.checkpoints.fitting import Names, Scheme
+from ddim_ode.models.bounds import MOST_LEVELS, Blocks, Timesteps, Width
 from ddim_ode.models.config import ModelConfig
 from ddim_ode.models.unet import UNetConfig
 from ddim_ode.support.validation import ConfigError, parse
@@ -25,8 +26,8 @@ PARTS = Scheme(
 class DataSection(BaseModel):
     """The section `data`: the images that the network was trained on."""
 
-    image_size: PositiveInt
-    channels: PositiveInt
+    image_size: Width
+    channels: Width
     rescaled: bool = True
     logit_transform: bool = False
 
@@ -34,13 +35,13 @@ class DataSection(BaseModel):
 class ModelSection(BaseModel):
     """The section `model`: the network; keys that do not change what it computes are left out."""
 
-    ch: PositiveInt
-    ch_mult: tuple[PositiveInt, ...] = Field(min_length=1)
-    num_res_blocks: PositiveInt
-    attn_resolutions: tuple[int, ...]
+    ch: Width
+    ch_mult: tuple[Width, ...] = Field(min_length=1, max_length=MOST_LEVELS)
+    num_res_blocks: Blocks
+    attn_resolutions: tuple[int, ...] = Field(max_length=MOST_LEVELS)
     dropout: float = 0.0
-    in_channels: PositiveInt
-    out_ch: PositiveInt
+    in_channels: Width
+    out_ch: Width
     resamp_with_conv: bool = True
 
 
@@ -50,7 +51,7 @@ class DiffusionSection(BaseModel):
     beta_schedule: str
     beta_start: float
     beta_end: float
-    num_diffusion_timesteps: int
+    num_diffusion_timesteps: Timesteps
 
 
 class OriginalConfig(BaseModel):

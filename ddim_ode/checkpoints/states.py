@@ -1,25 +1,28 @@
-"""Checkpoints of the original programs: a torch.save file of weights and a YAML file that says what they mean.
+"""Checkpoints of the original programs: a file of weights and a YAML file that says what they mean.
 
-The DDIM code saves a list [model, optimizer, epoch, step, EMA of the weights], the others a plain dict. See `original`
-and `guided` for the YAML file and the names.
+The weights are a torch.save file, or a safetensors file that was made of one. The DDIM code saves a list [model,
+optimizer, epoch, step, EMA of the weights], the others a plain dict. See `original` and `guided` for the YAML file and
+the names, `dialects` for what else may be around the weights.
 """
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import Tensor
 
-from ddim_ode.checkpoints import guided, original
+from ddim_ode.checkpoints import dialects, guided, original
 from ddim_ode.checkpoints.building import build, provenance_in
-from ddim_ode.checkpoints.files import CheckpointError, check_finite, is_state, kind_of, load_torch
+from ddim_ode.checkpoints.faults import CheckpointError
+from ddim_ode.checkpoints.files import load_weights
 from ddim_ode.checkpoints.fitting import fit
 from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.support.reading import read_yaml_values
 from ddim_ode.support.validation import ConfigError
 
-WEIGHTS = (".pth", ".ckpt", ".pt")
+WEIGHTS = (".pth", ".ckpt", ".pt", ".safetensors")
+LATEST = ("ckpt.pth", "ckpt.safetensors")
 CONFIGS = (".yml", ".yaml")
 
 
@@ -32,14 +35,19 @@ def load_state(file: Path, config_file: str | os.PathLike[str] | None = None, em
         CheckpointError: the checkpoint is damaged, a pickle that would run code, or not of such a network.
         ConfigError: the configuration is not valid, or of a network or data that cannot be had here.
     """
-    found = load_torch(file)
+    found = load_weights(file)
     yaml_file = config_beside(file) if config_file is None else Path(config_file)
-    values = _read_yaml(yaml_file)
+    values = read_yaml_values(yaml_file, ConfigError, tags={NAMESPACE: _mapping})
+    picked, averaged = dialects.pick(found, file, ema)
+    state, said = dialects.plain(picked)
+    averaged = "yes" if said and averaged == "not stated" else averaged
+    if averaged == "yes" and not ema:
+        raise CheckpointError(f"{file} holds averaged weights only; leave ema=False (--no-ema) out")
     ignored = []
     if guided.is_guided(values):
         kind = "guided-diffusion code"
-        config, flags = guided.read_flags(values, yaml_file)
-        state, averaged = _pick(found, file, ema)
+        config, flags = guided.read_flags(values, yaml_file, guided.rows(state))
+        dialects.check(state, file)
         if flags.learn_sigma:
             ignored.append("learned variance")
             state = guided.without_variance(state)
@@ -49,7 +57,7 @@ def load_state(file: Path, config_file: str | os.PathLike[str] | None = None, em
     else:
         kind = "DDIM code"
         config = original.read_config(values, yaml_file)
-        state, averaged = _pick(found, file, ema)
+        dialects.check(state, file)
         weights = fit(state, original.names(config.network), config.network, file)
     facts: dict[str, Any] = {"schedule": config.schedule, "ema": averaged, "ignored": tuple(ignored), "config": config}
     return build(config, weights, provenance_in(kind, file.parent, file, weights, **facts))
@@ -61,10 +69,10 @@ def find(folder: Path) -> Path | None:
     Raises:
         CheckpointError: there are several others.
     """
-    found = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS)
+    found = _with_suffix(folder, WEIGHTS)
     if not found:
         return None
-    latest = [file for file in found if file.name == "ckpt.pth"] or found
+    latest = [file for name in LATEST for file in found if file.name == name][:1] or found
     if len(latest) > 1:
         some = ", ".join(file.name for file in latest[:3])
         raise CheckpointError(f"{folder} has {len(latest)} checkpoints ({some}, ...); give the file of one")
@@ -73,7 +81,7 @@ def find(folder: Path) -> Path | None:
 
 def config_beside(file: Path) -> Path:
     """The one YAML file in the folder of a checkpoint. Raises CheckpointError when there is none, or several."""
-    found = sorted(other for other in file.parent.iterdir() if other.suffix in CONFIGS)
+    found = configs(file.parent)
     if len(found) == 1:
         return found[0]
     beside = f"{len(found)} YAML files are beside it" if found else "none is beside it"
@@ -83,38 +91,21 @@ def config_beside(file: Path) -> Path:
     )
 
 
-def _pick(found: Any, file: Path, ema: bool) -> tuple[Mapping[str, Tensor], str]:
-    """The weights to use, and whether they are averages: "yes", "no" or "not stated"."""
-    if isinstance(found, list) and found and is_state(found[0]):
-        averages = found[4] if len(found) > 4 and is_state(found[4]) else None
-        state, averaged = (averages, "yes") if ema and averages is not None else (found[0], "no")
-    elif is_state(found):
-        state, averaged = found, "yes" if file.name.startswith("ema_") else "not stated"  # as those programs name them
-    else:
-        raise CheckpointError(
-            f"{file} holds {kind_of(found)}; a dict of tensors, or a list that begins with one, was expected"
-        )
-    prefix = "module." if all(name.startswith("module.") for name in state) else ""  # of DataParallel
-    state = {name.removeprefix(prefix): value for name, value in state.items()}
-    check_finite(state, file)
-    return state, averaged
+def configs(folder: Path) -> list[Path]:
+    """The YAML files in a folder. Raises CheckpointError when it cannot be read."""
+    return _with_suffix(folder, CONFIGS)
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads the argparse.Namespace as which the DDIM code writes its own configuration as a plain mapping."""
+def _with_suffix(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    try:
+        return sorted(file for file in folder.iterdir() if file.suffix in suffixes)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read: {error.strerror}; give another folder") from None
+
+
+#: the argparse.Namespace as which the DDIM code writes its own configuration
+NAMESPACE = "tag:yaml.org,2002:python/object:argparse.Namespace"
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:python/object:argparse.Namespace", _mapping)
-
-
-def _read_yaml(file: Path) -> Any:
-    try:
-        return _Loader(file.read_text()).get_single_data()
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}; give an existing YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None

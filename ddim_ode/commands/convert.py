@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ddim_ode.commands.shared.display import print_json
+from ddim_ode.commands.shared.display import print_json, say
 from ddim_ode.commands.shared.types import ConfigFile, Json, ModelName, NoEma
 
 
@@ -38,6 +38,6 @@ def convert(
     if as_json:
         print_json({"out": str(out), **asdict(done)})
     else:
-        print(f"{out}: a folder of {done.kind}, weights in {done.dtype} as they were stored (averaged: {done.ema})")
+        say(f"{out}: a folder of {done.kind}, weights in {done.dtype} as they were stored (averaged: {done.ema})")
         if done.dropped:
-            print(f"left behind: {', '.join(done.dropped)}")
+            say(f"left behind: {', '.join(done.dropped)}")

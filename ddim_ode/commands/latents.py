@@ -36,7 +36,7 @@ from ddim_ode.commands.shared.types import (
     Tol,
     arguments,
 )
-from ddim_ode.support.outputs import new_file, new_folder
+from ddim_ode.support.outputs import finish, new_file, new_folder
 
 if TYPE_CHECKING:
     from ddim_ode.solvers import Solution
@@ -103,7 +103,7 @@ def encode(
         record |= {"sigmas": latent.sigmas.tolist(), "latent_mean": mean, "latent_std": std, "seconds": seconds}
         display.print_json(record)
     else:
-        print(out)
+        display.say(out)
         what = display.many(len(latent), given.what)
         print(f"{what} encoded by {method}, measured NFE {display.cost(spent)}, {seconds:.2f} s")
         print(f"latents: mean {mean:.4f}, standard deviation {std:.4f}")
@@ -132,7 +132,6 @@ def decode(
     from ddim_ode.latents import OPTIONS, Latent
     from ddim_ode.models.identity import fingerprint
     from ddim_ode.support.counts import spread
-    from ddim_ode.support.records import write_json
 
     stored = Latent.load(latent)
     network = load(model)
@@ -160,7 +159,7 @@ def decode(
             nfe=spread(solution.nfe).model_dump(),
             seconds=seconds,
         )
-        write_json(folder / "manifest.json", record)
+        finish(folder, "decode", record)
     _report(out, f"decoded by {stored.options.method}", solution, seconds, as_json)
 
 
@@ -212,7 +211,6 @@ def interpolate(
     from ddim_ode.planning.inputs import SampleError, seeded_noise
     from ddim_ode.sampling import sample_with
     from ddim_ode.support.counts import spread
-    from ddim_ode.support.records import write_json
 
     options = parsing.solve_options(
         method=method,
@@ -253,7 +251,7 @@ def interpolate(
         write_samples(folder, tensors, columns=frames, images=png)
         facts = {"ends_off": off, "nfe_up": up, "nfe": spread(solution.nfe).model_dump(), "seconds": seconds}
         record = account(network, "interpolate", arguments(context), **facts)
-        write_json(folder / "manifest.json", record)
+        finish(folder, "interpolate", record)
     errors = " and ".join(f"{error:.3g}" for error in off or ())
     words = [f"encoded at NFE {up:g}; ends are off by {errors} (RMS, of images in [-1, 1])"] if off else []
     _report(out, f"sampled by {method}", solution, seconds, as_json, words, ends_off=off, nfe_up=up)
@@ -287,7 +285,7 @@ def _report(
             }
         )
     else:
-        print(files.get("grid", out))
+        display.say(files.get("grid", out))
         print(f"{display.many(count, 'images')} {how}, measured NFE {display.cost(nfe)}, {seconds:.2f} s")
-        print(*words, sep="\n", end="\n" if words else "")
+        display.say(*words)
     display.warn_short(short, count)

@@ -4,6 +4,7 @@ import csv
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from io import StringIO
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +35,8 @@ from ddim_ode.commands.shared.types import (
     Tol,
     arguments,
 )
-from ddim_ode.support.outputs import new_file, new_folder
+from ddim_ode.support.files import replacing
+from ddim_ode.support.outputs import finish, new_file, new_folder
 
 if TYPE_CHECKING:
     from ddim_ode.commands.shared.input_images import InputImages
@@ -101,9 +103,9 @@ def reconstruct(
             results = {"images": given.names, "labels": given.labels}
             results |= {"methods": finite([roundtrips.details(attempt) for attempt in attempts])}
             write_json(folder / "results.json", results)
-            seconds = sum(attempt.seconds for attempt in attempts)
-            write_json(folder / "manifest.json", account(network, "reconstruct", arguments(context), seconds=seconds))
             pictures = [file.name for file in roundtrips.draw_pictures(attempts, folder)]
+            seconds = sum(attempt.seconds for attempt in attempts)
+            finish(folder, "reconstruct", account(network, "reconstruct", arguments(context), seconds=seconds))
     rows = [roundtrips.summary(attempt) for attempt in attempts]
     if as_json:
         files = {"out": str(out), "pictures": [str(out / name) for name in pictures]} if out else {}
@@ -112,7 +114,7 @@ def reconstruct(
         print(f"{display.many(len(given.x), given.what)}, {dtype.value}")
         display.print_attempts(rows)
         if out:
-            print(*(out / name for name in ["results.json", *pictures]), sep="\n")
+            display.say(*(out / name for name in ["results.json", *pictures]))
 
 
 def likelihood(
@@ -186,10 +188,12 @@ def likelihood(
         seconds = time.perf_counter() - started
         rows = _rows(given, found)
         if file:
-            with file.open("w", newline="") as opened:
-                writer = csv.DictWriter(opened, fieldnames=list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+            text = StringIO(newline="")
+            writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+            with replacing(file) as new:
+                new.write(text.getvalue().encode(errors="backslashreplace"))
     display.report_likelihood(given.what, method, found, seconds, rows, out, as_json)
 
 

@@ -95,7 +95,8 @@ def sample(
     from ddim_ode.checkpoints import bundled, load
     from ddim_ode.checkpoints.hub import is_hub_id
     from ddim_ode.commands.shared import parsing
-    from ddim_ode.commands.shared.manifest import RunSettings, draw, recall, write
+    from ddim_ode.commands.shared.manifest import RunSettings, recall
+    from ddim_ode.commands.shared.runs import complete, draw
     from ddim_ode.data import is_picture
     from ddim_ode.planning.options import DEFAULT_BATCH
     from ddim_ode.solvers import get_method
@@ -125,6 +126,7 @@ def sample(
             device=parsing.pick_device(device.value),
             fast=fast,
         )
+        assert settings.options  # which are checked before a model is loaded
         if isinstance(settings.grid, tuple) and "final" in given:
             context.fail("an explicit --grid ends where it says; leave --final out")
         network = load(str(model))
@@ -136,9 +138,9 @@ def sample(
     searching = record is None and settings.nfe and get_method(settings.method).adaptive
     status = "compiling" if settings.fast else "looking for the tolerance" if searching else ""
     with new_folder(out, overwrite) as folder, progress(len(settings.seeds), status) as update:
-        drawn = draw(network, settings, record, update)
-        record = write(folder, network, settings, drawn, images, trace)
-    report(out, record, drawn.solution, as_json)
+        drawn = draw(folder, network, settings, record, images, update)
+        record, count = complete(folder, network, settings, drawn, trace)
+    report(out, record, drawn.solution, as_json, count)
 
 
 def _given(context: typer.Context) -> dict[str, str]:

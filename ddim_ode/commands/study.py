@@ -116,7 +116,7 @@ def compare(
     else:
         _print_rows(found)
         _print_verdict(found)
-        print(*files, sep="\n")
+        display.say(*files)
     if not any(row.status == "done" for row in found.rows):
         raise typer.Exit(1)
 
@@ -162,7 +162,7 @@ def recommend(
         record = {"command": command, "reached": found.reached, "row": row.to_dict(), "tied": found.tied}
         display.print_json(record | {"reference": found.study.results["reference"]})
         return
-    print(command)
+    display.say(command)
     assert row.error
     assert row.measured_nfe
     spread = f"{row.error.median:.2g} (95% interval {row.error.median_low:.2g} to {row.error.median_high:.2g})"
@@ -258,7 +258,7 @@ def _print_rows(found: "Study") -> None:
     display.print_table(columns, [dict.fromkeys(columns, "") | _texts(row) for row in found.rows])
     for row in found.rows:
         if row.reason:
-            print(f"{row.key} {row.status}: {row.reason}")
+            display.say(f"{row.key} {row.status}: {row.reason}")
         if row.not_converged:
             print(f"{row.key}: {row.not_converged} of {len(found.settings.seeds)} did not converge")
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ddim_ode.commands.shared.display import print_json
+from ddim_ode.commands.shared.display import print_json, say
 from ddim_ode.commands.shared.types import Json, Out
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -49,4 +49,4 @@ def train(
     if as_json:
         print_json({"model": str(model), "steps": settings.steps, "seconds": seconds})
     else:
-        print(f"{model}: {settings.steps} steps done, {seconds:.0f} s this time")
+        say(f"{model}: {settings.steps} steps done, {seconds:.0f} s this time")

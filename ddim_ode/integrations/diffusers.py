@@ -1,39 +1,34 @@
 """The methods of this library as a scheduler of diffusers, for any pipeline of a variance-preserving model.
 
-A solver of ours calls the network; a pipeline calls the network itself and asks the scheduler what to call it with.
-So the solver's network here is an `OutsideNetwork`, a list of answers. Where it runs out, the solver is interrupted,
-and what it asked for is what the pipeline gets; with the next answer, the interval that was interrupted begins again
-from its start. An interval is a function of what came before it and of its answers, and few evaluations long: nothing
-but those is kept, nothing is approximated, and what is repeated is arithmetic, never the network.
+A solver of ours calls the network; a pipeline calls the network itself and asks the scheduler what to call it with. So
+a run is interrupted wherever its solver asks: see `integrations.runs`.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddim_ode.checkpoints.scheduler_config import read_scheduler
-from ddim_ode.errors import DDIMError, unknown
+from ddim_ode.checkpoints.scheduler_config import Scheduler, read_scheduler, with_defaults
 from ddim_ode.grids import GRIDS, GridError
-from ddim_ode.models.denoiser import Denoiser, NonFiniteError
-from ddim_ode.ode.flow import ProbabilityFlow, along
+from ddim_ode.integrations.callers import calling_pipeline, last_timestep, refuse_flows
+from ddim_ode.integrations.runs import Left, OutsideNetwork, PipelineRun, SchedulerError, check_sample
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.ode.flow import along
 from ddim_ode.paths import f64
 from ddim_ode.planning.budget import DryRun, grid_for
 from ddim_ode.planning.options import SolveOptions
-from ddim_ode.solvers import Method, Step, get_method, moves
+from ddim_ode.solvers import get_method
+from ddim_ode.support.checks import choice, flag, of_kind, shown, whole
+from ddim_ode.support.scalars import number
 
 try:
     from diffusers.configuration_utils import ConfigMixin, register_to_config
     from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin, SchedulerOutput
 except ImportError as error:
     raise ImportError("a scheduler of diffusers needs diffusers; pip install 'ddim_ode[diffusers]'") from error
-
-
-class SchedulerError(DDIMError):
-    """A scheduler that cannot be, or a call that it has no answer to."""
 
 
 class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the two differ in a declaration
@@ -45,6 +40,17 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
     one entry for each, in fractions, methods of several evaluations a step included. So `order` is 1. Under guidance a
     prediction costs a pipeline two passes of the network, which `nfe` counts and n does not.
 
+    It holds one run, which `set_timesteps` begins: two requests at a time need a scheduler each. A sample that an
+    earlier run handed out, and did not come back for, is refused as long as a tenth of its numbers are unchanged.
+    Any other sample that is not the one handed out is taken as an edit, since nothing tells it from one.
+
+    A pipeline that was written for models without betas, of flows for instance, is refused by the annotation of its
+    scheduler, and so are a `mu` and the sigmas that they give. One that says nothing of that kind cannot be told from
+    others.
+
+    Between the evaluations of one step, `prev_sample` is a question to the network and no state of the image. A
+    pipeline that stops there by its `denoising_end` is refused; one that stops there otherwise has no image.
+
     Clipping and thresholding of the prediction (`clip_sample`, `thresholding`) are no part of an ODE; they stay in the
     config, for whoever is made from it, and do nothing. Half-precision pipelines get a float32 state.
 
@@ -54,6 +60,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         final: "denoise", or "sigma_min" to stop at the model's smallest sigma.
         num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr: the schedule
             that the model was trained on, as in `DDIMScheduler`; "linear", "scaled_linear" or "squaredcos_cap_v2".
+        snr_shift_scale: what the schedule's signal-to-noise ratios are divided by, as in `CogVideoXDDIMScheduler`.
         prediction_type: "epsilon", "sample" or "v_prediction".
         quantize: round timesteps, for a network that cannot take fractions.
 
@@ -82,6 +89,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         trained_betas: np.ndarray | Sequence[float] | None = None,
         prediction_type: str = "epsilon",
         rescale_betas_zero_snr: bool = False,
+        snr_shift_scale: float = 1.0,
         quantize: bool = False,
     ):
         if not isinstance(method, str):
@@ -92,28 +100,35 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         if self._method.adaptive or not self._method.deterministic:
             why = "chooses its timesteps on the way" if self._method.adaptive else "draws noise on the way"
             raise SchedulerError(f"method={method!r} {why}, and a pipeline cannot follow; use one such as 'dpmpp_2m'")
-        if grid is not None and grid not in GRIDS:
-            raise GridError(unknown("grid", grid, GRIDS))
+        if grid is not None:
+            choice("grid", grid, GRIDS, GridError)
+        flag("quantize", quantize)
+        # diffusers drops values that nobody gave when it makes another scheduler of a config, and others have others.
+        dropped = [key for key in self.config.get("_use_default_values", ()) if key not in Scheduler.model_fields]
+        self.register_to_config(_use_default_values=dropped)
         schedule, predicts = read_scheduler(self.config)
         self._model = Denoiser(OutsideNetwork(), schedule.path(), predicts, (1, 1, 1), quantize=quantize)
         self.timesteps = torch.empty(0)
         self.num_inference_steps: int | None = None
-        self._sigmas = f64([])
+        self._grid = self._sigmas = f64([])
         self._begin = 0
         self._run: PipelineRun | None = None
+        self._left = Left()
 
     @classmethod
     def from_config(
-        cls, config: dict[str, Any] | None = None, return_unused_kwargs: bool = False, **changes: Any
+        cls, config: Mapping[str, Any] | None = None, return_unused_kwargs: bool = False, **changes: Any
     ) -> Any:
         """The scheduler of a config, such as `pipe.scheduler.config`, with some entries changed.
 
         Raises:
-            ScheduleError: a scheduler without betas, of a flow model for instance.
+            ScheduleError: a scheduler without betas, of a flow model for instance, or a key that is unknown and might
+                mean another schedule.
         """
-        config = config or {}
+        config = {} if config is None else config
+        of_kind("config", config, Mapping, "the config of a scheduler, such as pipe.scheduler.config")
         read_scheduler({**config, **changes})  # diffusers would take the betas to be ours by default
-        return super().from_config(config, return_unused_kwargs, **changes)
+        return super().from_config(with_defaults(config), return_unused_kwargs, **changes)
 
     def __len__(self) -> int:
         return int(self.config["num_train_timesteps"])
@@ -123,22 +138,33 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         num_inference_steps: int | None = None,
         device: str | torch.device | None = None,
         sigmas: Sequence[float] | Tensor | None = None,
+        mu: float | None = None,
     ) -> None:
-        """Plan for so many evaluations, or along explicit sigmas as `sample(grid=...)` takes them; forget the last run.
+        """Plan for so many evaluations, or along explicit sigmas as `sample(grid=...)` takes them; begin a new run.
+
+        mu: a flow's, which there is none of here.
 
         Raises:
             SampleError, GridError: a budget that one step exceeds, a grid that the model cannot have.
+            SchedulerError: a pipeline of flows, or one that would stop within a step.
         """
+        pipe = calling_pipeline(self)
+        refuse_flows(pipe, sigmas, mu)
         options = SolveOptions(
             method=self.config["method"],
             nfe=num_inference_steps,
             grid=self.config["grid"] if sigmas is None else sigmas,
             final=self.config["final"],
         )
-        self._sigmas = grid_for(self._model, options)
-        self.timesteps = self._times(self._sigmas).to(device)
+        self._grid = self._sigmas = grid_for(self._model, options)
+        times = self._times(self._grid)
+        try:
+            self.timesteps = times.to(device)
+        except (RuntimeError, TypeError, AssertionError):  # of torch, for a device that is not there
+            raise SchedulerError(f"device={shown(device)} is none that there is here; use 'cpu'") from None
         self.num_inference_steps = num_inference_steps or len(self.timesteps)
-        self._begin, self._run = 0, None
+        self._new_run(0)
+        self._check_end(pipe)
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Begin at timesteps[begin_index], as pipelines do that start from an image.
@@ -146,16 +172,15 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         Raises:
             SchedulerError: no step of the method begins there.
         """
-        rest = self.timesteps[begin_index:].cpu()
-        for n in range(len(self._sigmas) - 1):
-            times = self._times(self._sigmas[n:])
-            if len(times) == len(rest) and torch.allclose(times, rest):
-                self._sigmas, self._begin = self._sigmas[n:], begin_index
-                return
-        raise SchedulerError(
-            f"no step of {self.config['method']!r} begins at timesteps[{begin_index}]; use another strength"
-            ", or a method of one evaluation a step, such as 'dpmpp_2m'"
-        )
+        begin = whole("begin_index", begin_index, SchedulerError, least=0)
+        n = self._step_at(begin)
+        if n is None:
+            raise SchedulerError(
+                f"no step of {self.config['method']!r} begins at timesteps[{begin}]; use another strength"
+                ", or a method of one evaluation a step, such as 'dpmpp_2m'"
+            )
+        self._sigmas = self._grid[n:]
+        self._new_run(begin)
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:
         """The sample itself: it is in the network's own scale."""
@@ -182,104 +207,75 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
             NonFiniteError, DivergedError: as in `sample`.
         """
         if eta or use_clipped_model_output:
-            raise SchedulerError(f"eta={eta} and clipped outputs are no part of an ODE; leave them out")
-        run = self._run
+            raise SchedulerError(f"eta={shown(eta)} and clipped outputs are no part of an ODE; leave them out")
+        if isinstance(timestep, Tensor) and timestep.numel() == 1:  # of any shape, as other schedulers take it
+            timestep = timestep.reshape(())
+        time, run = number(timestep), self._run
         place = self._begin + (run.asked if run else 0)
-        if place >= len(self.timesteps) or abs(float(timestep) - float(self.timesteps[place])) > 1e-2:
+        if not (place < len(self.timesteps) and abs(time - float(self.timesteps[place])) <= 1e-2):
             turn = f"timesteps[{place}]" if place < len(self.timesteps) else "set_timesteps"
-            raise SchedulerError(f"step was called at timestep={float(timestep):g}, where it is the turn of {turn}")
+            raise SchedulerError(
+                f"step was called at timestep={shown(timestep) if time != time else f'{time:g}'}, where it is the turn"
+                f" of {turn}"
+            )
+        check_sample(sample, model_output)
         if run is None:
+            self._left.refuse(sample)
             run = self._run = PipelineRun(self._model, self._method, self._sigmas, sample)
         elif not torch.equal(sample, run.given):
+            self._left.refuse(sample, run.given)
             run.restart(sample)
         run.go(model_output[:, : sample.shape[1]])
         handed = run.given.clone()  # which a pipeline may change in place
         return SchedulerOutput(prev_sample=handed) if return_dict else (handed,)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """a(t) x0 + b(t) eps for timesteps (B,), fractions included."""
-        a, b = self._model.path.coefficients(timesteps.double().cpu())
+        """a(t) x0 + b(t) eps for timesteps (B,) or (1,), fractions included.
+
+        Raises:
+            SchedulerError: timesteps outside of the schedule, or not as many as samples.
+        """
+        for name, value in (("original_samples", original_samples), ("noise", noise), ("timesteps", timesteps)):
+            of_kind(name, value, Tensor, "a tensor")
+        t = timesteps.detach().double().cpu()
+        last = self._model.path.num_timesteps - 1
+        if noise.shape != original_samples.shape or t.ndim > 1 or t.numel() not in (1, len(original_samples)):
+            raise SchedulerError(
+                f"noise {tuple(noise.shape)} and timesteps {tuple(t.shape)} do not fit original_samples"
+                f" {tuple(original_samples.shape)}; give noise of the same shape, and a timestep for each sample"
+            )
+        if not ((t >= 0) & (t <= last)).all():
+            raise SchedulerError(f"timesteps {float(t.min()):g} to {float(t.max()):g} must be within 0 to {last}")
+        a, b = self._model.path.coefficients(t)
+        if self._model.path.zero_terminal_snr:  # whose last timestep, pure noise, is beyond the path
+            a, b = torch.where(t < last, a, 0.0), torch.where(t < last, b, 1.0)
         return along(a, original_samples) * original_samples + along(b, noise) * noise
 
     def _times(self, sigmas: Tensor) -> Tensor:
         """The timesteps, float32, at which the method asks the network."""
         return self._model.time(f64(DryRun(self._model, self._method.path, self._method.solver, sigmas).asked)).float()
 
+    def _step_at(self, place: int) -> int | None:
+        """Which interval of the grid begins with the question at timesteps[place], if any does."""
+        rest = self.timesteps[place:].cpu()
+        for n in range(len(self._grid) - 1):
+            times = self._times(self._grid[n:])
+            if len(times) == len(rest) and torch.allclose(times, rest):
+                return n
+        return None
 
-class AskedError(Exception):
-    """The network is asked for an answer that is not there yet."""
+    def _new_run(self, begin: int) -> None:
+        """Forget the run, but for what it handed out if that was not its image."""
+        if self._run is not None and not self._run.ended:
+            self._left.remember(self._run)
+        self._begin, self._run = begin, None
 
-    def __init__(self, x: Tensor):
-        super().__init__()
-        self.x = x
-
-
-class OutsideNetwork:
-    """A network whose answers come from elsewhere."""
-
-    def __init__(self) -> None:
-        self.known: list[Tensor] = []
-        self.used = 0
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        if self.used == len(self.known):
-            raise AskedError(x)
-        self.used += 1
-        return self.known[self.used - 1]
-
-
-class PipelineRun:
-    """One batch on its way, interrupted wherever the network is asked.
-
-    given: (B, *shape), what the network is asked next, or the image, in the pipeline's precision.
-    asked: how many answers there have been.
-    """
-
-    def __init__(self, model: Denoiser, method: Method, sigmas: Tensor, x: Tensor):
-        self.answers, self.asked, self.given = OutsideNetwork(), 0, x
-        self.method, self.sigmas = method, sigmas
-        model = replace(model, net=self.answers, shape=tuple(x.shape[1:]))
-        self.ode = ProbabilityFlow(model, method.path, (float(sigmas[sigmas > 0][-1]), float(sigmas[0])))
-        self.way = [self._init, *moves(self.ode, method.solver, sigmas)]
-        self.done = 0  # of the way
-        self.at = Step(self._enter(x), None)
-        self._advance()
-
-    def restart(self, x: Tensor) -> None:
-        """Begin the next step from x instead of from what was given."""
-        if self.answers.known or self.method.invertible:
+    def _check_end(self, pipe: Any) -> None:
+        """Raise SchedulerError where a pipeline is told to stop between two evaluations of a step."""
+        least = last_timestep(pipe, int(self.config["num_train_timesteps"]))
+        stop = len(self.timesteps) if least is None else int((self.timesteps >= least).sum())
+        if 0 < stop < len(self.timesteps) and self._step_at(stop) is None:
             raise SchedulerError(
-                "the sample was changed in between, where this method cannot take it up; use one of one evaluation a"
-                " step, such as 'dpmpp_2m'"
+                f"denoising_end stops the pipeline at timesteps[{stop}], in the midst of a step of"
+                f" {self.config['method']!r}; use a method of one evaluation a step, such as 'dpmpp_2m'"
             )
-        self.at = Step(self._enter(x), self.at.state)
-
-    def go(self, answer: Tensor) -> None:
-        """On to the next question, or to the image."""
-        self.answers.known.append(answer)
-        self.asked += 1
-        self._advance()
-
-    def _advance(self) -> None:
-        while self.done < len(self.way):
-            self.answers.used = 0
-            try:
-                self.at = self.way[self.done](self.at)
-            except AskedError as question:
-                self.given = question.x.to(self.given.dtype)
-                return
-            except NonFiniteError as error:
-                error.step = max(self.done, 1)
-                raise
-            self.done += 1
-            self.answers.known.clear()
-        self.given = self.at.y.to(self.given.dtype)
-
-    def _init(self, at: Step) -> Step:
-        return Step(at.y, self.method.solver.init(self.ode, self.sigmas, at.y))
-
-    def _enter(self, x: Tensor) -> Tensor:
-        """The state of x, in the network's scale, where the next step begins."""
-        sigma = self.sigmas[max(self.done - 1, 0)]
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return self.ode.enter(x / along(self.ode.model.path.scale(sigma), x), sigma)

@@ -4,22 +4,27 @@ The pipeline's objects are used as they are, so that diffusers is not imported h
 prompt n, and the null class is the negative prompt. So guidance is that of any model with classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ddim_ode.checkpoints.scheduler_config import read_scheduler
-from ddim_ode.errors import DDIMError
+from ddim_ode.integrations.embeddings import PipelineError, embeddings
 from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.support.checks import ArgumentError, described, flag, shown
 
 #: of a network's config: what it wants to be told besides prompts, which is not known here
 MORE = ("addition_embed_type", "class_embed_type", "num_class_embeds", "time_cond_proj_dim", "encoder_hid_dim_type")
-
-
-class PipelineError(DDIMError):
-    """A pipeline that cannot be used here, or prompts that it cannot have."""
+NETWORKS = ("UNet2DModel", "UNet2DConditionModel")
+WRAPPERS = 8  # around a network, one in the other
+#: parts of a pipeline that are used here, or have no say in what its network answers
+PARTS = (
+    *("unet", "scheduler", "inverse_scheduler", "vae", "vqvae", "tokenizer", "text_encoder"),
+    *("tokenizer_2", "text_encoder_2", "safety_checker", "feature_extractor"),
+)
+#: how attention processors begin whose answers are of another network, or depend on the rest of a batch
+ATTENTION = ("PAG", "IPAdapter", "CrossFrame", "Perturbed")
 
 
 class Unconditional(nn.Module):
@@ -48,65 +53,140 @@ class Prompted(nn.Module):
 
 
 def from_pipeline(
-    pipe: Any, prompt: str | Sequence[str] | None = None, negative_prompt: str = "", quantize: bool = False
+    pipe: Any,
+    prompt: str | Sequence[str] | Tensor | None = None,
+    negative_prompt: str | Tensor | None = None,
+    quantize: bool = False,
 ) -> Denoiser:
     """The network of a pipeline of diffusers, on the schedule of its scheduler.
 
     Args:
         pipe: unconditional, as `DDPMPipeline`, `DDIMPipeline` and `LDMPipeline` are, or `StableDiffusionPipeline`.
-        prompt: of Stable Diffusion, one or several; `sample(..., labels=n, guidance=7.5)` uses prompt n.
-        negative_prompt: the null class, which guidance leads away from.
+        prompt: of Stable Diffusion, one or several, or their embeddings (P, tokens, features), as `prompt_embeds` of a
+            pipeline; `sample(..., labels=n, guidance=7.5)` uses prompt n.
+        negative_prompt: the null class, which guidance leads away from: a prompt, or its embedding (1, tokens,
+            features). None is the empty prompt. Beside embeddings that this does not fit, or without a text encoder, it
+            is no null class at all, so that there is no guidance.
         quantize: round timesteps, as the pipeline's own scheduler does.
 
     The network is shared, not copied. With an autoencoder in the pipeline, samples are latents of that:
     `Autoencoder.from_diffusers(pipe.vae).to_image(...)`. Clipping, thresholding and eta of the scheduler are left out.
 
     Raises:
-        PipelineError: another kind of pipeline, a prompt too many or too few.
+        PipelineError: another kind of pipeline, or one with a part that might change what its network answers, such as
+            a ControlNet; a prompt too many or too few, or embeddings that do not fit.
+        ArgumentError: no pipeline, or prompts that are neither strings nor a tensor.
         ScheduleError, DenoiserError: a schedule or a network that cannot be used.
     """
+    flag("quantize", quantize)
+    kind, unet, scheduler = _parts(pipe)
+    config = _config(kind, _unwrapped(unet))
+    height, width = _size(kind, config)
+    schedule, predicts = read_scheduler(
+        {"_class_name": type(scheduler).__name__, **scheduler.config},
+        type(scheduler).__name__,
+        getattr(scheduler, "alphas_cumprod", None),
+    )
+    latent = any(getattr(pipe, name, None) is not None for name in ("vae", "vqvae"))
+    path, shape = schedule.path(), (config.in_channels, height, width)
+    if getattr(config, "cross_attention_dim", None) is None:
+        for name, value in (("prompt", prompt), ("negative_prompt", negative_prompt or None)):
+            if value is not None:
+                raise PipelineError(f"{kind} knows no prompts; leave {name}={shown(value)} out")
+        return Denoiser(Unconditional(unet), path, predicts, shape, quantize=quantize, latent=latent)
+    table, prompts = embeddings(pipe, config.cross_attention_dim, prompt, negative_prompt)
+    null = len(table) > prompts
+    net = Prompted(unet, table)
+    return Denoiser(net, path, predicts, shape, prompts, quantize=quantize, latent=latent, null_class=null)
+
+
+def _parts(pipe: Any) -> tuple[str, nn.Module, Any]:
+    """The name, the network and the scheduler of a pipeline whose other parts change nothing."""
+    if pipe is None or isinstance(pipe, type | str | bytes | int | float | Tensor | Sequence | Mapping):
+        raise ArgumentError(
+            f"pipe is {described(pipe)}; give a pipeline of diffusers, as DDPMPipeline.from_pretrained(...) returns"
+        )
     kind, unet, scheduler = type(pipe).__name__, getattr(pipe, "unet", None), getattr(pipe, "scheduler", None)
     if not isinstance(unet, nn.Module) or scheduler is None:
-        raise PipelineError(
-            f"{kind} has no unet and scheduler; use one such as DDPMPipeline or StableDiffusionPipeline"
-        )
-    config: Any = unet.config
-    for key in MORE:
-        if getattr(config, key, None) is not None:
+        other = "StableDiffusionPipeline"
+        if isinstance(getattr(pipe, "transformer", None), nn.Module):
+            other = "give its transformer to Denoiser as net(x, t), or to Denoiser.from_flow if it is of a flow"
+        raise PipelineError(f"{kind} has no unet and scheduler; use one such as DDPMPipeline, or {other}")
+    if not isinstance(getattr(scheduler, "config", None), Mapping):
+        raise PipelineError(f"the scheduler of {kind} is {described(scheduler)} without a config; use one of diffusers")
+    parts = getattr(pipe, "components", None)
+    if not isinstance(parts, Mapping):  # of something that only looks like a pipeline, each network that it has
+        parts = {name: value for name, value in vars(pipe).items() if isinstance(value, nn.Module)}
+    for name, part in parts.items():
+        if part is not None and name not in PARTS:
             raise PipelineError(
-                f"the unet of {kind} has {key}={getattr(config, key)!r}, which is not known here; give its network to"
+                f"{kind} has {name}, {described(part)}, which is not known here and might change what its network"
+                " answers; use a pipeline without it, or give what calls them both to Denoiser as net(x, t)"
+            )
+    if hasattr(pipe, "set_pag_applied_layers"):
+        raise PipelineError(f"{kind} guides by perturbed attention, which is not known here; use one without it")
+    return kind, unet, scheduler
+
+
+def _is_known(net: Any) -> bool:
+    return any(parent.__name__ in NETWORKS for parent in type(net).__mro__)
+
+
+def _unwrapped(unet: nn.Module) -> Any:
+    """The network of diffusers in what torch.compile, data-parallel training or peft have put around it."""
+    net: Any = unet
+    for _ in range(WRAPPERS):
+        if _is_known(net):
+            break
+        if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            net = net.module
+        elif isinstance(inner := getattr(net, "_orig_mod", None), nn.Module):  # of torch.compile
+            net = inner
+        elif callable(base := getattr(net, "get_base_model", None)):  # of peft
+            net = base()
+        else:
+            break
+    return net
+
+
+def _config(kind: str, plain: Any) -> Any:
+    """The config of a network that answers (x, t), or (x, t, prompts), for images."""
+    if not _is_known(plain):
+        raise PipelineError(
+            f"the unet of {kind} is {described(plain)}, which is not known here; give its network to Denoiser as"
+            " net(x, t), or use a pipeline with a UNet2DModel or UNet2DConditionModel"
+        )
+    config: Any = plain.config
+    more = {key: getattr(config, key, None) for key in MORE}
+    more["encoder_hid_proj"] = getattr(plain, "encoder_hid_proj", None)  # where an IP-Adapter is loaded
+    for key, value in more.items():
+        if value is not None:
+            raise PipelineError(
+                f"the unet of {kind} has {key}={shown(value)}, which is not known here; give its network to"
                 " Denoiser as net(x, t)"
             )
-    channels, size = config.in_channels, config.sample_size
+    for processor in getattr(plain, "attn_processors", {}).values():
+        if (name := type(processor).__name__).startswith(ATTENTION):
+            raise PipelineError(
+                f"the unet of {kind} attends by {name}, which is not known here; call its"
+                " set_attn_processor(AttnProcessor2_0())"
+            )
+    channels = config.in_channels
     if config.out_channels not in (channels, 2 * channels):
         raise PipelineError(
             f"the unet of {kind} takes {channels} channels and returns {config.out_channels}; use a pipeline that"
             " starts from noise alone"
         )
-    height, width = (size, size) if isinstance(size, int) else size
-    schedule, predicts = read_scheduler(scheduler.config)
-    path, shape = schedule.path(), (channels, height, width)
-    latent = any(getattr(pipe, name, None) is not None for name in ("vae", "vqvae"))
-    if getattr(config, "cross_attention_dim", None) is None:
-        if prompt is not None:
-            raise PipelineError(f"{kind} knows no prompts; leave prompt={prompt!r} out")
-        return Denoiser(Unconditional(unet), path, predicts, shape, quantize=quantize, latent=latent)
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
-    if not prompts:
-        raise PipelineError(f"{kind} needs a prompt; give prompt='...', or several")
-    net = Prompted(unet, _embeddings(pipe, prompts, negative_prompt))
-    return Denoiser(net, path, predicts, shape, len(prompts), quantize=quantize, latent=latent)
+    return config
 
 
-def _embeddings(pipe: Any, prompts: list[str], negative_prompt: str) -> Tensor:
-    """(prompts + 1, tokens, features), the negative prompt last."""
-    first = next(pipe.unet.parameters())
-    with torch.no_grad():
-        positive, negative = pipe.encode_prompt(
-            prompts,
-            device=first.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=True,
-            negative_prompt=[negative_prompt] * len(prompts),
-        )
-    return torch.cat([positive, negative[:1]]).to(first)
+def _size(kind: str, config: Any) -> tuple[int, int]:
+    size = config.sample_size
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(n, int) for n in size):
+        return size[0], size[1]
+    raise PipelineError(
+        f"the unet of {kind} has sample_size={shown(size)}; give it the height and width of its samples, as in"
+        " pipe.unet.register_to_config(sample_size=(64, 64))"
+    )

@@ -1,12 +1,14 @@
 """What the metrics ask of their arguments, and the errors when they do not get it."""
 
-from operator import index
-
 import torch
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
+from ddim_ode.support.checks import of_kind, whole
+from ddim_ode.support.resources import check_memory
 from ddim_ode.support.seeds import mix
+
+FEWER = "give fewer"
 
 
 class MetricError(DDIMError):
@@ -17,27 +19,23 @@ class TooFewError(MetricError):
     """A set of fewer samples than the metric is defined for."""
 
 
-def whole(name: str, value: int, least: int) -> int:
-    """value as an int, or MetricError unless it is a whole number >= least."""
-    try:
-        found = index(value)
-    except TypeError:
-        found = least - 1
-    if found < least:
-        raise MetricError(f"{name}={value!r} must be a whole number >= {least}")
-    return found
-
-
 def generator(seed: int, purpose: str) -> torch.Generator:
     """Random numbers on the CPU that depend on the seed and on what they are for."""
-    try:
-        return torch.Generator().manual_seed(mix(index(seed), purpose))
-    except TypeError:
-        raise MetricError(f"seed={seed!r} must be a whole number") from None
+    return torch.Generator().manual_seed(mix(whole("seed", seed, MetricError, least=None), purpose))
+
+
+def tensor(name: str, x: Tensor) -> Tensor:
+    """x itself. Raises ArgumentError for what is no tensor, MetricError for one whose numbers cannot be read."""
+    of_kind(name, x, Tensor, "a tensor")
+    if x.layout != torch.strided or x.is_meta or x.is_nested or x.is_quantized:
+        raise MetricError(f"{name} is a tensor whose numbers cannot be read; give a dense one of floats")
+    return x
 
 
 def finite_values(name: str, x: Tensor) -> Tensor:
     """x itself, or MetricError when a value is NaN or infinite."""
+    if x.device.type == "cpu":  # an expanded tensor may be more than there is of it
+        check_memory(8 * x.numel(), f"{name} of shape {tuple(x.shape)}", FEWER, MetricError)
     if not x.isfinite().all():
         raise MetricError(f"{name} holds values that are not finite; look at the samples it came from")
     return x
@@ -45,6 +43,9 @@ def finite_values(name: str, x: Tensor) -> Tensor:
 
 def features(name: str, x: Tensor, least: int) -> Tensor:
     """Features (N, D) as float64 on the CPU. Raises TooFewError for N < least, MetricError for what is no features."""
+    tensor(name, x)
+    if x.is_complex() or x.dtype == torch.bool:
+        raise MetricError(f"{name} is {x.dtype}, expected features (N, D) of real numbers")
     if x.ndim != 2 or x.shape[1] == 0 or len(x) < least:
         kind = TooFewError if x.ndim == 2 and x.shape[1] else MetricError
         raise kind(f"{name} has shape {tuple(x.shape)}, expected features (N, D) with N >= {least}")
@@ -59,6 +60,8 @@ def same_width(a: int, b: int) -> None:
 
 def image_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Two batches of float images (B, C, H, W), clipped to [-1, 1] and mapped to [0, 1], float64 on the CPU."""
+    tensor("x", x)
+    tensor("y", y)
     if x.shape != y.shape:
         raise MetricError(f"x has shape {tuple(x.shape)} and y has {tuple(y.shape)}; pairs need one shape")
     if x.ndim != 4 or x.numel() == 0:

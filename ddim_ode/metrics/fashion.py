@@ -6,6 +6,7 @@ not with published FIDs.
 
 from dataclasses import dataclass
 from functools import cache
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -13,8 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddim_ode.data import ASSETS, fashion_mnist, to_float, to_uint8
-from ddim_ode.metrics.checks import MetricError, TooFewError
+from ddim_ode.metrics.checks import MetricError, TooFewError, tensor
 from ddim_ode.metrics.frechet import frechet_distance
+from ddim_ode.support.checks import of_kind, whole
 
 SHAPE = (1, 28, 28)
 
@@ -71,6 +73,7 @@ def quality(samples: Tensor, labels: Tensor | None = None, data: Path | None = N
     0.98 of the training images, which it has seen. Raises MetricError for samples of another shape, fewer than 2 or
     not finite, and DataError without the test set.
     """
+    tensor("samples", samples)
     if samples.ndim != 4 or samples.shape[1:] != SHAPE:
         raise MetricError(f"samples have shape {tuple(samples.shape)}, expected (N, 1, 28, 28)")
     if len(samples) < 2:  # before the test set is asked for, which may not be there
@@ -79,6 +82,13 @@ def quality(samples: Tensor, labels: Tensor | None = None, data: Path | None = N
         raise MetricError(
             "samples hold values that are not finite; look at how they were drawn"
         )  # a byte would hide it
+    if not samples.is_floating_point():
+        raise MetricError(f"samples are {samples.dtype}, expected floats in [-1, 1]; use data.to_float for bytes")
+    if labels is not None:
+        tensor("labels", labels)
+    if data is not None:
+        of_kind("data", data, (str, PathLike), "a folder")
+        data = Path(data)
     if labels is not None and labels.shape != samples.shape[:1]:
         raise MetricError(f"labels have shape {tuple(labels.shape)}, expected {tuple(samples.shape[:1])}, one a sample")
     net = load_fashion_features()
@@ -92,6 +102,10 @@ def quality(samples: Tensor, labels: Tensor | None = None, data: Path | None = N
 @torch.no_grad()
 def extract(net: FashionFeatures, images: Tensor, batch_size: int = 500) -> Tensor:
     """Features (N, 64), float32, of images uint8 (N, 1, 28, 28)."""
+    of_kind("net", net, FashionFeatures, "what load_fashion_features returns")
+    if tensor("images", images).dtype != torch.uint8 or images.shape[1:] != SHAPE or not len(images):
+        raise MetricError(f"images are {images.dtype} of shape {tuple(images.shape)}, expected uint8 (N, 1, 28, 28)")
+    batch_size = whole("batch_size", batch_size, MetricError)
     return torch.cat([net.features(to_float(batch)) for batch in images.split(batch_size)])
 
 

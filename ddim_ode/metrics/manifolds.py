@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ddim_ode.metrics import checks
+from ddim_ode.support.checks import whole
 
 CHUNK = 2**22  # distances held at once, 32 MiB
 EQUAL = 1e-12  # of |x|^2 + |y|^2: what rounding leaves of the squared distance of two equal points, and more
@@ -30,7 +31,7 @@ def precision_recall(a: Tensor, b: Tensor, k: int = 3) -> PrecisionRecall:
     best with N = M, as the paper does. Memory is bounded whatever N and M.
     Raises MetricError unless N, M > k >= 1, the widths agree and every value is finite.
     """
-    k = checks.whole("k", k, least=1)
+    k = whole("k", k, checks.MetricError)
     a, b = checks.features("a", a, least=k + 1), checks.features("b", b, least=k + 1)
     checks.same_width(a.shape[1], b.shape[1])
     a, b = a - b.mean(0), b - b.mean(0)  # distances stay, and lose less to rounding

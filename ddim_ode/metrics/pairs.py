@@ -69,9 +69,9 @@ def consistency(x: Tensor, y: Tensor, features: Features) -> Tensor:
 
     Raises MetricError for shapes that differ, B < 2, the images `FeatureSpace` refuses, and when all f(y) are equal.
     """
-    if x.shape != y.shape:
+    if checks.tensor("x", x).shape != checks.tensor("y", y).shape:
         raise checks.MetricError(f"x has shape {tuple(x.shape)} and y has {tuple(y.shape)}; pairs need one shape")
-    if len(y) < 2:
+    if y.ndim == 0 or len(y) < 2:
         raise checks.TooFewError(f"y has shape {tuple(y.shape)}, expected at least 2 images to compare with each other")
     space = feature_space(features, x.shape[1:])
     found, other = space(x).double(), space(y).double()

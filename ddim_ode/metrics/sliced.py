@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ddim_ode.data import to_float
 from ddim_ode.metrics import checks
+from ddim_ode.support.checks import whole
+from ddim_ode.support.resources import check_memory
 
 PROJECTIONS = 256
 CHUNK = 2**22  # values turned to float64 at once, 32 MiB
@@ -24,17 +26,20 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = PROJECTIONS, see
     Biased upwards for few samples, so compare only what was made with the same N and M.
     Raises MetricError for shapes that differ, empty sets or values that are not finite.
     """
-    if x.shape[1:] != y.shape[1:]:
+    if checks.tensor("x", x).shape[1:] != checks.tensor("y", y).shape[1:]:
         raise checks.MetricError(f"x has shape {tuple(x.shape)} and y has {tuple(y.shape)}; images need one shape")
     return between(projected("x", x, projections, seed), projected("y", y, projections, seed))
 
 
 def projected(name: str, x: Tensor, projections: int = PROJECTIONS, seed: int = 0) -> Tensor:
     """theta.x along every direction, (N, projections), each column sorted. Raises MetricError as above."""
-    projections = checks.whole("projections", projections, least=1)
+    projections = whole("projections", projections, checks.MetricError)
+    checks.tensor(name, x)
     if x.ndim < 2 or x.numel() == 0:
         raise checks.MetricError(f"{name} has shape {tuple(x.shape)}, expected at least one image, (N, *shape)")
     width = x[0].numel()
+    need = 8 * projections * (width + 3 * len(x))  # directions; what is projected, joined and sorted
+    check_memory(need, f"{projections:,} projections of {len(x):,} images", checks.FEWER, checks.MetricError)
     directions = torch.randn(width, projections, dtype=torch.float64, generator=checks.generator(seed, "directions"))
     directions /= directions.norm(dim=0)
     rows = x.detach().flatten(1).split(max(1, CHUNK // width))

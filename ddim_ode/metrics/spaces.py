@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ddim_ode.data import to_float
-from ddim_ode.errors import unknown
-from ddim_ode.metrics.checks import MetricError, finite_values
+from ddim_ode.metrics.checks import MetricError, finite_values, tensor
 from ddim_ode.metrics.fashion import SHAPE, load_fashion_features
 from ddim_ode.metrics.inception import Inception
+from ddim_ode.support.checks import choice, described, of_kind, shown, whole
+from ddim_ode.support.scalars import index
 
 SPACES: dict[str, str] = {
     "fashion": "64 features of the shipped Fashion-MNIST classifier, for (1, 28, 28)",
@@ -34,6 +35,13 @@ class FeatureSpace:
     net: Callable[[Tensor], Tensor]
     batch_size: int = 250
 
+    def __post_init__(self) -> None:
+        of_kind("name", self.name, str, "a text")
+        object.__setattr__(self, "shape", _checked("shape", self.shape))
+        if not callable(self.net):
+            raise MetricError(f"net is {described(self.net)}; give a function of images (N, *shape)")
+        whole("batch_size", self.batch_size, MetricError)
+
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Floats are clipped to [-1, 1], as a picture would be.
@@ -41,6 +49,7 @@ class FeatureSpace:
         Raises MetricError for no images, of another shape, or neither bytes nor floats, for values that are not
         finite, and when `net` gives anything but finite floats (N, D).
         """
+        tensor("images", images)
         if images.numel() == 0 or images.shape[1:] != self.shape:
             expected = ", ".join(("N", *map(str, self.shape)))
             raise MetricError(f"images have shape {tuple(images.shape)}, expected ({expected}), N >= 1")
@@ -62,7 +71,7 @@ class FeatureSpace:
 
 def default_features(shape: Sequence[int]) -> str:
     """The name of the space for images (C, H, W) that needs nothing else installed."""
-    return "fashion" if tuple(shape) == SHAPE else "pixels"
+    return "fashion" if _checked("shape", shape) == SHAPE else "pixels"
 
 
 def feature_space(
@@ -81,9 +90,9 @@ def feature_space(
             a network in training mode, whose features would depend on the batch.
         CheckpointError: weights that are damaged, or that would run code.
     """
-    shape = tuple(model_shape)
-    if weights is not None and what != "inception":
-        raise MetricError(f"weights={str(weights)!r} are for features='inception'; leave them out")
+    shape = _checked("model_shape", model_shape)
+    if weights is not None and not (isinstance(what, str) and what == "inception"):
+        raise MetricError(f"weights={shown(weights)} are for features='inception'; leave them out")
     if isinstance(what, FeatureSpace):
         if what.shape != shape:
             raise MetricError(
@@ -92,22 +101,35 @@ def feature_space(
         return what
     if not isinstance(what, str):
         return _own(what, shape)
+    choice("features", what, SPACES, MetricError)
     if what == "pixels":
         return FeatureSpace(what, shape, lambda x: x.flatten(1))
     if what == "fashion":
         if shape != SHAPE:
             raise MetricError(f"features='fashion' are of images {SHAPE}, not {shape}; use 'pixels' or 'inception'")
         return FeatureSpace(what, shape, load_fashion_features().features)
-    if what == "inception":
-        if len(shape) != 3 or shape[0] not in (1, 3):
-            raise MetricError(f"features='inception' are of images (1 or 3, H, W), not {shape}; use 'pixels'")
-        return FeatureSpace(what, shape, Inception(weights), batch_size=50)
-    raise MetricError(unknown("features", what, SPACES))
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise MetricError(f"features='inception' are of images (1 or 3, H, W), not {shape}; use 'pixels'")
+    if weights is not None:
+        of_kind("weights", weights, (str, PathLike), "a file")
+    return FeatureSpace(what, shape, Inception(weights), batch_size=50)
+
+
+def _checked(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of an image as ints. Raises MetricError for what is none."""
+    try:
+        found = [index(size) for size in shape]
+    except TypeError:
+        found = [None]
+    whole = tuple(size for size in found if size is not None)
+    if len(whole) < len(found) or isinstance(shape, bytes) or min(whole, default=1) < 1:
+        raise MetricError(f"{name}={shown(shape)} is no shape of an image; give whole numbers, as in (3, 32, 32)")
+    return whole
 
 
 def _own(function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> FeatureSpace:
     if not callable(function):
-        raise MetricError(f"features={function!r} is neither a name nor callable; use one of {', '.join(SPACES)}")
+        raise MetricError(f"features={shown(function)} is neither a name nor callable; use one of {', '.join(SPACES)}")
     name = getattr(function, "__name__", type(function).__name__)
     if isinstance(function, nn.Module) and function.training:
         raise MetricError(f"features={name!r} is in training mode, so they depend on the batch; call .eval() first")

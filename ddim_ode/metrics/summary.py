@@ -58,7 +58,8 @@ class RealImages:
     """
 
     def __init__(self, images: Tensor, features: Features, seed: int = 0) -> None:
-        self.space, self.seed = feature_space(features, images.shape[1:]), seed
+        checks.generator(seed, "")  # a seed that cannot be is seen before the features are worked out
+        self.space, self.seed = feature_space(features, checks.tensor(REAL, images).shape[1:]), seed
         self.images = _bytes(REAL, images)
         self.features = self.space(self.images)
 
@@ -109,7 +110,7 @@ class RealImages:
 
 
 def _bytes(name: str, images: Tensor) -> Tensor:
-    if images.is_floating_point():
+    if checks.tensor(name, images).is_floating_point():
         return to_uint8(checks.finite_values(name, images.detach()).cpu())
     return images.cpu()
 

@@ -9,13 +9,19 @@ and E[x0 | xbar], the perfect denoiser, is a mean over components weighted by th
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
+from ddim_ode.models.arguments import class_labels
 from ddim_ode.models.denoiser import PREDICTS, Denoiser
 from ddim_ode.paths import Path, f64
+from ddim_ode.support.checks import ArgumentError, described, of_kind, whole
+
+MOST = 10**6  # numbers of a range
 
 
 class GaussianMixture:
@@ -29,7 +35,8 @@ class GaussianMixture:
             the null class, all of them.
 
     Raises:
-        DDIMError: counts that differ, or weights or standard deviations that are not positive.
+        DDIMError: counts that differ, weights or standard deviations that are not positive, means that are not finite.
+        ArgumentError: what no numbers can be made of.
     """
 
     def __init__(
@@ -39,16 +46,27 @@ class GaussianMixture:
         weights: Tensor | Sequence[float] | None = None,
         labels: Tensor | Sequence[int] | None = None,
     ):
-        k = len(means)
-        self.means = f64(means)
-        self.stds = f64(stds).expand(k) if f64(stds).ndim == 0 else f64(stds)
-        self.weights = torch.ones(k, dtype=torch.float64) if weights is None else f64(weights)
-        self.labels = None if labels is None else torch.as_tensor(labels)
+        self.means = _numbers("means", means, "(K, *shape), such as torch.zeros(2, 1, 8, 8)")
+        if self.means.ndim < 2 or not self.means.numel():
+            raise DDIMError(
+                f"means has shape {tuple(self.means.shape)}; give K means of one shape, (K, *shape), such as (2, 1)"
+            )
+        if not torch.isfinite(self.means).all():
+            raise DDIMError("means holds NaN or infinity; give finite numbers")
+        k = len(self.means)
+        self.stds = _numbers("stds", stds, "K standard deviations, or one for all")
+        self.stds = self.stds.expand(k) if self.stds.ndim == 0 else self.stds
+        ones = torch.ones(k, dtype=torch.float64)
+        self.weights = ones if weights is None else _numbers("weights", weights, "K weights")
+        self.labels = None if labels is None else _classes(labels)
         for name, value in [("stds", self.stds), ("weights", self.weights), ("labels", self.labels)]:
+            if value is not None and value.ndim != 1:
+                raise DDIMError(f"{name} has shape {tuple(value.shape)}; give one for each of the {k} means")
             if value is not None and len(value) != k:
                 raise DDIMError(f"{name} has {len(value)} entries for {k} means")
-        if not (self.stds > 0).all() or not (self.weights > 0).all():
-            raise DDIMError("stds and weights must be positive")
+        for value in (self.stds, self.weights):
+            if not ((value > 0) & (value < math.inf)).all():
+                raise DDIMError("stds and weights must be positive, and finite")
         if self.labels is not None and sorted(set(self.labels.tolist())) != list(range(self.num_classes)):
             raise DDIMError(
                 f"labels={self.labels.tolist()} leave a class without a component; number them 0, 1, 2, ..."
@@ -68,7 +86,7 @@ class GaussianMixture:
     def denoise(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(E[x0 | xbar], E[eps | xbar]), each (B, *shape) in float64.
 
-        xbar (B, *shape); sigma a scalar or (B,), > 0; labels (B,) or None.
+        xbar (B, *shape); sigma a scalar or (B,), >= 0; labels (B,) or None. Raises DDIMError for others.
         """
         offset, variance, log_joint = self._components(xbar, sigma, labels)
         share = torch.softmax(log_joint, dim=1)
@@ -83,6 +101,8 @@ class GaussianMixture:
 
     def sample(self, n: int, seed: int, sigma: float = 0.0) -> Tensor:
         """n exact samples of xbar at sigma, (n, *shape) float64."""
+        n, seed = whole("n", n, DDIMError), whole("seed", seed, DDIMError, least=None)
+        _levels(sigma, n)
         g = torch.Generator().manual_seed(seed)
         k = torch.multinomial(self.weights, n, replacement=True, generator=g)
         eps = torch.randn(n, *self.shape, dtype=torch.float64, generator=g)
@@ -92,18 +112,21 @@ class GaussianMixture:
     def denoiser(self, path: Path, predicts: str = "noise") -> Denoiser:
         """The mixture as a network on `path` would say it: a `Denoiser` that is right everywhere."""
 
-        def net(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-            u = t.double()
-            a, b = path.coefficients(u)
-            column = (-1, *[1] * len(self.shape))
-            data, noise = self.denoise(x.double() / a.reshape(column), path.sigma(u), labels)
-            p, q = PREDICTS[predicts](a, b)
-            return (p.reshape(column) * data + q.reshape(column) * noise).to(x.dtype)
-
-        return Denoiser(net, path, predicts, self.shape, self.num_classes)
+        return Denoiser(
+            MixtureNet(self, path, predicts), path, predicts, self.shape, self.num_classes, dtype=torch.float64
+        )
 
     def _components(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """xbar - m_k (B, K, D), variances (B, K) and log w_k N(xbar; m_k, .) (B, K)."""
+        of_kind("xbar", xbar, Tensor, f"a tensor (B, *{self.shape})")
+        if xbar.layout != torch.strided:
+            raise DDIMError("xbar is sparse; give xbar.to_dense()")
+        if xbar.ndim < 2 or xbar[:0].flatten(1).shape[1] != self.means[0].numel() or xbar.is_complex():
+            found = f"{xbar.dtype}" if xbar.is_complex() else f"shape {tuple(xbar.shape)}"
+            raise DDIMError(f"xbar has {found}; this mixture needs floats (B, {', '.join(map(str, self.shape))})")
+        _levels(sigma, len(xbar))
+        if labels is not None:
+            labels = class_labels(labels, len(xbar), self.num_classes, DDIMError)
         flat = xbar.double().flatten(1)
         offset = flat[:, None] - self.means.flatten(1)
         variance = self.stds**2 + f64(sigma).reshape(-1, 1) ** 2
@@ -114,3 +137,51 @@ class GaussianMixture:
             share = torch.where(other, 0.0, self.weights).sum(1, keepdim=True)
             log_joint = log_joint.masked_fill(other, -math.inf) - share.log()
         return offset, variance, log_joint
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureNet:
+    """A mixture as a network: net(x, t) or net(x, t, labels), computed in float64."""
+
+    mixture: GaussianMixture
+    path: Path
+    predicts: str
+
+    def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        u = t.double()
+        a, b = self.path.coefficients(u)
+        column = (-1, *[1] * len(self.mixture.shape))
+        data, noise = self.mixture.denoise(x.double() / a.reshape(column), self.path.sigma(u), labels)
+        p, q = PREDICTS[self.predicts](a, b)
+        return (p.reshape(column) * data + q.reshape(column) * noise).to(x.dtype)
+
+
+def _numbers(name: str, value: Any, give: str) -> Tensor:
+    """A real array in float64. Raises ArgumentError for what is none."""
+    try:
+        if isinstance(value, range) and len(value) > MOST:  # which torch would go through, one by one
+            raise ValueError
+        found = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(f"{name} is {described(value)}; give {give}") from None
+    if found.is_complex() or found.dtype == torch.bool:
+        raise ArgumentError(f"{name} is {found.dtype}; give {give}")
+    return f64(value)
+
+
+def _classes(labels: Any) -> Tensor:
+    """Labels as int64. Raises ArgumentError for what are none."""
+    found = _numbers("labels", labels, "whole numbers 0, 1, 2, ..., one for each mean")
+    if not torch.equal(found, found.round()) or (isinstance(labels, Tensor) and labels.is_floating_point()):
+        raise ArgumentError(f"labels={described(labels)} are not whole; give 0, 1, 2, ..., one for each mean")
+    return found.long()
+
+
+def _levels(sigma: Any, count: int) -> None:
+    """Raise DDIMError unless sigma is a finite number >= 0, or `count` of them."""
+    levels = sigma if isinstance(sigma, Tensor) else _numbers("sigma", sigma, "a number >= 0, or one for each sample")
+    if levels.is_complex() or levels.numel() not in (1, count):
+        found = "complex" if levels.is_complex() else f"{levels.numel()} numbers"
+        raise DDIMError(f"sigma is {found}; give one, or one for each sample ({count})")
+    if levels.numel() and not ((levels >= 0) & (levels < math.inf)).all():
+        raise DDIMError("sigma must be a finite number >= 0")

@@ -1,11 +1,14 @@
 """What a file of a model says of it: its network, its schedule and what it predicts."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ddim_ode.models.bounds import MOST_TIMESTEPS, Timesteps
 from ddim_ode.models.unet import UNetConfig
 from ddim_ode.paths import DiscreteVP
+
+Beta = Annotated[float, Field(gt=0, le=1)]
 
 
 class ScheduleConfig(BaseModel):
@@ -18,10 +21,12 @@ class ScheduleConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["linear", "scaled_linear", "cosine", "betas"] = "linear"
-    timesteps: int = Field(1000, ge=2)
+    timesteps: Timesteps = 1000
     beta_start: float = Field(1e-4, gt=0, lt=1, description="of the linear ones")
     beta_end: float = Field(0.02, gt=0, lt=1, description="of the linear ones")
-    betas: tuple[float, ...] | None = Field(None, description="with name: betas, one a timestep")
+    betas: tuple[Beta, ...] | None = Field(
+        None, max_length=MOST_TIMESTEPS, description="with name: betas, one a timestep"
+    )
     zero_snr: bool = False
 
     @model_validator(mode="after")

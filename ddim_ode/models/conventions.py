@@ -6,6 +6,7 @@ A module stays a module, so that its precision and device can be read off it.
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,7 +15,11 @@ from torch.nn.functional import one_hot
 
 from ddim_ode.continuous import VPSDE, Cosine
 from ddim_ode.errors import DDIMError
+from ddim_ode.models.arguments import check_net
+from ddim_ode.models.modes import Convention
 from ddim_ode.paths import Flow, Noise, Path, VariancePreserving
+from ddim_ode.support.checks import of_kind, real, shown, whole
+from ddim_ode.support.scalars import number
 
 Net = Callable[..., Tensor]
 D = TypeVar("D")
@@ -43,18 +48,22 @@ class Conventions:
         net.label_dim; net.sigma_min and net.sigma_max, where there are any, narrow the range of sigma.
 
         Raises:
-            AdapterError: a network that does not say what shape it takes.
+            AdapterError: a network that does not say what shape it takes, or a range of sigma that is none.
         """
+        check_net(net)
         if shape is None:
             try:
                 # Any callable may be a network; one without these is an AttributeError, caught below.
                 shape = (net.img_channels, net.img_resolution, net.img_resolution)  # type: ignore[attr-defined]
             except AttributeError:
                 raise AdapterError("net has no img_channels and img_resolution; give shape=(C, H, W)") from None
-        classes = int(getattr(net, "label_dim", 0)) if num_classes is None else num_classes
-        low, high = float(getattr(net, "sigma_min", 0.0)), float(getattr(net, "sigma_max", math.inf))
-        path = Noise(max(sigma_min, low), min(sigma_max, high))
-        return cls(_edm(net, classes), path, "data", shape, classes)
+        given = "net.label_dim" if num_classes is None else "num_classes"
+        classes = whole(given, getattr(net, "label_dim", 0) if num_classes is None else num_classes, AdapterError, 0)
+        low = real("net.sigma_min", getattr(net, "sigma_min", 0.0), AdapterError, 0, math.inf, "0.002")
+        high = real("net.sigma_max", getattr(net, "sigma_max", math.inf), AdapterError, 0, math.inf, "80")
+        least, most = _range(sigma_min, sigma_max)
+        path = Noise(*_range(max(least, low), min(most, high)))
+        return cls(adapt(net, EDMCall(classes)), path, "data", shape, classes)
 
     @classmethod
     def from_k_diffusion(
@@ -73,16 +82,28 @@ class Conventions:
         Args:
             sigma_min, sigma_max: read off the network, as its wrappers of discrete schedules have them, where None.
             extra_args: given to every call; they must fit any batch size.
+            label_arg: the name of the argument that takes labels.
 
         Raises:
-            AdapterError: a network that does not say its range of sigma.
+            AdapterError: a network that does not say its range of sigma, a range that is none, or labels given twice.
         """
+        check_net(net)
+        of_kind("label_arg", label_arg, str, "the name of an argument, such as 'class_cond'")
+        if extra_args is not None:
+            of_kind("extra_args", extra_args, Mapping, "a dict of arguments by name")
+        given = dict(extra_args or {})
+        for name in (label_arg, *given):
+            of_kind("a name in extra_args", name, str, "names of arguments")
+            if not name.isidentifier():
+                raise AdapterError(f"{shown(name)} is no name of an argument; give one such as 'class_cond'")
+        if label_arg in given and num_classes:
+            raise AdapterError(f"extra_args has {label_arg!r}, which takes the labels; leave it out")
         low = getattr(net, "sigma_min", None) if sigma_min is None else sigma_min
         high = getattr(net, "sigma_max", None) if sigma_max is None else sigma_max
         if low is None or high is None:
             raise AdapterError("net has no sigma_min and sigma_max; give the range it was trained in, as in 0.01, 80")
-        call = _k_diffusion(net, extra_args or {}, label_arg)
-        return cls(call, Noise(float(low), float(high)), "data", shape, num_classes)
+        path = Noise(*_range(low, high))
+        return cls(adapt(net, KDiffusionCall(given, label_arg)), path, "data", shape, num_classes)
 
     @classmethod
     def from_v(
@@ -96,6 +117,7 @@ class Conventions:
         Raises:
             AdapterError: a path on which a^2 + b^2 is not 1.
         """
+        check_net(net)
         path = Cosine() if path is None else path
         if not isinstance(path, VariancePreserving):
             raise AdapterError(
@@ -126,13 +148,21 @@ class Conventions:
         Raises:
             AdapterError: data_at is neither, or the range is empty.
         """
-        if data_at not in (0, 1):
-            raise AdapterError(f"data_at={data_at!r} is no end of a flow; use 0 or 1, the t at which the data are")
-        low, high = noise_range
+        check_net(net)
+        if number(data_at) not in (0, 1):
+            raise AdapterError(f"data_at={shown(data_at)} is no end of a flow; use 0 or 1, the t at which the data are")
+        if not 0 < (factor := real("time_scale", time_scale, AdapterError, 0, math.inf, "1000")) < math.inf:
+            raise AdapterError(f"time_scale={factor:g} is none; give what the network calls 1, such as 1000")
+        try:
+            low, high = map(number, noise_range)
+        except (TypeError, ValueError):
+            low = high = math.nan
         if not 0 < low < high < 1:
-            raise AdapterError(f"noise_range={noise_range} is none; give two shares of noise, 0 < low < high < 1")
+            raise AdapterError(
+                f"noise_range={shown(noise_range)} is none; give two shares of noise, 0 < low < high < 1"
+            )
         path = Flow(low / (1 - low), high / (1 - high))
-        return cls(_flow(net, data_at, time_scale), path, "flow", shape, num_classes)
+        return cls(adapt(net, FlowCall(int(data_at), factor)), path, "flow", shape, num_classes)
 
     @classmethod
     def from_score(
@@ -143,6 +173,7 @@ class Conventions:
         Args:
             path: `VPSDE` (the default) or `VESDE` with the SDE's t in [0, 1]; `Noise` of a network that takes sigma.
         """
+        check_net(net)
         return cls(net, VPSDE() if path is None else path, "score", shape, num_classes)
 
 
@@ -162,32 +193,48 @@ def adapt(net: Net, call: Callable[..., Tensor]) -> Net:
     return Adapted(net, call) if isinstance(net, nn.Module) else partial(call, net)
 
 
-def _edm(net: Net, num_classes: int) -> Net:
+@dataclass(frozen=True)
+class EDMCall(Convention):
     """D(x, sigma, class_labels), with labels one-hot and the null class all zeros (NVlabs/edm)."""
 
-    def call(net: Net, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+    num_classes: int
+
+    def __call__(self, net: Net, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is None:
             return net(x, sigma)
-        return net(x, sigma, one_hot(labels, num_classes + 1)[:, :num_classes].to(x))
-
-    return adapt(net, call)
+        return net(x, sigma, one_hot(labels, self.num_classes + 1)[:, : self.num_classes].to(x))
 
 
-def _k_diffusion(net: Net, extra_args: Mapping[str, Any], label_arg: str) -> Net:
+@dataclass(frozen=True)
+class KDiffusionCall(Convention):
     """D(x, sigma, **extra_args), with labels among them (crowsonkb/k-diffusion)."""
 
-    def call(net: Net, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        return net(x, sigma, **extra_args, **({} if labels is None else {label_arg: labels}))
+    extra_args: Mapping[str, Any]
+    label_arg: str
 
-    return adapt(net, call)
+    def __call__(self, net: Net, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        return net(x, sigma, **self.extra_args, **({} if labels is None else {self.label_arg: labels}))
 
 
-def _flow(net: Net, data_at: int, time_scale: float) -> Net:
+@dataclass(frozen=True)
+class FlowCall(Convention):
     """v(x, t) = dx/dt, as eps - x0 at the share u of noise: t runs with u where the data are at 0, else against it."""
 
-    def call(net: Net, x: Tensor, u: Tensor, *labels: Tensor) -> Tensor:
-        if data_at:
-            return -net(x, time_scale * (1 - u), *labels)
-        return net(x, time_scale * u, *labels)
+    data_at: int
+    time_scale: float
 
-    return adapt(net, call)
+    def __call__(self, net: Net, x: Tensor, u: Tensor, *labels: Tensor) -> Tensor:
+        if self.data_at:
+            return -net(x, self.time_scale * (1 - u), *labels)
+        return net(x, self.time_scale * u, *labels)
+
+
+def _range(low: Any, high: Any) -> tuple[float, float]:
+    """A range of sigma as floats. Raises AdapterError unless 0 < low < high."""
+    low = real("sigma_min", low, AdapterError, 0, math.inf, "0.002")
+    high = real("sigma_max", high, AdapterError, 0, math.inf, "80")
+    if not 0 < low < high < math.inf:
+        raise AdapterError(
+            f"sigma_min={low:g} and sigma_max={high:g} are no range; give finite numbers, 0 < sigma_min < sigma_max"
+        )
+    return low, high

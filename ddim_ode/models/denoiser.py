@@ -9,17 +9,21 @@ equations give both parts back:
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ddim_ode.errors import DDIMError
+from ddim_ode.models import arguments
 from ddim_ode.models.conventions import Conventions
+from ddim_ode.models.failures import advise, check_answer, lacks_null_class
 from ddim_ode.models.fast import Fast
+from ddim_ode.models.modes import Mode
+from ddim_ode.models.networks import check_whole, device_of, precision_of
 from ddim_ode.models.provenance import Provenance
-from ddim_ode.paths import Path, f64
+from ddim_ode.paths import Path
+from ddim_ode.support.checks import flag, of_kind, whole
 
 Coefficients = tuple[Tensor, Tensor]
 
@@ -31,6 +35,8 @@ PREDICTS: Mapping[str, Callable[[Tensor, Tensor], Coefficients]] = {
     "flow": lambda a, b: (-torch.ones_like(a), torch.ones_like(a)),  # eps - x0: Liu et al. 2023
     "score": lambda a, b: (torch.zeros_like(a), -1 / b),  # grad log p = -eps / b: Song et al. 2021, Eq. 7
 }
+
+AT_ZERO = ("noise", "velocity", "flow")  # that leave both parts to be told at sigma = 0
 
 
 class Prediction(NamedTuple):
@@ -107,17 +113,21 @@ class Denoiser(Conventions):
         predicts: "noise", "data", "velocity", "flow" or "score".
         shape: shape of one sample, (C, H, W) for images.
         num_classes: number of labels, 0 for an unconditional model.
-        quantize: round fractional timesteps to the nearest one of a discrete path.
+        quantize: round fractional timesteps to the nearest one of a discrete path. True gives them as floats, "int" as
+            int64, for a network that looks its time up in a table.
         dtype: the network's precision; None reads it off the parameters, and a network without
-            parameters gets the state's own.
-        device: where a network without parameters computes; the others say so themselves.
+            parameters gets the state's own. Times come in it too, in float32 at least.
+        device: where a network without parameters computes; the others say so themselves, and those whose weights
+            accelerate keeps elsewhere compute where it brings them.
         null_class: whether label num_classes means no condition. A model without such a label can be given no
             condition at all, and so no guidance.
         latent: whether samples are what an autoencoder makes pictures of, and no pictures themselves.
         provenance: the files it was loaded from.
 
     Raises:
-        DenoiserError: an unknown prediction, one that the path cannot have, or a network in training mode.
+        DenoiserError: an unknown prediction, one that the path cannot have, a network in training mode (then or when it
+            is called) or without its weights, a shape, a number of classes, a precision or a device that cannot be.
+        ArgumentError: an argument of another kind.
     """
 
     net: Callable[..., Tensor]
@@ -126,14 +136,18 @@ class Denoiser(Conventions):
     shape: tuple[int, ...]
     num_classes: int = 0
     _: KW_ONLY
-    quantize: bool = False
+    quantize: bool | Literal["int"] = False
     dtype: torch.dtype | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     null_class: bool = True
     latent: bool = False
     provenance: Provenance | None = field(default=None, compare=False, repr=False)
+    _mode: Mode = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        arguments.check_net(self.net)
+        of_kind("path", self.path, Path, "one such as ddim_ode.paths.DiscreteVP.linear()")
+        of_kind("predicts", self.predicts, str, f"one of {', '.join(PREDICTS)}")
         if self.predicts not in PREDICTS:
             raise DenoiserError(f"predicts={self.predicts!r} is unknown; choose one of {', '.join(PREDICTS)}")
         if self.path.zero_terminal_snr and self.predicts in ("noise", "score"):
@@ -141,15 +155,25 @@ class Denoiser(Conventions):
                 f"predicts={self.predicts!r} says nothing about the image at zero terminal SNR"
                 "; leave the last alphas_cumprod out, or use a model that predicts velocity or data"
             )
-        object.__setattr__(self, "shape", tuple(self.shape))
-        object.__setattr__(self, "device", torch.device(self.device))
-        if not isinstance(self.net, nn.Module):
-            return
-        if any(m.training and (isinstance(m, _BatchNorm) or getattr(m, "p", 0) > 0) for m in self.net.modules()):
-            raise DenoiserError("net is in training mode, where dropout or batch norm act; call net.eval() first")
-        if (first := next(self.net.parameters(), None)) is not None:
-            object.__setattr__(self, "dtype", self.dtype or first.dtype)
-            object.__setattr__(self, "device", first.device)
+        if self.provenance is not None:
+            of_kind("provenance", self.provenance, Provenance, "that of a loaded model, or leave it out")
+        found = None if self.dtype is None else arguments.precision(self.dtype, DenoiserError)
+        device = arguments.place(self.device, DenoiserError)
+        if isinstance(self.net, nn.Module):
+            found = found or precision_of(self.net)
+            device = device_of(self.net, DenoiserError) or device
+        checked = {
+            "shape": arguments.sample_shape(self.shape, DenoiserError),
+            "num_classes": whole("num_classes", self.num_classes, DenoiserError, least=0),
+            "quantize": arguments.rounding(self.quantize, self.path, DenoiserError),
+            "null_class": flag("null_class", self.null_class),
+            "latent": flag("latent", self.latent),
+            "dtype": found,
+            "device": device,
+            "_mode": Mode("net", self.net, DenoiserError),  # asked at every call: training may go on
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @property
     def sigma_min(self) -> float:
@@ -174,14 +198,18 @@ class Denoiser(Conventions):
         """A copy whose network lives on another device or computes in another precision; itself if it does already.
 
         Raises:
-            DenoiserError: the network is a plain function, which nobody can move, or a fast one for another precision.
+            DenoiserError: the network is a plain function or offloaded, which nobody can move, or a fast one for
+                another precision; a precision or a device that cannot be.
         """
-        device, dtype = torch.device(device or self.device), dtype or self.dtype
+        device = self.device if device is None else arguments.place(device, DenoiserError)
+        dtype = self.dtype if dtype is None else arguments.precision(dtype, DenoiserError)
         if (device, dtype) == (self.device, self.dtype):
             return self
+        check_whole(self.net, "moved", DenoiserError)
         if isinstance(self.net, Fast):
             check_fast(dtype)
         if isinstance(self.net, nn.Module):
+            arguments.present(device, DenoiserError)
             return replace(self, net=copy.deepcopy(self.net).to(device, dtype), dtype=dtype, device=device)
         if device != self.device:
             raise DenoiserError(f"net is a function; move what it calls to {device} and give Denoiser(device=...)")
@@ -193,13 +221,14 @@ class Denoiser(Conventions):
         What that gains and costs depends on the processor: docs/benchmarks.md.
 
         Raises:
-            DenoiserError: the network is a plain function, or its precision is neither float32 nor bfloat16.
+            DenoiserError: the network is a plain function or offloaded, or computes in neither float32 nor bfloat16.
         """
         if isinstance(self.net, Fast):
             return self
         if not isinstance(self.net, nn.Module):
             raise DenoiserError("net is a function, of which there is nothing to compile; compile what it calls")
         check_fast(self.dtype)
+        check_whole(self.net, "compiled", DenoiserError)
         return replace(self, net=Fast(self.net))
 
     def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
@@ -207,15 +236,18 @@ class Denoiser(Conventions):
 
         Args:
             xbar: (B, *shape), float32 or float64.
-            sigma: scalar or (B,), > 0. Outside the model's range only the time label is clamped.
-            labels: (B,) int64 in 0..num_classes, or None for the null class.
+            sigma: scalar or (B,), > 0, or 0 where noise, velocity or flow is predicted. Outside the model's range only
+                the time label is clamped.
+            labels: (B,) int64 in 0..num_classes, or None for the null class. Ignored without classes.
 
         Raises:
             NonFiniteError: the network returned NaN or infinity.
-            DenoiserError: it returned something that has not the shape of its input, or no condition was asked of a
-                model without a null class.
+            DenoiserError: it returned something that has not the shape of its input, no condition was asked of a model
+                without a null class, or an argument has another shape or range; the network is in training mode.
+            ArgumentError: an argument of another kind.
         """
-        sigma = f64(sigma)
+        arguments.check_state(xbar, self.shape, DenoiserError)
+        sigma = arguments.noise_level(sigma, len(xbar), DenoiserError, zero=self.predicts in AT_ZERO)
         u = self.time(sigma)
         a = self.path.scale(sigma)
         b = a * sigma
@@ -226,30 +258,43 @@ class Denoiser(Conventions):
             return c.to(xbar).reshape(-1, *[1] * len(self.shape)) if c.ndim else c.item()
 
         x = per_sample(a) * xbar
-        # Times are never rounded to half precision: 999 would become 1000 in bfloat16.
-        times = torch.float64 if self.dtype is None else torch.promote_types(self.dtype, torch.float32)
-        inputs = [x.to(self.dtype or x.dtype), u.to(x.device, times).expand(len(x))]
+        dtype = self.dtype or x.dtype  # of times float32 at least: 999 would become 1000 in bfloat16
+        times = torch.int64 if self.quantize == "int" else torch.promote_types(dtype, torch.float32)
+        inputs = [x.to(dtype), u.to(x.device, times).expand(len(x))]
         if self.num_classes:
-            if not self.null_class and (labels is None or (labels == self.num_classes).any()):
-                raise DenoiserError(
-                    "this model was trained with a label for every image and has no null class"
-                    f"; give labels in 0..{self.num_classes - 1}, and guidance=1"
-                )
-            null = torch.full((len(x),), self.num_classes, device=x.device)
-            inputs.append(null if labels is None else labels)
-        out = self.net(*inputs)
-        if not isinstance(out, Tensor) or out.shape != x.shape:
-            found = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-            raise DenoiserError(
-                f"net returned {found} for an input of shape {tuple(x.shape)}; it must return one tensor of that shape"
-                " (of learned variances drop the second half of the channels, of diffusers' outputs take .sample)"
-            )
-        out = out.to(x.dtype)
+            inputs.append(self._condition(labels, x))
+        out = self._ask(inputs).to(x)
         if not torch.isfinite(out).all():
-            bad = int((~torch.isfinite(out.flatten(1)).all(dim=1)).nonzero()[0])
+            bad = int((~torch.isfinite(out.reshape(len(out), -1)).all(dim=1)).nonzero()[0])
             raise NonFiniteError(float(sigma.expand(len(xbar))[bad]), bad)
         return Prediction(
             data=per_sample(q / det) * x - per_sample(b / det) * out,
             noise=per_sample(a / det) * out - per_sample(p / det) * x,
             evaluations=1,
         )
+
+    def _condition(self, labels: Tensor | None, x: Tensor) -> Tensor:
+        """The labels that the network is given. Raises DenoiserError for no condition where there is no null class."""
+        if labels is not None:
+            labels = arguments.class_labels(labels, len(x), self.num_classes, DenoiserError)
+        if not self.null_class and (labels is None or (labels == self.num_classes).any()):
+            raise DenoiserError(
+                "this model was trained with a label for every image and has no null class"
+                f"; give labels in 0..{self.num_classes - 1}, and guidance=1"
+            )
+        return torch.full((len(x),), self.num_classes, device=x.device) if labels is None else labels
+
+    def _ask(self, inputs: list[Tensor]) -> Tensor:
+        """What the network returns. Raises DenoiserError for another shape; the network's own errors stay its own."""
+        try:
+            out = self._mode(self.net, *inputs)
+        except (IndexError, TypeError, RuntimeError) as error:
+            if self.num_classes and lacks_null_class(error, self.net, inputs[2], self.num_classes):
+                raise DenoiserError(
+                    f"this network may have no embedding for the null class, label {self.num_classes}"
+                    f"; give null_class=False, and labels in 0..{self.num_classes - 1} without guidance"
+                ) from error
+            if self.path.num_timesteps:
+                advise(error, inputs[1])
+            raise
+        return check_answer(out, inputs[0], DenoiserError)

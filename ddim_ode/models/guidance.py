@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
+from ddim_ode.models.arguments import check_state, label_numbers, noise_level
 from ddim_ode.models.denoiser import Model, NonFiniteError, Prediction
-from ddim_ode.paths import Path, f64
-from ddim_ode.support.scalars import sigma_range
+from ddim_ode.paths import Path
+from ddim_ode.support.checks import ArgumentError, described, shown
+from ddim_ode.support.scalars import number, sigma_range
 
 #: the largest batch whose two passes run as one of twice the size; beyond it a CPU is busy with one
 TOGETHER = 16
@@ -35,6 +37,7 @@ class Guided:
 
     Raises:
         GuidanceError: the model has no classes, the scale is not finite or the range is empty.
+        ArgumentError: what is no model.
     """
 
     model: Model
@@ -42,10 +45,15 @@ class Guided:
     sigma_range: tuple[float, float] = (0.0, math.inf)
 
     def __post_init__(self) -> None:
+        for part in ("num_classes", "path", "__call__"):
+            if isinstance(self.model, type) or not hasattr(self.model, part):
+                raise ArgumentError(f"model is {described(self.model)}; give a Denoiser, or something around one")
+        if not math.isfinite(scale := number(self.scale)):
+            raise GuidanceError(f"guidance={shown(self.scale)} is not finite; use a number such as 2.0")
+        if not isinstance(self.scale, int | float):  # one of NumPy's or torch's
+            object.__setattr__(self, "scale", scale)
         if not self.model.num_classes:
             raise GuidanceError(f"guidance={self.scale:g} needs a class-conditional model; use guidance=1")
-        if not math.isfinite(self.scale):
-            raise GuidanceError(f"guidance={self.scale} is not finite; use a number such as 2.0")
         object.__setattr__(self, "sigma_range", sigma_range("the guidance range ", self.sigma_range, GuidanceError))
 
     @property
@@ -84,7 +92,11 @@ class Guided:
         """Predict as a `Denoiser` does, pushed away from the null class. Raises GuidanceError without labels."""
         if labels is None:
             raise GuidanceError(f"guidance={self.scale:g} has no labels to guide to; give labels, or use guidance=1")
-        sigma = f64(sigma)
+        check_state(xbar, self.shape, GuidanceError)
+        sigma = noise_level(sigma, len(xbar), GuidanceError, zero=True)  # which of them the model takes, it says itself
+        if sigma.ndim:
+            sigma = sigma.expand(len(xbar))
+        labels = label_numbers(labels, len(xbar), self.num_classes, GuidanceError)
         guided = torch.tensor([self.acts(s) for s in sigma.reshape(-1).tolist()])
         if guided.all():
             return self._both(xbar, sigma, labels)

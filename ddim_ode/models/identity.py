@@ -1,17 +1,25 @@
 """What tells a model from another."""
 
 import hashlib
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import Denoiser, Model
 from ddim_ode.models.guidance import Guided
+from ddim_ode.models.networks import offloaded_weight
 from ddim_ode.paths import f64
 
 
 def fingerprint(model: Model) -> str:
-    """A digest of what a model predicts with: its weights, path, shape and guidance; not the code of a function."""
+    """A digest of what a model predicts with: its weights, path, shape and guidance; not the code of a function.
+
+    A compiled, a distributed or an offloaded network has the digest of the plain one; a fast one, which computes in
+    another precision, has not.
+    """
     digest = hashlib.sha256()
     if isinstance(model, Guided):
         digest.update(f"guided {model.scale} {model.sigma_range} {fingerprint(model.model)}".encode())
@@ -23,7 +31,40 @@ def fingerprint(model: Model) -> str:
     if isinstance(model, Denoiser):
         digest.update(repr((model.predicts, model.quantize)).encode())
         if isinstance(model.net, nn.Module):
-            for name, value in sorted(model.net.state_dict().items()):
+            for name, value in _weights(model.net):
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
                 digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _weights(net: nn.Module) -> list[tuple[str, Any]]:
+    """The weights by their names, sorted: those that they have without what compiles or distributes a network."""
+    around = [path for path, module in net.named_modules() if _only_around(module)]
+    found = []
+    for name, value in net.state_dict().items():
+        if not isinstance(value, Tensor):  # of a module's own get_extra_state
+            continue
+        if value.is_meta:
+            value = offloaded_weight(net, name)
+            if value is None:
+                raise DDIMError(
+                    f"the weight {name} is on the meta device, and not known where else; load the weights of the model"
+                )
+        found.append((_bare(name, around), value))
+    return sorted(found, key=lambda one: one[0])
+
+
+def _only_around(module: nn.Module) -> bool:
+    """Whether it is what torch.compile (whose class would take a second to import) or DataParallel makes of one."""
+    return "_orig_mod" in module._modules or isinstance(module, DataParallel | DistributedDataParallel)
+
+
+def _bare(name: str, around: list[str]) -> str:
+    """A weight's name without the part that something around the network has put into it."""
+    for path in reversed(around):  # the innermost first
+        start = f"{path}." if path else ""
+        if name.startswith(start):
+            inner = name.removeprefix(start).partition(".")
+            if inner[0] in ("_orig_mod", "module"):
+                name = start + inner[2]
+    return name

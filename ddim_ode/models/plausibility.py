@@ -22,6 +22,7 @@ from torch import Tensor
 from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import PREDICTS, Denoiser
 from ddim_ode.paths import f64
+from ddim_ode.support.checks import whole
 
 SIGMAS = (5.0, 1.5, 0.4, 0.15)
 SLACK = 0.15  # of leak: at sigma = 5 a network that predicts noise may be wrong by 3 % of it
@@ -73,6 +74,7 @@ def probe(model: Denoiser, seed: int = 0) -> Probe:
     """
     if not isinstance(model, Denoiser):
         raise DDIMError(f"only a Denoiser can be probed, and this is a {type(model).__name__}; give the one inside")
+    seed = whole("seed", seed, DDIMError, least=None)
     count = max(2, math.ceil(VALUES / math.prod(model.shape)))
     labels = None
     if model.num_classes and not model.null_class:

@@ -17,8 +17,18 @@ from typing import Literal, TypeVar, cast
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+
+from ddim_ode.models.bounds import (
+    MOST_CLASSES,
+    MOST_LEVELS,
+    MOST_NUMBERS,
+    MOST_PARAMETERS,
+    Blocks,
+    Width,
+    parameters,
+)
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 Direction = Literal["down", "up"]
@@ -34,23 +44,25 @@ class UNetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="(C, H, W) of an image")
-    channels: tuple[PositiveInt, ...] = Field(min_length=1, description="channels of each level, finest first")
-    blocks: int = Field(2, ge=1, description="ResBlocks a level on the way down")
-    attention: tuple[int, ...] = Field((), description="levels (0 = finest) with self-attention")
-    num_classes: int = Field(0, ge=0, description="labels 0..num_classes-1; 0 = unconditional")
+    shape: tuple[Width, Width, Width] = Field(description="(C, H, W) of an image")
+    channels: tuple[Width, ...] = Field(
+        min_length=1, max_length=MOST_LEVELS, description="channels of each level, finest first"
+    )
+    blocks: Blocks = Field(2, description="ResBlocks a level on the way down")
+    attention: tuple[int, ...] = Field(
+        (), max_length=MOST_LEVELS, description="levels (0 = finest) with self-attention"
+    )
+    num_classes: int = Field(0, ge=0, le=MOST_CLASSES, description="labels 0..num_classes-1; 0 = unconditional")
     null_class: bool = Field(True, description="whether label num_classes means no condition")
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    patch: int = Field(1, ge=1, description="pixel-unshuffle factor on the way in, shuffle on the way out")
-    groups: int = Field(32, ge=1, description="groups of every GroupNorm")
-    norm_eps: float = Field(1e-6, gt=0.0)
+    patch: Width = Field(1, description="pixel-unshuffle factor on the way in, shuffle on the way out")
+    groups: Width = Field(32, description="groups of every GroupNorm")
+    norm_eps: float = Field(1e-6, gt=0.0, lt=1.0)
     mid_attention: bool = Field(True, description="self-attention in the middle")
-    heads: PositiveInt = Field(1, description="of attention, at every level")
-    head_channels: PositiveInt | None = Field(
-        None, description="channels of a head, which then says how many there are"
-    )
+    heads: Width = Field(1, description="of attention, at every level")
+    head_channels: Width | None = Field(None, description="channels of a head, which then says how many there are")
     time_order: Literal["sin_cos", "cos_sin"] = "sin_cos"
-    time_shift: float = Field(1.0, description="frequencies 10000^(-k / (half - time_shift))")
+    time_shift: float = Field(1.0, allow_inf_nan=False, description="frequencies 10000^(-k / (half - time_shift))")
     downsample_padding: Literal["asymmetric", "symmetric"] = "asymmetric"
     scale_shift: bool = Field(False, description="the embedding scales and shifts a norm, where it is added otherwise")
     resample: Literal["conv", "block"] = Field(
@@ -60,6 +72,8 @@ class UNetConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> "UNetConfig":
         _, height, width = self.shape
+        if math.prod(self.shape) > MOST_NUMBERS:
+            raise ValueError(f"shape={self.shape}: an image has at most {MOST_NUMBERS} numbers here")
         factor = self.patch * 2 ** (len(self.channels) - 1)
         if height % factor or width % factor:
             raise ValueError(
@@ -81,6 +95,12 @@ class UNetConfig(BaseModel):
                 raise ValueError(f"channels={self.channels}: {c} is not a multiple of head_channels")
             if c % self.heads:
                 raise ValueError(f"channels={self.channels}: {c} is not a multiple of heads={self.heads}")
+        if (count := parameters(self)) > MOST_PARAMETERS:
+            raise ValueError(
+                f"channels={self.channels} with blocks={self.blocks}, patch={self.patch} and"
+                f" num_classes={self.num_classes} mean {count:.1e} parameters; here are at most"
+                f" {MOST_PARAMETERS:.0e}"
+            )
         return self
 
 

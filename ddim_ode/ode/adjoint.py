@@ -79,7 +79,7 @@ class AdjointFlow(ProbabilityFlow):
         return self.join(slope.detach(), *self.products.each(slope, leaf, -of_sample))
 
     def join(self, y: Tensor, of_y: Tensor, *of_parameters: Tensor) -> Tensor:
-        rows = torch.cat([y.flatten(1), of_y.flatten(1)], dim=1)
+        rows = torch.cat([y.reshape(len(y), -1), of_y.reshape(len(of_y), -1)], dim=1)
         flat = torch.cat([rows.new_zeros(0), *(QUIET * g.flatten().to(y) for g in of_parameters)])
         return torch.cat([rows, pad(flat, (0, -len(flat) % rows.shape[1])).reshape(-1, rows.shape[1])])
 

@@ -69,7 +69,7 @@ class DensityFlow(ProbabilityFlow):
             sigma = float(self.path.sigma(u))
             raise LikelihoodError(f"the network's derivative is not finite at sigma={sigma:.6g}; use a smooth network")
         rates = rates.sum(1, keepdim=True) if self.exact else rates
-        return torch.cat([slope.detach().flatten(1), (-rates / self.unit).to(y)], dim=1)
+        return torch.cat([slope.detach().reshape(len(slope), -1), (-rates / self.unit).to(y)], dim=1)
 
     def predict(self, xbar: Tensor, sigma: Tensor) -> Prediction:
         """Only where max_nfe has stopped a solver, for one step to the end, which no density would survive."""
@@ -85,11 +85,12 @@ class DensityFlow(ProbabilityFlow):
 
     def _scaled(self, state: Tensor, a: Tensor) -> Tensor:
         sample, column = self.split(state)
-        return torch.cat([a * sample.flatten(1), column - self.dimensions / self.unit * torch.log(a)], dim=1)
+        scaled = column - self.dimensions / self.unit * torch.log(a)
+        return torch.cat([a * sample.reshape(len(sample), -1), scaled], dim=1)
 
 
 def _rate(slope: Tensor, y: Tensor, v: Tensor, keep: bool) -> Tensor:
     """v' (df/dy) v of each sample, (B,) float64; v is (B or 1, D)."""
     v = v.expand(len(y), -1)
     (product,) = torch.autograd.grad(slope, y, v.reshape(y.shape), retain_graph=keep)
-    return (product.flatten(1).double() * v).sum(1)
+    return (product.reshape(len(product), -1).double() * v).sum(1)

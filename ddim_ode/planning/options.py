@@ -1,27 +1,30 @@
 """How to solve: one value that holds everything which can be checked without a model."""
 
 import math
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from ddim_ode.errors import unknown
-from ddim_ode.grids import GRIDS, Final, Grid, GridError, explicit_grid
+from ddim_ode.grids import FINALS, GRIDS, MOST_INTERVALS, Final, Grid, GridError, explicit_grid
 from ddim_ode.models.guidance import GuidanceError
-from ddim_ode.planning.inputs import SampleError, whole
+from ddim_ode.planning.inputs import SampleError
 from ddim_ode.solvers import METHODS, Control, Method, get_method
 from ddim_ode.solvers.eta import EtaError, EtaLike
 from ddim_ode.solvers.stochastic import with_noise
-from ddim_ode.support.scalars import number, sigma_range
+from ddim_ode.support.checks import choice, shown, whole
+from ddim_ode.support.scalars import number
+from ddim_ode.support.tables import range_of
 
 DEFAULT_NFE = 20
 DEFAULT_TOL = 0.01
 DEFAULT_MOST = 1000  # evaluations of an adaptive method
 DEFAULT_BATCH = 128
+MOST_NFE = MOST_INTERVALS  # a named grid has no more
+MOST_GUIDANCE = 1e6  # beyond it what float32 rounds off is multiplied to the size of an image
 LEAST_TOL = {torch.float32: 1e-6, torch.float64: 1e-12}  # what the state can hold
-FINALS = ("denoise", "sigma_min")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +35,11 @@ class SolveOptions:
 
     Args:
         method: a name in `METHODS`, or a `Method`.
-        nfe: the most network evaluations a sample may cost; of an adaptive method, on average.
+        nfe: the most network evaluations a sample may cost, at most 100,000; of an adaptive method, on average.
         tol, max_nfe, first_step: of an adaptive method, see `sample`.
         grid: a name in `GRIDS`, or decreasing sigmas, kept as a tuple of floats; None is the method's own.
         final: "denoise" or "sigma_min", where a named grid ends.
-        guidance: scale of classifier-free guidance; 1 is none.
+        guidance: scale of classifier-free guidance, from -1e6 to 1e6; 1 is none.
         guidance_range: (low, high) in sigma, outside of which there is none; an end that is None is open.
         eta, eta_range: scale of the noise on the way, and (low, high) in sigma.
         dtype: of the state, float32 or float64.
@@ -62,13 +65,14 @@ class SolveOptions:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("nfe", "batch_size"):
-            if (given := getattr(self, name)) is not None:
-                self._keep(name, whole(name, given))
+        if self.nfe is not None:
+            self._keep("nfe", whole("nfe", self.nfe, SampleError, most=MOST_NFE, why="as a step or more each"))
+        if self.batch_size is not None:
+            self._keep("batch_size", whole("batch_size", self.batch_size, SampleError))
         if not isinstance(self.dtype, torch.dtype) or self.dtype not in LEAST_TOL:
-            raise SampleError(f"dtype={self.dtype} is no dtype for a state; use torch.float32 or torch.float64")
+            raise SampleError(f"dtype={shown(self.dtype)} is no dtype for a state; use torch.float32 or torch.float64")
         if not isinstance(self.final, str) or self.final not in FINALS:
-            raise SampleError(f"final={self.final!r} is unknown; choose 'denoise' or 'sigma_min'")
+            raise SampleError(f"final={shown(self.final)} is unknown; choose 'denoise' or 'sigma_min'")
         self._check_grid()
         self._check_guidance()
         self._check_noise()
@@ -99,26 +103,30 @@ class SolveOptions:
 
     def _check_grid(self) -> None:
         if isinstance(self.grid, str):
-            if self.grid not in GRIDS:
-                raise GridError(unknown("grid", self.grid, GRIDS))
+            choice("grid", self.grid, GRIDS, GridError)
         elif self.grid is not None:
             self._keep("grid", tuple(explicit_grid(self.grid).tolist()))
 
     def _check_guidance(self) -> None:
         if not math.isfinite(number(self.guidance)):
-            raise GuidanceError(f"guidance={self.guidance!r} must be a finite number, such as 2.0")
+            raise GuidanceError(f"guidance={shown(self.guidance)} must be a finite number, such as 2.0")
         self._keep("guidance", number(self.guidance))
+        if abs(self.guidance) > MOST_GUIDANCE:
+            raise GuidanceError(
+                f"guidance={self.guidance:g} leaves nothing but rounding; give a number from {-MOST_GUIDANCE:g} to"
+                f" {MOST_GUIDANCE:g}, such as 2.0"
+            )
         if self.guidance_range is not None:
             if self.guidance == 1:
                 raise GuidanceError("a guidance range does nothing with guidance=1; give another guidance")
-            self._keep("guidance_range", sigma_range("the guidance range ", self.guidance_range, GuidanceError))
+            self._keep("guidance_range", range_of("the guidance range ", self.guidance_range, GuidanceError))
 
     def _check_noise(self) -> None:
         assert self.row  # whose noise is checked as it is made
         if self.eta is not None and not isinstance(self.eta, str) and not callable(self.eta):
             self._keep("eta", number(self.eta))
         if self.eta_range is not None:
-            self._keep("eta_range", sigma_range("eta_range=", self.eta_range, EtaError))
+            self._keep("eta_range", range_of("eta_range=", self.eta_range, EtaError))
 
     def _check_adaptive(self) -> None:
         if isinstance(self.grid, str):
@@ -129,15 +137,17 @@ class SolveOptions:
         if self.tol is not None and not least <= number(self.tol) < math.inf:
             kind = str(self.dtype).removeprefix("torch.")
             raise SampleError(
-                f"tol={self.tol!r} must be a finite number of at least {least:g} with a {kind} state; use tol=0.01"
+                f"tol={shown(self.tol)} must be a finite number of at least {least:g} with a {kind} state; use tol=0.01"
             )
         if self.first_step is not None and not 0 < number(self.first_step) < math.inf:
-            raise SampleError(f"first_step={self.first_step!r} must be a number > 0, in the time sigma / (1 + sigma)")
+            given = shown(self.first_step)
+            raise SampleError(f"first_step={given} must be a number > 0, in the time sigma / (1 + sigma)")
         for name in ("tol", "first_step"):
             if (given := getattr(self, name)) is not None:
                 self._keep(name, number(given))
         if self.max_nfe is not None:
-            self._keep("max_nfe", whole("max_nfe", self.max_nfe))
+            most = whole("max_nfe", self.max_nfe, SampleError, most=sys.maxsize, why="where no run gets")
+            self._keep("max_nfe", most)
         if self.nfe is not None and self.tol is not None:
             raise SampleError(f"nfe={self.nfe} and tol={self.tol} contradict each other; give one")
 
@@ -145,4 +155,4 @@ class SolveOptions:
         for name in ("tol", "max_nfe", "first_step"):
             if (value := getattr(self, name)) is not None:
                 others = ", ".join(name for name, row in METHODS.items() if row.adaptive)
-                raise SampleError(f"{name}={value!r} is for adaptive methods ({others}); {self.name} takes nfe")
+                raise SampleError(f"{name}={shown(value)} is for adaptive methods ({others}); {self.name} takes nfe")

@@ -16,10 +16,11 @@ from ddim_ode.models.guidance import Guided
 from ddim_ode.ode.brownian import Brownian
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.planning.budget import grid_for
-from ddim_ode.planning.inputs import SampleError, check_labels, seeded_noise
+from ddim_ode.planning.inputs import FEWER, SampleError, check_labels, seeded_noise
 from ddim_ode.planning.options import DEFAULT_BATCH, SolveOptions
 from ddim_ode.planning.tolerance import ends_for, tolerance_for
 from ddim_ode.solvers import Control, Method, Outcome, Solution, Step, Watch, follow
+from ddim_ode.support.resources import allocating
 
 CALIBRATION = 8  # samples that a tolerance is looked for with
 
@@ -250,8 +251,10 @@ def watch_of(callback: Callback | None, rows: range, steps: int | None) -> Watch
 
 
 def _joined(parts: Sequence[Outcome], sigmas: Tensor, tol: float | None = None) -> Solution:
+    with allocating(sum(part.x.nbytes for part in parts), "x of all batches", FEWER, SampleError):
+        x = torch.cat([part.x for part in parts])
     return Solution(
-        x=torch.cat([part.x for part in parts]),
+        x=x,
         nfe=torch.cat([part.nfe for part in parts]),
         steps=torch.cat([part.steps for part in parts]),
         rejected=torch.cat([part.rejected for part in parts]),

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ddim_ode import paths
-from ddim_ode.errors import DDIMError, unknown
+from ddim_ode.errors import DDIMError
+from ddim_ode.grids import GRIDS
 from ddim_ode.paths import angle, data, flow, noise
 from ddim_ode.solvers.adaptive import TorchDiffEq
 from ddim_ode.solvers.adaptive_adams import AdaptiveAdams
@@ -30,7 +31,9 @@ from ddim_ode.solvers.reversible import BDIA, BELM, EDICT, FixedPoint, Leapfrog,
 from ddim_ode.solvers.runge_kutta import RungeKutta
 from ddim_ode.solvers.stochastic import Churn, SDEDPMpp2M
 from ddim_ode.solvers.torch_sde import AdaptiveSDE, TorchSDE
-from ddim_ode.solvers.weights import bh1, equal_steps, half, half_quadratic
+from ddim_ode.solvers.weights import BASES, bh1, equal_steps, half, half_quadratic
+from ddim_ode.support.checks import choice, described, flag, shown
+from ddim_ode.support.scalars import index
 
 __all__ = [
     "METHODS",
@@ -81,13 +84,15 @@ def adams(
         grid: the named grid it uses unless told otherwise.
 
     Raises:
-        MethodError: an order, path or basis that does not exist.
+        MethodError: an order, path, basis or grid that does not exist.
     """
-    if path not in PATHS:
-        raise MethodError(unknown("path", path, PATHS))
+    for kind, name, known in [("path", path, PATHS), ("basis", basis, BASES), ("grid", grid, GRIDS)]:
+        choice(kind, name, known, MethodError)
+    flag("corrector", corrector)
     starts = {2: EULER, 3: EULER, 4: THIRDS} if corrector else {1: EULER, 2: EULER, 3: MIDPOINT, 4: THIRDS}
-    if not isinstance(order, int) or order not in starts:
-        raise MethodError(f"order={order!r} is not an order of Adams methods here; choose {min(starts)} to 4")
+    if (whole := index(order)) not in starts or whole is None:
+        raise MethodError(f"order={shown(order)} is not an order of Adams methods here; choose {min(starts)} to 4")
+    order = whole
     name = f"Adams-{'Moulton' if corrector else 'Bashforth'} on the path '{path}', polynomial in {basis}"
     return Method(
         solver=Adams(
@@ -223,8 +228,6 @@ def get_method(method: str | Method) -> Method:
     if isinstance(method, Method):
         return method
     if not isinstance(method, str):
-        kind = type(method).__name__
-        raise MethodError(f"method is a {kind}; give a name in METHODS, or a Method such as adams(3) makes")
-    if method not in METHODS:
-        raise MethodError(unknown("method", method, METHODS))
+        raise MethodError(f"method is {described(method)}; give a name in METHODS, or a Method such as adams(3) makes")
+    choice("method", method, METHODS, MethodError)
     return METHODS[method]

@@ -289,5 +289,5 @@ def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
 
 def rms(y: Tensor) -> Tensor:
     """Root mean squares of y (B, Q, *shape), as (B, Q) float64 on the CPU, where steps are decided."""
-    size = torch.linalg.vector_norm(y.detach().flatten(2), dim=2).to("cpu", torch.float64)
+    size = torch.linalg.vector_norm(y.detach().reshape(*y.shape[:2], -1), dim=2).to("cpu", torch.float64)
     return size / math.sqrt(y[0, 0].numel())

@@ -8,7 +8,10 @@ from typing import Literal
 from ddim_ode.errors import DDIMError
 from ddim_ode.ode.brownian import NoiseSource
 from ddim_ode.ode.flow import ProbabilityFlow
+from ddim_ode.support.checks import shown
 from ddim_ode.support.scalars import number
+
+MOST = 1e3  # times DDPM's noise: in the least step a square of more is nothing but noise
 
 #: what `sample` takes as eta
 EtaLike = float | Callable[[float], float] | Literal["ddpm_large"] | None
@@ -30,8 +33,8 @@ class Eta:
         if not self.low <= sigma <= self.high:
             return 0.0
         given = self.value(sigma) if callable(self.value) else self.value
-        if not 0 <= (eta := number(given)) < math.inf:
-            raise EtaError(f"eta={given!r} at sigma={sigma:.6g} must be a finite number >= 0")
+        if not 0 <= (eta := number(given)) <= MOST:
+            raise EtaError(f"eta={shown(given)} at sigma={sigma:.6g} must be a finite number >= 0; at most {MOST:g}")
         return eta
 
 
@@ -43,3 +46,8 @@ def noise_of(ode: ProbabilityFlow) -> NoiseSource:
     if ode.brownian is None:
         raise EtaError("eta > 0 draws noise, and there are no seeds to draw it from; sample with seeds")
     return ode.brownian
+
+
+def is_scale(given: object) -> bool:
+    """Whether it is a function; a class is none."""
+    return callable(given) and not isinstance(given, type)

@@ -22,9 +22,11 @@ from ddim_ode.models.denoiser import Prediction
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import f64
 from ddim_ode.solvers.base import Method, Solver, Step, Stochastic
-from ddim_ode.solvers.eta import DDPM, Eta, EtaError, EtaLike, noise_of
+from ddim_ode.solvers.eta import DDPM, MOST, Eta, EtaError, EtaLike, is_scale, noise_of
 from ddim_ode.solvers.torch_sde import TorchSDE
-from ddim_ode.support.scalars import number, sigma_range
+from ddim_ode.support.checks import shown
+from ddim_ode.support.scalars import number
+from ddim_ode.support.tables import range_of
 
 
 @dataclass(frozen=True)
@@ -136,19 +138,20 @@ def with_noise(method: Method, name: str, eta: EtaLike, eta_range: tuple[float, 
     solver = method.solver
     if eta is None and eta_range is None:
         return method
-    low, high = (0.0, math.inf) if eta_range is None else sigma_range("eta_range=", eta_range, EtaError)
+    low, high = (0.0, math.inf) if eta_range is None else range_of("eta_range=", eta_range, EtaError)
     if isinstance(solver, Churn):
         if eta is not None:
-            raise EtaError(f"{name} has its S_churn instead of eta; leave eta={eta!r} out")
+            raise EtaError(f"{name} has its S_churn instead of eta; leave eta={shown(eta)} out")
         return replace(method, solver=replace(solver, low=low, high=high))
     if eta is None:
         if not isinstance(solver, TorchSDE | SDEDPMpp2M):
-            raise EtaError(f"eta_range={eta_range} does nothing without eta; give eta, such as 1")
+            raise EtaError(f"eta_range={shown(eta_range)} does nothing without eta; give eta, such as 1")
         return replace(method, solver=replace(solver, eta=replace(solver.eta, low=low, high=high)))
     large = isinstance(eta, str)
-    known = eta == "ddpm_large" if isinstance(eta, str) else callable(eta) or 0 <= number(eta) < math.inf
+    known = eta == "ddpm_large" if isinstance(eta, str) else is_scale(eta) or 0 <= number(eta) <= MOST
     if not known:
-        raise EtaError(f"eta={eta!r} must be a number >= 0, a function of sigma, or 'ddpm_large'")
+        rule = f"a number >= 0, a function of sigma, or 'ddpm_large'; at most {MOST:g}"
+        raise EtaError(f"eta={shown(eta)} must be {rule}")
     scale = Eta(1.0 if isinstance(eta, str) else eta if callable(eta) else number(eta), low, high)
     if isinstance(solver, TorchSDE | SDEDPMpp2M) and not large:
         return replace(method, solver=replace(solver, eta=scale))
@@ -156,5 +159,5 @@ def with_noise(method: Method, name: str, eta: EtaLike, eta_range: tuple[float, 
         return method
     if method.adaptive or not getattr(solver, "one_step", False):
         others = "ddim" if large else "ddim, heun_angle, rk4, sde_euler, sde_dpmpp_2m"
-        raise EtaError(f"{name} cannot have noise with eta={eta!r} between its steps; use one of {others}")
+        raise EtaError(f"{name} cannot have noise with eta={shown(eta)} between its steps; use one of {others}")
     return replace(method, solver=Ancestral(solver, scale, large), order=1)

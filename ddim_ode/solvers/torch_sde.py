@@ -40,7 +40,7 @@ class TorchSDE(Stochastic):
 
     def between(self, drift: "_Drift", ends: Tensor, y: Tensor) -> Tensor:
         """Step from y at ends[0] to ends[1], two times t."""
-        flat = y.flatten(1)
+        flat = y.reshape(len(y), -1)
         sde = _Interval(drift, ends, self.ito)
         bm = _Motion(drift.ode, ends, flat)
         unit = torch.stack([torch.zeros(()), torch.ones(())]).to(flat)  # torchsde casts its times to the dtype of y
@@ -130,7 +130,7 @@ class _Drift:
         data, noise, _ = self.ode.predict(self.ode.leave(y.reshape(self.shape), sigma), sigma)
         du = -sigma * a**2 / (db * a - b * da)  # du/dt, as dsigma/du = (b' a - b a') / a^2
         square = self.eta(float(sigma)) ** 2
-        slope = (float(du * da) * data + float(du * db - square * b) * noise).flatten(1)
+        slope = (float(du * da) * data + float(du * db - square * b) * noise).reshape(len(data), -1)
         self.known = [*self.known[-1:], (float(sigma), y, slope)]
         return slope
 

@@ -123,7 +123,7 @@ def of_model(model: Model, space: FeatureSpace | None) -> list[float]:
     low, high = max(model.sigma_min, 1e-3), min(model.sigma_max, 1e3)
     found = [model(sigma * x, sigma, labels).data.cpu() for sigma in (low, math.sqrt(low * high), high)]
     found += [] if space is None else [space(x.cpu())]
-    return numbers(*(part.flatten(1)[:, :4] for part in found))
+    return numbers(*(part.reshape(len(part), -1)[:, :4] for part in found))
 
 
 def agree(before: Answers, now: Answers) -> bool:
@@ -153,7 +153,7 @@ def answer(question: Callable[[], Iterable[float]]) -> Answers:
 
 def gist(x: Tensor) -> list[float]:
     """A few values of each sample (B, *shape), and the RMS of each, in which all of its values have a part."""
-    return numbers(x.flatten(1)[:, :: math.ceil(x[0].numel() / SHOWN)], rms_each(x))
+    return numbers(x.reshape(len(x), -1)[:, :: math.ceil(x[0].numel() / SHOWN)], rms_each(x))
 
 
 def numbers(*parts: Tensor) -> list[float]:

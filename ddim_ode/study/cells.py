@@ -3,18 +3,22 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from ddim_ode.errors import DDIMError, unknown
+from ddim_ode.errors import DDIMError
 from ddim_ode.grids import GRIDS
-from ddim_ode.planning.options import SolveOptions
+from ddim_ode.planning.options import MOST_NFE, SolveOptions
 from ddim_ode.solvers import Method, get_method
-from ddim_ode.support.scalars import index, number
+from ddim_ode.support.checks import choice, described, shown, whole
+from ddim_ode.support.scalars import number
 
 EtaValue = float | Literal["ddpm_large"] | None
+MOST = 1000  # values of each kind in a study
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -92,11 +96,20 @@ def named(methods: Sequence[str] | Mapping[str, str | Method]) -> dict[str, Meth
     if isinstance(methods, str):
         raise StudyError(f"methods={methods!r} is a string; give a list of names, such as [{methods!r}]")
     if isinstance(methods, Mapping):
+        for name in methods:
+            if not isinstance(name, str) or not name:
+                raise StudyError(f"methods names one {shown(name)}; give each a name, as in {{'mine': adams(3)}}")
         found = {name: get_method(method) for name, method in methods.items()}
     else:
-        found = {name: get_method(name) for name in methods}
-        if len(found) < len(methods):
-            twice = next(name for name in found if list(methods).count(name) > 1)
+        names = listed("methods", methods)
+        for name in names:
+            if isinstance(name, Method):
+                raise StudyError("methods has a Method without a name; give a mapping, as in {'mine': adams(3)}")
+            if not isinstance(name, str):
+                raise StudyError(f"methods has {described(name)} in it; give names in METHODS, or a mapping to Methods")
+        found = {name: get_method(name) for name in names}
+        if len(found) < len(names):
+            twice = next(name for name in found if names.count(name) > 1)
             raise StudyError(f"methods name {twice} twice; leave one of them out")
     if not found:
         raise StudyError("methods is empty; give at least one, such as 'ddim', or see `ddim-ode methods`")
@@ -116,9 +129,9 @@ def cells_of(
 
     Raises StudyError for a budget, a tolerance or a grid that cannot be, or if nothing is left to run.
     """
-    budgets = [_budget(value) for value in _listed("nfe", nfe)]
-    tolerances = [_tolerance(value) for value in _listed("tols", tols)]
-    scales = [_scale(value) for value in _listed("etas", etas)]
+    budgets = [_budget(value) for value in listed("nfe", nfe)]
+    tolerances = [_tolerance(value) for value in listed("tols", tols)]
+    scales = [_scale(value) for value in listed("etas", etas)]
     names = _grids(grids)
     cells = []
     for name, method in methods.items():
@@ -133,39 +146,43 @@ def cells_of(
     return list(dict.fromkeys(cells))
 
 
-def _listed(name: str, values: Sequence[Any]) -> list[Any]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise StudyError(f"{name}={values!r} is not a list; write [{values!r}]")
-    return list(values)
+def listed(name: str, values: Sequence[Any], most: int = MOST) -> list[Any]:
+    """The values, in their order. Raises StudyError for what is no list, or goes on and on."""
+    wrong = isinstance(values, str | bytes | Mapping | AbstractSet) or not isinstance(values, Iterable)
+    if wrong or getattr(values, "ndim", 1) != 1:
+        raise StudyError(f"{name}={shown(values)} is not a list; write [{shown(values)}]")
+    found = list(islice(values, most + 1))
+    if len(found) > most:
+        raise StudyError(f"{name} has more than {most} values; give fewer, or make more studies of it")
+    return found
 
 
 def _scale(value: Any) -> EtaValue:
-    if value is None or value == "ddpm_large":
-        return value
+    if value is None:
+        return None
+    if isinstance(value, str) and value == "ddpm_large":
+        return "ddpm_large"
     if not 0 <= number(value) < math.inf:
-        raise StudyError(f"eta={value!r} must be a number >= 0, or 'ddpm_large'")
+        raise StudyError(f"eta={shown(value)} must be a number >= 0, or 'ddpm_large'")
     return float(value)
 
 
 def _budget(value: Any) -> int:
-    found = index(value)
-    if found is None or found < 1:
-        raise StudyError(f"nfe={value!r} must be a whole number >= 1")
-    return found
+    return whole("nfe", value, StudyError, most=MOST_NFE)
 
 
 def _tolerance(value: Any) -> float:
     if not 0 < number(value) < math.inf:
-        raise StudyError(f"tol={value!r} must be a finite number > 0, such as 0.01")
+        raise StudyError(f"tol={shown(value)} must be a finite number > 0, such as 0.01")
     return float(value)
 
 
 def _grids(grids: Sequence[str]) -> list[str | None]:
     """The names of grids, and None for a method's own."""
     chosen: list[str | None] = []
-    for name in _listed("grids", grids):
-        if name not in ("auto", "all", *GRIDS):
-            raise StudyError(unknown("grid", str(name), ["auto", "all", *GRIDS]))
+    known = ("auto", "all", *GRIDS)
+    for name in listed("grids", grids):
+        choice("grid", name, known, StudyError)
         chosen += list(GRIDS) if name == "all" else [None if name == "auto" else name]
     if not chosen:
         raise StudyError("grids is empty; give 'auto' for each method's own")

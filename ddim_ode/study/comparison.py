@@ -11,16 +11,18 @@ from torch import Tensor
 
 from ddim_ode.metrics.spaces import Features
 from ddim_ode.models.denoiser import Model
-from ddim_ode.planning.inputs import check_labels, check_seeds
+from ddim_ode.planning.inputs import check_callback, check_labels, check_model, check_seeds, check_size
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.planning.plan import Labels
 from ddim_ode.solvers import Method
 from ddim_ode.study.archive import opened
-from ddim_ode.study.cells import Cell, EtaValue, Shared, StudyError, cells_of, named
+from ddim_ode.study.cells import Cell, EtaValue, Shared, StudyError, cells_of, listed, named
 from ddim_ode.study.measure import Bench, Tell, shown
 from ddim_ode.study.reference import Reference
 from ddim_ode.study.results import Cost, ModelFacts, RealFacts, ReferenceFacts, Study, StudySettings
 from ddim_ode.study.rows import Row, best
+from ddim_ode.support.checks import of_kind
+from ddim_ode.support.checks import shown as shown_value
 from ddim_ode.support.scalars import number
 from ddim_ode.support.versions import circumstances
 
@@ -96,13 +98,21 @@ def compare(
         OutputError: `out` cannot be written, or is not the folder of a study.
     """
     begin = time.perf_counter()
+    check_model(model)
+    check_callback(callback)
+    if out is not None:
+        of_kind("out", out, (str, os.PathLike), "the path of a folder, or None")
+    if command is not None:
+        of_kind("command", command, str, "a text, or None")
     if not 0 < number(reference_tol) < 1:
-        raise StudyError(f"reference_tol={reference_tol!r} must be a number between 0 and 1, such as 0.001")
+        raise StudyError(f"reference_tol={shown_value(reference_tol)} must be a number between 0 and 1, such as 0.001")
     chosen = named(methods)
+    grids = listed("grids", grids)
     cells = cells_of(chosen, nfe, tols, grids, etas)
     numbers = check_seeds(seeds)
     classes = check_labels(model, labels, len(numbers))
     options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
+    check_size(model, len(numbers), torch.float64, None)  # of the reference
     bench = Bench(model, Shared(numbers, classes, options, float(reference_tol)), real, features)
     reference, found = _measured(bench, cells, None if out is None else Path(out), callback)
     rows = tuple(row for row, _ in found)
@@ -115,7 +125,7 @@ def compare(
             methods=list(chosen),
             nfe=budgets,
             tols=sorted({cell.tol for cell in cells if cell.tol}),
-            grids=list(grids),
+            grids=grids,
             etas=list(dict.fromkeys(cell.eta for cell in cells if cell.eta is not None)),
             batch_size=options.batch_size,
             **{name: bench.identity[name] for name in TOLD},

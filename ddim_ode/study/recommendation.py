@@ -10,6 +10,7 @@ from ddim_ode.planning.plan import Labels
 from ddim_ode.study.cells import StudyError
 from ddim_ode.study.comparison import Study, StudyProgress, compare
 from ddim_ode.study.rows import Row
+from ddim_ode.support.checks import shown
 from ddim_ode.support.scalars import number
 
 CANDIDATES = ("ddim", "dpmpp_2m", "unipc_2", "deis_tab3", "adams2", "adams3", "adams4", "heun_angle", "rk4", "adaptive")
@@ -53,7 +54,8 @@ def recommend(
     if (nfe is None) == (tol is None):
         raise StudyError("give nfe, a budget, or tol, an error to accept, and not both")
     if tol is not None and not 0 < number(tol) < 1:
-        raise StudyError(f"tol={tol!r} must be a number between 0 and 1, such as 0.01")
+        raise StudyError(f"tol={shown(tol)} must be a number between 0 and 1, such as 0.01")
+    tol = None if tol is None else number(tol)
     study = compare(
         model,
         CANDIDATES if tol is None else CLIMBERS,

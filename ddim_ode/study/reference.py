@@ -82,4 +82,4 @@ def solve_reference(
 
 def rms_each(x: Tensor) -> Tensor:
     """Root mean square over each sample, (B,) float64."""
-    return x.double().flatten(1).square().mean(1).sqrt()
+    return x.double().reshape(len(x), -1).square().mean(1).sqrt()

@@ -1,34 +1,38 @@
 """A finished study: its findings by name, on disk and read back."""
 
-import json
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from ddim_ode.data import png_of
 from ddim_ode.errors import unknown
 from ddim_ode.models.denoiser import Model
 from ddim_ode.models.provenance import describe, provenance_of
-from ddim_ode.study.archive import IDENTITY
+from ddim_ode.study.archive import IDENTITY, KIND
 from ddim_ode.study.cells import EtaValue, StudyError
+from ddim_ode.study.measure import SHOWN
 from ddim_ode.study.meter import Meter
 from ddim_ode.study.reference import METHOD, Reference
 from ddim_ode.study.rows import Best, Row
 from ddim_ode.study.schema import SchemaError, read
-from ddim_ode.support.files import replacing
-from ddim_ode.support.records import finite, write_json
+from ddim_ode.support.checks import of_kind
+from ddim_ode.support.files import OutputError, reported
+from ddim_ode.support.outputs import added, going_on
+from ddim_ode.support.reading import read_json
+from ddim_ode.support.records import SEAL, finite, read_record, seal, unsealed, write_json
+from ddim_ode.support.tensors import read_tensors, write_tensors
 
 FORMAT = 1
 RESULTS, PICTURES = "results.json", "pictures.safetensors"
+FILES = ("report.html", RESULTS, "results.csv", PICTURES, "work_precision.png", "sheet.png")
 AGAIN = "run the same study again with this --out, which measures nothing that is kept"
 
 
@@ -179,38 +183,47 @@ class Study:
 
     def row(self, key: str) -> Row:
         """The row of a key. Raises StudyError where there is none."""
+        of_kind("key", key, str, "that of a row")
         rows = {row.key: row for row in self.rows}
         if key not in rows:
             raise StudyError(unknown("row", key, rows))
         return rows[key]
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write report.html, results.json, results.csv and pictures into a folder, each whole or not at all.
+        """Write report.html, results.json, results.csv and pictures into a folder, all of them or none.
 
-        results.json is removed first and comes last: where it is, the study is finished, and `load` reads it back.
+        results.json comes last: where it is, the study is finished, and `load` reads it back.
+
+        Raises OutputError: the folder cannot be written, holds files of these names that no study has left, or another
+        study is at work in it.
         """
+        of_kind("folder", folder, (str, os.PathLike), "the path of a folder")
+        folder, results = Path(folder), self.results
+        with reported(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _check_ours(folder)
+        with ExitStack() as stack:
+            if (folder / IDENTITY).exists():  # a study goes on there
+                stack.enter_context(going_on(folder, IDENTITY, KIND, {}))
+            scratch = stack.enter_context(added(folder, RESULTS))
+            self._write(scratch, results)
+            written = {file.name for file in scratch.iterdir()}
+        return [folder / name for name in FILES if name in written]
+
+    def _write(self, folder: Path, results: dict[str, Any]) -> None:
+        """Write the files into an empty folder."""
         from ddim_ode.study.report.page import write_csv, write_report
         from ddim_ode.study.report.plots import save_sheet, save_work_precision
 
-        folder, results = Path(folder), self.results
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RESULTS).unlink(missing_ok=True)
-        strips = {key: png_of(pictures) for key, pictures in self.pictures.items()}
+        strips, digest = {key: png_of(pictures) for key, pictures in self.pictures.items()}, seal(results)
         write_report(folder / "report.html", results, strips)
         write_csv(folder / "results.csv", results)
-        files = ["report.html", RESULTS, "results.csv"]
-        if strips:
-            with replacing(folder / PICTURES) as tmp:
-                tmp.write_bytes(save({key: pictures.contiguous() for key, pictures in self.pictures.items()}))
-            files.append(PICTURES)
         if any(row.error for row in self.rows):
             save_work_precision(results, folder / "work_precision.png")
-            files.append("work_precision.png")
         if strips:
+            write_tensors(folder / PICTURES, self.pictures, {"results": digest})
             save_sheet(results, strips, folder / "sheet.png")
-            files.append("sheet.png")
-        write_json(folder / RESULTS, results)
-        return [folder / name for name in files]
+        write_json(folder / RESULTS, {**results, SEAL: digest})
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Study":
@@ -218,14 +231,13 @@ class Study:
 
         Raises StudyError: no such folder, a study that is not finished, files that are damaged or of another version.
         """
+        of_kind("folder", folder, (str, os.PathLike), "the path of a folder")
         file = Path(folder) / RESULTS
-        if not file.is_file():
+        if not file.exists():
             raise StudyError(_missing(Path(folder)))
-        try:
-            told = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise StudyError(f"{file} is damaged or cannot be read; {AGAIN}") from None
-        found = told.pop("format", None) if isinstance(told, dict) else None
+        told = read_json(file, StudyError, AGAIN)
+        digest, told = (told.get(SEAL), unsealed(told, file, StudyError)) if isinstance(told, dict) else (None, {})
+        found = told.pop("format", None)
         if found != FORMAT:
             raise StudyError(f"{file} has format {found!r}, and this version reads format {FORMAT}; {AGAIN}")
         if isinstance(settings := told.get("settings"), dict):
@@ -234,18 +246,22 @@ class Study:
             study = read(cls, {**told, "pictures": {}}, "the study")
         except SchemaError as error:
             raise StudyError(f"{file}: {error}; {AGAIN}") from None
-        return replace(study, pictures=study._pictures(file.with_name(PICTURES)))
+        return replace(study, pictures=study._pictures(file.with_name(PICTURES), digest))
 
-    def _pictures(self, file: Path) -> dict[str, Tensor]:
-        """The pictures in a file, in the order of the rows."""
+    def _pictures(self, file: Path, digest: str | None) -> dict[str, Tensor]:
+        """The pictures in a file, in the order of the rows; digest: of the results that they belong to, if known."""
         done = [row.key for row in self.rows if row.status == "done"]
         if not done or self.settings.features is None:  # samples that are no pictures have no features either
             return {}
-        try:
-            stored = load(file.read_bytes())
-            return {key: stored[key] for key in (*done, "reference")}
-        except (OSError, SafetensorError, KeyError):
-            raise StudyError(f"{file} is missing or damaged; {AGAIN}") from None
+        stored, metadata = read_tensors(file, StudyError, AGAIN, sealed=False)
+        if digest and metadata.get("results", digest) != digest:
+            raise StudyError(f"{file} is of other results than {RESULTS}; {AGAIN}")
+        shape = (min(SHOWN, len(self.settings.seeds)), *self.model.shape)
+        kinds = {key: (value.dtype, tuple(value.shape)) for key, value in stored.items()}
+        wrong = [key for key in (*done, "reference") if kinds.get(key) != (torch.uint8, shape)]
+        if wrong:
+            raise StudyError(f"{file} has no pictures of {wrong[0]}; {AGAIN}")
+        return {key: stored[key] for key in (*done, "reference")}
 
     def to_pandas(self) -> Any:
         """A pandas data frame, one row a cell, nested values as columns such as "error.median".
@@ -263,6 +279,23 @@ def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{os.cpu_count()} cores, {platform.machine()}"
+
+
+def _check_ours(folder: Path) -> None:
+    """Raise OutputError where a file would be replaced that no study has left."""
+    here = [name for name in FILES if (folder / name).exists()]
+    if here and not _is_ours(folder):
+        raise OutputError(f"{folder} holds {here[0]}, and no study of ours; choose another folder")
+
+
+def _is_ours(folder: Path) -> bool:
+    with suppress(StudyError):
+        read_record(folder / IDENTITY, KIND, StudyError)
+        return True
+    with suppress(StudyError):
+        told = read_json(folder / RESULTS, StudyError)
+        return isinstance(told, dict) and SEAL in told and "format" in unsealed(told, folder / RESULTS, StudyError)
+    return False
 
 
 def _missing(folder: Path) -> str:

@@ -1,6 +1,7 @@
 """Arguments as strangers give them: of another kind, of no known name, out of range. The message names the argument."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ddim_ode.errors import DDIMError, one_line, unknown
@@ -19,8 +20,16 @@ def of_kind(name: str, value: object, kind: type | tuple[type, ...], give: str) 
         raise ArgumentError(f"{name} is {described(value)}; give {give}")
 
 
+def flag(name: str, value: object, give: str = "True or False") -> bool:
+    """The argument as a bool, of Python or of NumPy. Raises ArgumentError for what is neither True nor False."""
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):  # before NumPy 2 it is bool_
+        return bool(value)
+    of_kind(name, value, bool, give)
+    return bool(value)
+
+
 def choice(name: str, value: object, known: Mapping[str, Any] | Sequence[str], error: type[DDIMError]) -> str:
-    """The argument, if it is one of some names. Raises ArgumentError for what is no name, `error` for an unknown one."""
+    """The argument, if it is one of some names. Raises ArgumentError for no text, `error` for an unknown one."""
     of_kind(name, value, str, f"one of {', '.join(known)}")
     assert isinstance(value, str)
     if value not in known:
@@ -31,12 +40,12 @@ def choice(name: str, value: object, known: Mapping[str, Any] | Sequence[str], e
 def whole(
     name: str, value: object, error: type[DDIMError], least: int | None = 1, most: int | None = None, why: str = ""
 ) -> int:
-    """The argument as an int. Raises `error` unless it is a whole number between least and most, `why` being the rule."""
+    """The argument as an int. Raises `error` unless it is whole and between least and most; `why` is the rule."""
     found = index(value)
     if found is None or (least is not None and found < least):
         raise error(f"{name}={shown(value)} must be a whole number" + ("" if least is None else f" >= {least}"))
     if most is not None and found > most:
-        raise error(f"{name}={found} is too many{f', {why}' if why else ''}; give at most {most}")
+        raise error(f"{name}={shown(found)} is too many{f', {why}' if why else ''}; give at most {most}")
     return found
 
 
@@ -50,9 +59,9 @@ def real(name: str, value: object, error: type[DDIMError], low: float, high: flo
 
 def shown(value: object, most: int = SHOWN) -> str:
     """A value in a message: its repr, short, on one line; of an array its shape."""
-    if getattr(value, "shape", None) and hasattr(value, "dtype"):
-        return described(value)
     try:
+        if getattr(value, "shape", None) and hasattr(value, "dtype"):
+            return described(value)
         return one_line(repr(value), most)
     except Exception:  # of an object that cannot even say what it is
         return f"<{type(value).__name__}>"
@@ -63,8 +72,11 @@ def described(value: object) -> str:
     kind = type(value).__name__
     if value is None:
         return "None"
-    if isinstance(shape := getattr(value, "shape", None), tuple):
-        return f"a {kind} of shape {tuple(shape)}"
+    with suppress(Exception):  # a nested tensor has no shape to tell
+        if isinstance(shape := getattr(value, "shape", None), tuple):
+            if shape:
+                return f"a {kind} of shape {tuple(shape)}"
+            return f"the {kind} {shown(value.item())}"  # type: ignore[attr-defined]  # one number, of NumPy or torch
     if isinstance(value, list | tuple | dict | set):
         return f"a {kind} of {len(value)}"
     if isinstance(value, type):

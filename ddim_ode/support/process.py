@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+MOST_THREADS = 1024  # that anybody has recorded; many more take the memory of the machine
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # without which torch has no deterministic products on a GPU
 
 

@@ -7,8 +7,11 @@ same bytes as one that was not, and the batch of step n is the same whatever the
 """
 
 import csv
+import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +22,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from ddim_ode import checkpoints
+from ddim_ode.checkpoints.fitting import shapes
 from ddim_ode.data import save_grid
 from ddim_ode.models.denoiser import PREDICTS
 from ddim_ode.models.unet import UNet
 from ddim_ode.paths import DiscreteVP, f64
 from ddim_ode.sampling import sample
-from ddim_ode.support.files import replacing
+from ddim_ode.support.files import replacing, reported
+from ddim_ode.support.outputs import going_on
+from ddim_ode.support.reading import read_text
+from ddim_ode.support.resources import check_memory
+from ddim_ode.support.scalars import index
 from ddim_ode.support.seeds import mix
+from ddim_ode.support.versions import circumstances
 from ddim_ode.training.batches import Batches, TrainError, load_data
 from ddim_ode.training.config import TrainConfig
+
+IDENTITY, KIND = "training.json", "ddim_ode training 1"
+COPIES = 5  # of the parameters: themselves, their average, gradients and two moments
 
 
 class Objective:
@@ -62,8 +74,9 @@ class TrainingRun:
         except ImportError:
             raise TrainError("training needs accelerate; pip install 'ddim-ode[train]'") from None
         self.config, self.out = config, Path(out)
-        if self.out.exists() and not self.out.is_dir():
-            raise TrainError(f"{self.out} is a file; choose another --out")
+        parameters = sum(math.prod(shape) for shape in shapes(config.model.network).values())
+        need = parameters * 4 * COPIES
+        check_memory(need, f"training {parameters:,} parameters", "use fewer channels or blocks", TrainError)
         images, labels = load_data(config, data_folder)
         if config.batch_size > len(images):
             raise TrainError(f"batch_size={config.batch_size} is larger than the data set; use at most {len(images)}")
@@ -85,11 +98,22 @@ class TrainingRun:
         self.log = Log(self.out / "log.csv")
         self.batches = Batches(images, labels, config)
         self.objective = Objective(config, config.model.schedule.path(), device)
-        self.out.mkdir(parents=True, exist_ok=True)
-        if self.checkpoint.exists():
-            self._resume()
         wrapped, self.optimizer = self.accelerator.prepare(self.net, self.optimizer)
         self.forward = torch.compile(wrapped) if config.compile else wrapped
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the folder, made if need be, and go on from what it holds.
+
+        Raises OutputError: it cannot be written, holds something else, or another run is at work in it.
+        """
+        told = {"versions": circumstances()["versions"]}
+        with going_on(self.out, IDENTITY, KIND, told, self._is_ours) if self.main else nullcontext():
+            if self.checkpoint.exists():
+                self._resume()
+            if self.main:
+                self.log.open(self.step)
+            yield
 
     @property
     def checkpoint(self) -> Path:
@@ -136,15 +160,24 @@ class TrainingRun:
             "data": self.batches.fingerprint,
         }
         checkpoints.save(self.out / "model", self.config.model, self.average)
-        with replacing(self.checkpoint) as tmp:  # last: what it says is done is on disk
-            torch.save(state, tmp)
+        with replacing(self.checkpoint) as new:  # last: what it says is done is on disk
+            torch.save(state, new)
+
+    def _is_ours(self) -> bool:
+        """Whether the folder is of a run of version 0.1.0, by its checkpoint alone."""
+        with suppress(checkpoints.CheckpointError):
+            return _is_state(checkpoints.load_torch(self.checkpoint))
+        return False
 
     def _resume(self) -> None:
-        state: dict[str, Any] = checkpoints.load_torch(self.checkpoint)
-        if not isinstance(state, dict) or not {"step", "config", "net", "average", "optimizer", "data"} <= state.keys():
-            raise TrainError(f"{self.checkpoint} is not a checkpoint of this program; use another --out")
-        if state["step"] > self.config.steps:
-            raise TrainError(f"{self.out} is at step {state['step']} already; use steps >= {state['step']}")
+        state = checkpoints.load_torch(self.checkpoint)
+        strange = TrainError(f"{self.checkpoint} is not a checkpoint of this program; use another --out")
+        if not _is_state(state):
+            raise strange
+        if (step := index(state["step"])) is None or not isinstance(state["config"], dict):
+            raise strange
+        if step > self.config.steps:
+            raise TrainError(f"{self.out} is at step {step} already; use steps >= {step}")
         if state["data"] != self.batches.fingerprint:
             raise TrainError(f"{self.out} holds a run on other images; give their --data, or use another --out")
         ours, theirs = self.config.model_dump(mode="json"), state["config"]
@@ -152,11 +185,15 @@ class TrainingRun:
         changed = sorted(k for k in ours if k not in free and ours[k] != theirs.get(k))
         if changed:
             raise TrainError(f"{self.out} holds a run with other settings of {', '.join(changed)}; use another --out")
-        self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average = {k: v.to(self.accelerator.device) for k, v in state["average"].items()}
-        self.step = state["step"]
-        self.log.rows = list(state.get("log", []))
+        try:
+            rows = [(int(n), float(loss), float(norm), float(speed)) for n, loss, norm, speed in state.get("log", [])]
+            self.net.load_state_dict(state["net"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average = {k: state["average"][k].to(v).reshape(v.shape) for k, v in self.average.items()}
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError):  # torch's, of what does not fit
+            raise strange from None
+        self.step = step
+        self.log.rows = rows
 
     def picture(self) -> None:
         """A sheet of samples of the averaged model, one column a class."""
@@ -173,15 +210,27 @@ def train(config: TrainConfig, out: Path, data_folder: Path | None = None, stop_
     """Train until `config.steps`, resuming what `out` holds. Returns the folder of the trained model.
 
     `out` receives `model/` (the averaged weights, loadable with `ddim_ode.load`), `checkpoint.pt`, `log.csv`
-    and `samples.png`. `stop_at` ends the run early, as a kill after that step would.
+    and `samples.png`, and `training.json`, which says that the folder is a run's. `stop_at` ends the run early, as a
+    kill after that step would.
 
     Raises:
         TrainError, DataError: bad settings or data, or a loss that is not finite.
+        OutputError: `out` cannot be written, holds something else, or another run is at work in it.
     """
     run = TrainingRun(config, out, data_folder)
-    last = min(config.steps, stop_at or config.steps)
-    if run.main:
-        run.log.open(run.step)
+    with run.opened():
+        return _train(run, min(config.steps, stop_at or config.steps))
+
+
+def _is_state(state: Any) -> bool:
+    """Whether it is what `save` keeps."""
+    return isinstance(state, dict) and {"step", "config", "net", "average", "optimizer", "data"} <= state.keys()
+
+
+def _train(run: TrainingRun, last: int) -> Path:
+    config = run.config
+    if run.step >= last and run.main and not (run.out / "model" / "model.safetensors").exists():
+        run.save()  # which somebody has removed
     for _ in _progress(run, last):
         started = time.perf_counter()
         loss, norm = run.update()
@@ -226,11 +275,13 @@ class Log:
         """Keep the whole rows up to the checkpoint's step; those past it are written again."""
         kept = []
         if self.file.exists():
-            with self.file.open(newline="") as f:
-                whole = (row for row in csv.reader(f) if len(row) == len(self.columns) and row[0].isdigit())
-                kept = [row for row in whole if int(row[0]) <= step]
-        with replacing(self.file) as tmp, open(tmp, "w", newline="") as f:
-            csv.writer(f).writerows([self.columns, *kept])
+            lines = read_text(self.file, TrainError, remedy="remove it").splitlines()
+            whole = (row for row in csv.reader(lines) if len(row) == len(self.columns) and row[0].isdecimal())
+            kept = [row for row in whole if int(row[0][:18]) <= step]
+        text = StringIO(newline="")
+        csv.writer(text).writerows([self.columns, *kept])
+        with replacing(self.file) as new:
+            new.write(text.getvalue().encode())
 
     def add(self, step: int, loss: float, norm: float, speed: float) -> None:
         self.rows.append((step, loss, norm, speed))
@@ -239,6 +290,6 @@ class Log:
         n = len(self.rows)
         loss, norm = (sum(r[i] for r in self.rows) / n for i in (1, 2))
         speed = n / sum(1 / r[3] for r in self.rows)
-        with self.file.open("a", newline="") as f:
+        with reported(self.file), self.file.open("a", newline="") as f:
             csv.writer(f).writerow([self.rows[-1][0], f"{loss:.6f}", f"{norm:.4f}", f"{rate:.3g}", f"{speed:.0f}"])
         self.rows.clear()

@@ -1,5 +1,7 @@
 """A model comes back as it was saved, up to half precision; a damaged one gives one line that names the file."""
 
+import errno
+import os
 import pickle
 import random
 from pathlib import Path
@@ -13,8 +15,10 @@ from safetensors.torch import load_file, save_file
 import ddim_ode
 from ddim_ode import checkpoints
 from ddim_ode.checkpoints import CheckpointError
+from ddim_ode.errors import DDIMError
 from ddim_ode.models.config import ModelConfig
 from ddim_ode.models.unet import UNet, UNetConfig
+from ddim_ode.support.files import OutputError
 from ddim_ode.support.validation import ConfigError
 from tests.helpers.assertions import one_line
 from tests.helpers.files import RunsCode
@@ -140,6 +144,38 @@ def test_a_truncated_file_is_named(folder, share):
     assert f"{file} is damaged" in one_line(CheckpointError, ddim_ode.load, folder)
 
 
+def test_a_bit_that_flips_anywhere_is_found(folder):
+    for name in ("config.yaml", "model.safetensors"):
+        file = folder / name
+        data = file.read_bytes()
+        for bit in (8 * len("# sha256 "), 700, 4 * len(data), 8 * len(data) - 3):
+            flipped = bytearray(data)
+            flipped[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(flipped)
+            assert str(file) in one_line(DDIMError, ddim_ode.load, folder)
+        file.write_bytes(data)
+    assert ddim_ode.load(folder).shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_fails_is_one_line_and_leaves_what_was_there(folder, monkeypatch, number):
+    def fails(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    monkeypatch.setattr(os, "fsync", fails)
+    text = one_line(OutputError, checkpoints.save, folder, CONFIG, weights(seed=1))
+    assert text.startswith(f"{folder / 'model.safetensors'} cannot be written: {os.strerror(number)}")
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("where", ["/dev/null/a", "/proc/a", "{tmp}/file/a", "{tmp}/file"])
+def test_a_folder_that_cannot_be_is_named(tmp_path, where):
+    (tmp_path / "file").touch()
+    where = where.format(tmp=tmp_path)
+    assert f"{where} cannot be written: " in one_line(OutputError, checkpoints.save, where, CONFIG, weights())
+
+
 @pytest.mark.parametrize("content", [b"not safetensors at all", b"\xff" * 64, b"\0" * 64])
 def test_another_kind_of_file_is_named(folder, content):
     (folder / "model.safetensors").write_bytes(content)
@@ -161,6 +197,9 @@ def test_weights_of_another_network_are_refused(folder, tmp_path):
     other = CONFIG.model_copy(update={"network": CONFIG.network.model_copy(update={"channels": (64, 64)})})
     checkpoints.save(tmp_path / "other", other, weights(config=other))
     (tmp_path / "other/model.safetensors").replace(folder / "model.safetensors")
+    assert "was written with another config.yaml; put that one back" in one_line(CheckpointError, ddim_ode.load, folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().partition("\n")[2])  # as somebody does who means a change
     text = one_line(CheckpointError, ddim_ode.load, folder)
     assert f"{folder / 'model.safetensors'} does not fit {folder / 'config.yaml'}: " in text
     assert "size mismatch" in text
@@ -184,7 +223,7 @@ def test_missing_and_surplus_weights_are_refused(folder, change):
 def test_an_unknown_key_in_the_config_is_named(folder):
     values = yaml.safe_load((folder / "config.yaml").read_text())
     values["network"]["chanels"] = [32]
-    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))  # without the line that seals it
     text = one_line(ConfigError, ddim_ode.load, folder)
     assert f"{folder / 'config.yaml'}: unknown key 'network.chanels'; valid keys are shape, channels" in text
 

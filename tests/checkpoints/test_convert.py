@@ -158,6 +158,33 @@ def test_nothing_is_overwritten(tmp_path):
     assert "is a file" in one_line(OutputError, convert, str(tmp_path / "a"), tmp_path / "file")
 
 
+@pytest.mark.parametrize("out", ["{tmp}/a", "/dev/null/b", "/proc/b", "{tmp}/" + "b" * 300])
+def test_an_output_that_cannot_be_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, out):
+    make_model(tmp_path / "a")
+    monkeypatch.setattr("ddim_ode.checkpoints.convert.load", None)
+    out = out.format(tmp=tmp_path)
+    assert one_line(OutputError, convert, tmp_path / "a", out).startswith(out)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a"]
+
+
+def test_what_fails_leaves_nothing(tmp_path):
+    make_model(tmp_path / "a")
+    (tmp_path / "a/model.safetensors").write_bytes(b"")
+    one_line(CheckpointError, convert, tmp_path / "a", tmp_path / "b/c")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a"]
+
+
+@pytest.mark.parametrize("to", ["ddim_ode", "diffusers"])
+def test_a_bit_of_the_weights_that_flips_is_found(tmp_path, to):
+    make_model(tmp_path / "a")
+    convert(tmp_path / "a", tmp_path / "b", to)
+    (file,) = (tmp_path / "b").rglob("*.safetensors")
+    data = file.read_bytes()
+    for place in (len(data) // 2, len(data) - 1):
+        file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert f"{file} is damaged: its digest is another" in one_line(CheckpointError, ddim_ode.load, tmp_path / "b")
+
+
 def test_the_command(tmp_path, run, fails):
     make_model(tmp_path / "a")
     code, out, _ = run("convert", tmp_path / "a", tmp_path / "b")

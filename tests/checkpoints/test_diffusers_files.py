@@ -117,3 +117,50 @@ def test_no_value_of_a_configuration_escapes_as_another_error(folder, part):
                 messages.append(str(error))
     assert len(messages) > len(values) / 2
     assert not any("\n" in message for message in messages)
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+@pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
+def test_a_variant_alone_is_loaded_and_computes_in_float32(tmp_path, variant, safe):
+    unet = unet2d(LAYOUTS["no attention"])
+    half = {"fp16": torch.float16, "bf16": torch.bfloat16}[variant]
+    pipeline(tmp_path, unet.to(half))
+    for file in (tmp_path / "unet").glob(f"{NAME}*"):
+        file.unlink()
+    unet.save_pretrained(tmp_path / "unet", variant=variant, safe_serialization=safe)
+    model = ddim_ode.load(tmp_path, check=False)
+    assert Path(model.provenance.file).name == f"{NAME}.{variant}.{'safetensors' if safe else 'bin'}"
+    assert (model.dtype, model.provenance.dtype) == (torch.float32, str(half).removeprefix("torch."))
+    x, t = torch.ones(1, 3, 8, 8), torch.tensor([500.0])
+    torch.testing.assert_close(model.net(x, t), unet.float()(x, t).sample, rtol=1e-4, atol=1e-5)
+
+
+def test_full_weights_come_before_a_variant(tmp_path):
+    unet = unet2d(LAYOUTS["no attention"])
+    pipeline(tmp_path, unet)
+    unet.half().save_pretrained(tmp_path / "unet", variant="fp16")
+    assert Path(ddim_ode.load(tmp_path, check=False).provenance.file).name == f"{NAME}.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"sample_size": 10**6}, "sample_size: 1,000,000 is more than any network here has, 65,536"),
+        ({"sample_size": 65_536}, "numbers in an image: 12,884,901,888 is more"),
+        ({"in_channels": 10**6}, "in_channels: 1,000,000 is more"),
+        ({"out_channels": 10**9}, "out_channels: 1,000,000,000 is more"),
+        ({"layers_per_block": 10**6}, "layers_per_block: 1,000,000 is more"),
+        ({"block_out_channels": [32, 10**9]}, "block_out_channels: 1,000,000,000 is more"),
+        ({"block_out_channels": [32] * 99}, "the length of block_out_channels: 99 is more"),
+        ({"up_block_types": ["UpBlock2D"] * 10**4}, "the length of up_block_types: 10,000 is more"),
+        ({"num_class_embeds": 10**12}, "num_class_embeds: 1,000,000,000,000 is more"),
+        ({"num_train_timesteps": 10**9}, "num_train_timesteps: 1,000,000,000 is more"),
+        ({"block_out_channels": [65_536, 65_536]}, "parameters, more than any network here has, 2e+10"),
+    ],
+)
+@pytest.mark.parametrize("other", [{}, {"center_input_sample": True}], ids=["ours", "theirs"])
+def test_a_size_that_no_network_has_is_refused_before_one_is_built(folder, monkeypatch, values, words, other):
+    monkeypatch.setattr("diffusers.UNet2DModel.from_config", None)
+    file = folder / "unet/config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values, **other}))
+    assert words in one_line(CheckpointError, ddim_ode.load, folder)

@@ -1,13 +1,16 @@
 """Weights of guided-diffusion against a network with its names, written after the published architecture."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import ddim_ode
 from ddim_ode.checkpoints import CheckpointError
 from ddim_ode.checkpoints.convert import convert
+from ddim_ode.checkpoints.guided import read_flags
 from ddim_ode.models.unet import UNet
 from ddim_ode.support.validation import ConfigError
 from tests.helpers.assertions import one_line
@@ -50,6 +53,63 @@ def test_what_is_known_of_it(tmp_path):
     assert (model.provenance.kind, model.provenance.ema) == ("guided-diffusion code", "yes")
     assert model.provenance.ignored == ("learned variance",)
     assert model.path == ddim_ode.paths.DiscreteVP.linear()
+
+
+@pytest.mark.parametrize("more", [{}, {"num_classes": 3}, {"NUM_CLASSES": 3}, {"num_classes": 3, "NUM_CLASSES": 3}])
+def test_the_weights_say_how_many_classes_there_are(tmp_path, more):
+    state = guided(FLAGS).state_dict()
+    state["label_emb.weight"] = state["label_emb.weight"][:3]
+    model = ddim_ode.load(write_guided(tmp_path, state=state, **more), check=False)
+    assert (model.num_classes, model.null_class) == (3, False)
+    assert torch.equal(model.net.state_dict()["class_embedding.weight"], state["label_emb.weight"])
+    x, t, labels = normal(3, 3, 16, 16, seed=0, dtype=torch.float32), TIMES[:3], torch.arange(3)
+    expected = guided(FLAGS)(x, t, labels)[:, :3]
+    assert relative(model.net(x, t, labels), expected) < 1e-5
+
+
+@pytest.mark.parametrize("more", [{"num_classes": 2}, {"NUM_CLASSES": 1000}, {"num_classes": 3, "NUM_CLASSES": 4}])
+def test_flags_of_other_classes_than_the_weights_are_refused(tmp_path, more):
+    state = guided(FLAGS).state_dict()
+    state["label_emb.weight"] = state["label_emb.weight"][:3]
+    text = one_line(ConfigError, ddim_ode.load, write_guided(tmp_path, state=state, **more))
+    name, value = next(item for item in more.items() if item[1] != 3)
+    assert f"{name}: {value}" in text
+    assert "the rows of label_emb.weight: 3; they must be one number" in text
+
+
+def test_a_safetensors_file_of_it(tmp_path):
+    state = guided(FLAGS).state_dict()
+    write_guided(tmp_path, state=state)
+    (tmp_path / "model.pt").unlink()
+    save_file(state, tmp_path / "ema.safetensors")
+    for what in (tmp_path, tmp_path / "ema.safetensors"):
+        model = ddim_ode.load(what, check=False)
+        assert torch.equal(model.net.state_dict()["conv_in.weight"], state["input_blocks.0.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("image_size", 10**9),
+        ("num_channels", 10**9),
+        ("num_channels", 65_536),
+        ("num_res_blocks", 10**9),
+        ("num_heads", 10**30),
+        ("num_head_channels", 10**30),
+        ("num_classes", 10**12),
+        ("NUM_CLASSES", 0),
+        ("diffusion_steps", 10**10),
+        ("diffusion_steps", 0),
+        ("channel_mult", "1," * 10**5 + "1"),
+        ("channel_mult", "1,1e308"),
+        ("attention_resolutions", "16," * 10**5 + "8"),
+        ("dropout", float("nan")),
+    ],
+)
+def test_flags_that_no_network_has_are_refused_at_once(key, value):
+    text = one_line(ConfigError, read_flags, FLAGS | {key: value}, Path("flags.yaml"))
+    assert text.startswith("flags.yaml: ")
+    assert len(text) <= 1000
 
 
 def test_the_schedule_is_stretched_to_its_steps(tmp_path):

@@ -3,13 +3,17 @@
 import argparse
 import copy
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 import ddim_ode
 from ddim_ode.checkpoints import CheckpointError
+from ddim_ode.checkpoints.original import read_config
 from ddim_ode.models.unet import UNet
 from ddim_ode.support.validation import ConfigError
 from tests.helpers.assertions import one_line
@@ -148,7 +152,55 @@ def test_weights_that_do_not_fit_are_named(tmp_path, damage, message):
     assert message in text
 
 
-@pytest.mark.parametrize("found", [[], [1, 2], {"net": {"x": torch.ones(1)}}, torch.ones(2)], ids=str)
+def test_the_safetensors_file_that_a_refusal_asks_for_is_read(tmp_path):
+    """A number that only NumPy has in the optimizer's state; then, of the same weights, a file of tensors alone."""
+    state = original(seed=5).state_dict()
+
+    def taken(what: Path, config: Path | None = None) -> bool:
+        found = ddim_ode.load(what, config, check=False).net.state_dict()
+        return torch.equal(found["conv_in.weight"], state["conv_in.weight"])
+
+    assert taken(write_original(tmp_path / "a", found=[state, {"lr": np.float64(2e-4)}, 1, 1000]))
+    write_original(tmp_path / "b", found=[state, RunsCode(tmp_path / "ran"), 1, 1000])
+    assert "save its tensors as safetensors" in one_line(CheckpointError, ddim_ode.load, tmp_path / "b")
+    save_file(state, tmp_path / "b/ckpt.safetensors")
+    assert taken(tmp_path / "b/ckpt.safetensors")
+    assert taken(tmp_path / "b/ckpt.safetensors", tmp_path / "a/config.yml")
+    (tmp_path / "b/ckpt.pth").unlink()
+    for name in ("ckpt", "model"):
+        (tmp_path / "b/ckpt.safetensors").rename(tmp_path / f"b/{name}.safetensors")
+        assert taken(tmp_path / "b")
+        (tmp_path / f"b/{name}.safetensors").rename(tmp_path / "b/ckpt.safetensors")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("model", "num_res_blocks", 10**9),
+        ("model", "ch", 10**9),
+        ("model", "ch_mult", [1] * 10**5),
+        ("model", "attn_resolutions", [16] * 10**5),
+        ("model", "in_channels", 10**4000),
+        ("data", "image_size", 10**9),
+        ("data", "channels", 10**9),
+        ("diffusion", "num_diffusion_timesteps", 10**10),
+        ("diffusion", "beta_start", float("nan")),
+        ("diffusion", "beta_end", float("inf")),
+        ("diffusion", "beta_end", 10**400),
+        ("diffusion", "beta_start", -0.5),
+    ],
+)
+def test_sizes_that_no_network_has_are_refused_at_once(section, key, value):
+    config = copy.deepcopy(ORIGINAL)
+    config[section][key] = value
+    text = one_line(ConfigError, read_config, config, Path("a.yml"))
+    assert text.startswith("a.yml: ")
+    assert key in text or "shape" in text or "channels" in text
+    assert len(text) <= 1000
+
+
+@pytest.mark.parametrize("found", [[], [1, 2], {"a": {"x": torch.ones(1)}}, torch.ones(2)], ids=str)
 def test_another_kind_of_checkpoint_is_named(tmp_path, found):
     text = one_line(CheckpointError, ddim_ode.load, write_original(tmp_path, found=found))
     assert f"ckpt.pth holds a {type(found).__name__}" in text

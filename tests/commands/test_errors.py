@@ -106,7 +106,10 @@ def test_models_that_cannot_be_loaded(fails: Callable[..., str], model: Path, tm
     assert "does not fit" in fails("info", copy)
 
     weights.write_bytes(content)
-    config.write_text(config.read_text() + "colour: red\n")
+    changed = config.read_text() + "colour: red\n"
+    config.write_text(changed)
+    assert f"{config} is not as it was written" in fails("info", copy)
+    config.write_text(changed.partition("\n")[2])  # without the digest of itself
     line = fails("info", copy)
     assert "unknown key 'colour'; valid keys are network, schedule, predicts" in line
     config.unlink()
@@ -166,11 +169,27 @@ def test_a_network_that_overflows(fails: Callable[..., str], model: Path, tmp_pa
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("name", ["[red]a[/]", "a\nb", "a\x1b[31m", "a\u202eb", "two  spaces"])
+def test_a_folder_of_any_name_is_shown_on_a_line(run: Command, model: Path, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(model, tmp_path / name)
+    shown = str(tmp_path) + "/" + {"a\nb": r"a\nb", "a\x1b[31m": r"a\x1b[31m"}.get(name, name)
+    shown = shown.replace("\u202e", r"\u202e")
+    done = run("info", copy)
+    assert (done.code, done.err) == (0, "")
+    assert shown in done.out
+    assert all(line.isprintable() for line in done.out.splitlines())
+    (copy / "model.safetensors").write_bytes(b"")
+    code, out, err = run("info", copy)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err[:-1].isprintable()
+
+
 def test_a_bug_keeps_its_traceback(run: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def draw(*_: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("ddim_ode.commands.shared.manifest.draw", draw)
+    monkeypatch.setattr("ddim_ode.commands.shared.runs.draw", draw)
     with pytest.raises(ValueError, match="a bug"):
         run("sample", model, "--out", tmp_path / "out")
     assert not any(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from ddim_ode import checkpoints
 from ddim_ode.data import to_uint8
 from ddim_ode.models.unet import UNet
 from ddim_ode.support import outputs
-from tests.helpers.command_line import Command, make_model
+from tests.helpers.command_line import Command, changed, make_model, unsealed
 
 
 def test_sample_writes_what_the_library_draws(run: Command, model: Path, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_manifest_recreates_the_same_bytes(run: Command, model: Path, tmp_path
     for file in ("samples.safetensors", "grid.png"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     one, two = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("one", "two"))
-    assert {**one, "seconds": 0} == {**two, "seconds": 0}
+    assert {**one, "seconds": 0, "sha256": ""} == {**two, "seconds": 0, "sha256": ""}
 
 
 def test_a_manifest_is_recreated_with_its_threads_which_are_then_as_before(
@@ -117,7 +117,7 @@ def test_a_manifest_is_recreated_with_its_threads_which_are_then_as_before(
         return forward(net, *inputs)
 
     monkeypatch.setattr(UNet, "forward", watched)
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"threads": had + 1}))
+    changed(file, threads=had + 1)
     assert run("sample", "--manifest", file, "--out", tmp_path / "two").code == 0
     assert used == [had + 1] * 2
     assert torch.get_num_threads() == had
@@ -127,7 +127,7 @@ def test_a_manifest_is_recreated_with_its_threads_which_are_then_as_before(
 def test_a_manifest_of_before_there_were_adaptive_methods(run: Command, model: Path, tmp_path: Path) -> None:
     run("sample", model, "--nfe", 3, "-n", 2, "--out", tmp_path / "one")
     file = tmp_path / "one" / "manifest.json"
-    values = json.loads(file.read_text())
+    values = {name: value for name, value in unsealed(file).items() if name not in ("kind", "files")}
     for record, keys in [
         (values, ["tol"]),
         (values["arguments"], ["tol", "max_nfe"]),
@@ -165,12 +165,15 @@ def test_a_manifest_leaves_nothing_to_choose(
     manifest = tmp_path / "out" / "manifest.json"
     line = fails("sample", model, "--nfe", 2, "-n", 1, "--manifest", manifest, "--out", tmp_path / "again")
     assert "leave out MODEL, --nfe, -n" in line
-    values = json.loads(manifest.read_text())
+    sealed, values = json.loads(manifest.read_text()), unsealed(manifest)
     for text, word in [
         ("{", "not valid JSON"),
-        ("[]", "dictionary"),
+        ("[]", "is no manifest"),
         (json.dumps({**values, "colour": 1}), "unknown key 'colour'"),
         (json.dumps({**values, "sigmas": ["x"]}), "sigmas.0"),
+        (json.dumps({**values, "threads": 3000}), "threads: Input should be less than or equal to 1024"),
+        (json.dumps({**sealed, "threads": 3}), "is not as it was written, by its sha256"),
+        (json.dumps({**values, "kind": "ddim_ode decode 1", "command": "decode"}), "is of `ddim-ode decode`"),
     ]:
         manifest.write_text(text)
         assert word in fails("sample", "--manifest", manifest, "--out", tmp_path / "again")
@@ -182,10 +185,6 @@ def test_a_manifest_leaves_nothing_to_choose(
 
 def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(f.relative_to(folder)): f.read_bytes() if f.is_file() else None for f in sorted(folder.rglob("*"))}
-
-
-def no_space(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_folder_that_is_not_empty_stays(run: Command, fails: Callable[..., str], model: Path, tmp_path: Path) -> None:
@@ -212,15 +211,25 @@ def test_a_full_disk_loses_nothing(
 ) -> None:
     arguments = ["sample", model, "--nfe", 2, "-n", 1, "--images", "--out"]
     run(*arguments, tmp_path / "out")
-    before = contents(tmp_path)
-    for name in ("save_grid", "save_images", "save"):
+    before, sync = contents(tmp_path), os.fsync
+    for failing in range(1, 4):  # of samples.safetensors, grid.png and manifest.json
+        calls: list[int] = []
+
+        def flaky(descriptor: int, failing: int = failing, calls: list[int] = calls) -> None:
+            calls.append(descriptor)
+            if len(calls) == failing:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sync(descriptor)
+
         with monkeypatch.context() as patch:
-            patch.setattr(f"ddim_ode.commands.shared.manifest.{name}", no_space)
+            patch.setattr(os, "fsync", flaky)
             line = fails(*arguments, tmp_path / "out", "--overwrite")
-            assert "No space left on device" in line
-            assert str(tmp_path / "out") in line
+            assert "cannot be written: No space left on device; what was there is unchanged" in line
+            assert f"{tmp_path / 'out'}/" in line
+            calls.clear()
             fails(*arguments, tmp_path / "a" / "b" / "new")
             assert contents(tmp_path) == before
+    assert len(calls) == failing
 
 
 @pytest.mark.parametrize("failing", [1, 2])
@@ -237,8 +246,13 @@ def test_a_rename_that_fails_puts_the_old_run_back(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         rename(source, target)
 
+    monkeypatch.setattr(outputs, "_exchange", lambda *folders: False)  # as where the system cannot
     monkeypatch.setattr(outputs.os, "rename", flaky)
-    assert "Permission denied" in fails(*arguments, "--overwrite")
+    line = fails(*arguments, "--overwrite")
+    assert "Permission denied" in line
+    made = Path(line.strip().rpartition("what was made is ")[2])
+    assert sorted(file.name for file in made.iterdir()) == ["grid.png", "manifest.json", "samples.safetensors"]
+    shutil.rmtree(made)
     assert contents(tmp_path) == before
 
 
@@ -248,11 +262,11 @@ def test_a_folder_that_cannot_be_written_is_known_before_sampling(
     def draw(*_: object) -> None:
         raise AssertionError("it sampled first")
 
-    monkeypatch.setattr("ddim_ode.commands.shared.manifest.draw", draw)
+    monkeypatch.setattr("ddim_ode.commands.shared.runs.draw", draw)
     (tmp_path / "file").write_text("")
     assert f"{tmp_path / 'file'} is a file" in fails("sample", model, "--out", tmp_path / "file")
     assert f"{tmp_path / 'file'} is a file" in fails("sample", model, "--out", tmp_path / "file" / "a" / "b")
-    assert "File name too long" in fails("sample", model, "--out", tmp_path / ("a" * 250))
+    assert "File name too long" in fails("sample", model, "--out", tmp_path / ("a" * 256))
 
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -76,4 +76,4 @@ def test_bad_input_is_one_line(fails, model, tmp_path):
     assert not (tmp_path / "a").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes").write_text("mine")
-    assert "is not empty and not the folder of a study" in fails("compare", model, "--out", tmp_path / "full")
+    assert "is not empty and has no study.json of ours" in fails("compare", model, "--out", tmp_path / "full")

@@ -3,10 +3,20 @@
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.sampling import sample
 from tests.helpers.tensors import normal
 
 SHAPE = (1, 8, 8)
@@ -94,6 +104,13 @@ def ddim(**config: Any) -> DDIMScheduler:
     return DDIMScheduler(**{"clip_sample": False} | config)
 
 
+def stable(unet: Any = None, kind: Any = StableDiffusionPipeline, **parts: Any) -> Any:
+    """Stable Diffusion without a text encoder."""
+    unet = text_unet() if unet is None else unet
+    nothing = {"vae": None, "text_encoder": None, "tokenizer": None, "safety_checker": None, "feature_extractor": None}
+    return kind(**nothing, unet=unet, scheduler=ddim(**STABLE), requires_safety_checker=False, **parts)
+
+
 class TextPipe:
     """What `from_pipeline` asks of a pipeline with prompts, with an encoder of its own: a table of letters."""
 
@@ -121,3 +138,9 @@ class TextPipe:
             )
             z = self.scheduler.step(without + scale * (with_prompt - without), t, z).prev_sample
         return z
+
+
+def along_their_timesteps(model: Denoiser, scheduler: DDIMScheduler, noise: Tensor, **options: Any) -> Tensor:
+    scheduler.set_timesteps(STEPS)
+    grid = [*model.path.sigma(scheduler.timesteps.double()).tolist(), 0.0]
+    return sample(model, "ddim", grid=grid, noise=noise, **options).x

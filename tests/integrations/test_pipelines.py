@@ -6,16 +6,34 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, LDMPipeline, VQModel
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    DDIMPipeline,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LDMPipeline,
+    StableDiffusionPAGPipeline,
+    StableDiffusionPipeline,
+    UNet1DModel,
+    UNet3DConditionModel,
+    VQModel,
+)
+from diffusers.models.attention_processor import AttnProcessor2_0, PAGCFGIdentitySelfAttnProcessor2_0
 from torch import Tensor
 
+from ddim_ode.checkpoints.scheduler_config import ScheduleError
 from ddim_ode.integrations.diffusers import ODEScheduler
 from ddim_ode.integrations.pipelines import PipelineError, from_pipeline
 from ddim_ode.inversion import decode, encode
 from ddim_ode.latents import LatentError
 from ddim_ode.models.autoencoder import Autoencoder
-from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.sampling import sample
+from ddim_ode.support.checks import ArgumentError
 from tests.helpers.assertions import one_line
 from tests.helpers.pipelines import (
     NET,
@@ -23,19 +41,15 @@ from tests.helpers.pipelines import (
     STABLE,
     STEPS,
     TextPipe,
+    along_their_timesteps,
     ddim,
     network,
     random_module,
+    stable,
     text_unet,
     tiny_vae,
 )
 from tests.helpers.tensors import normal
-
-
-def along_their_timesteps(model: Denoiser, scheduler: DDIMScheduler, noise: Tensor, **options: Any) -> Tensor:
-    scheduler.set_timesteps(STEPS)
-    grid = [*model.path.sigma(scheduler.timesteps.double()).tolist(), 0.0]
-    return sample(model, "ddim", grid=grid, noise=noise, **options).x
 
 
 def noise_of(seed: int, *shape: int) -> Tensor:
@@ -114,7 +128,6 @@ def test_an_encoded_image_belongs_to_its_prompts():
 @pytest.fixture(scope="module")
 def stable_diffusion() -> Any:
     transformers = pytest.importorskip("transformers")
-    from diffusers import StableDiffusionPipeline
 
     words = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefgortu")]
     tokenizer = transformers.CLIPTokenizer(vocab={w: n for n, w in enumerate(words)}, merges=[], model_max_length=12)
@@ -171,3 +184,99 @@ def having(unet: Any, **config: Any) -> SimpleNamespace:
 )
 def test_what_cannot_be_is_an_error_of_one_line(pipe, arguments, words):
     assert re.search(words, one_line(PipelineError, from_pipeline, pipe, *arguments))
+
+
+# --- parts that might change the answers
+
+
+def with_part(name: str, part: Any) -> Any:
+    pipe = SimpleNamespace(unet=NET, scheduler=ddim())
+    setattr(pipe, name, part)
+    return pipe
+
+
+def video() -> Any:
+    blocks = {"down_block_types": ("DownBlock3D",), "up_block_types": ("UpBlock3D",), "block_out_channels": (8,)}
+    return random_module(UNet3DConditionModel, sample_size=8, norm_num_groups=4, attention_head_dim=4, **blocks)
+
+
+def sound() -> Any:
+    blocks = {"down_block_types": ("DownBlock1DNoSkip",), "up_block_types": ("UpBlock1DNoSkip",)}
+    return random_module(UNet1DModel, sample_size=16, extra_in_channels=0, block_out_channels=(32,), **blocks)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: with_part("adapter", NET), "SimpleNamespace has adapter, a Net, which is not known here"),
+        (lambda: with_part("prior", NET), "has prior"),
+        (lambda: with_part("components", {"image_encoder": "an encoder"}), "has image_encoder"),
+        (lambda: with_part("components", {"controlnet": [NET]}), "has controlnet, a list of 1"),
+        (lambda: having(video()), "is a UNet3DConditionModel, which is not known here"),
+        (lambda: having(sound()), "is a UNet1DModel, which is not known here"),
+        (lambda: having(torch.nn.Linear(1, 1)), "is a Linear, which is not known here"),
+        (lambda: having(network(sample_size=None)), "has sample_size=None; give it the height"),
+        (lambda: SimpleNamespace(unet=NET, scheduler=3), "scheduler of SimpleNamespace is the int 3 without a config"),
+        (lambda: stable(kind=StableDiffusionPAGPipeline), "guides by perturbed attention"),
+        (lambda: SimpleNamespace(unet=None, transformer=NET, scheduler=ddim()), "or give its transformer to Denoiser"),
+    ],
+)
+def test_parts_that_might_change_the_answers_are_refused_by_name(make, words):
+    assert re.search(words, one_line(PipelineError, from_pipeline, make()))
+
+
+def test_an_ip_adapter_and_processors_of_other_networks_are_refused():
+    unet = text_unet()
+    unet.encoder_hid_proj = torch.nn.Identity()
+    assert "encoder_hid_proj=" in one_line(PipelineError, from_pipeline, stable(unet), torch.ones(1, 5, 8))
+    unet = text_unet()
+    unet.set_attn_processor(PAGCFGIdentitySelfAttnProcessor2_0())
+    text = one_line(PipelineError, from_pipeline, stable(unet), torch.ones(1, 5, 8))
+    assert "attends by PAGCFGIdentitySelfAttnProcessor2_0" in text
+    unet.set_attn_processor(AttnProcessor2_0())
+    assert from_pipeline(stable(unet), torch.ones(1, 5, 8)).num_classes == 1
+
+
+@pytest.mark.parametrize(
+    "pipe",
+    ["google/ddpm-cat-256", None, DDPMPipeline, 3, [NET], {"unet": NET}, torch.zeros(2)],
+    ids=lambda pipe: type(pipe).__name__,
+)
+def test_what_is_no_pipeline_is_named(pipe):
+    assert re.search("^pipe is .*; give a pipeline of diffusers", one_line(ArgumentError, from_pipeline, pipe))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "words"),
+    [
+        (FlowMatchEulerDiscreteScheduler(), "FlowMatchEulerDiscreteScheduler has no beta_schedule"),
+        (EDMEulerScheduler(), "EDMEulerScheduler has no beta_schedule"),
+        (DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"), "use_flow_sigmas=True"),
+        (
+            EulerDiscreteScheduler(timestep_type="continuous", prediction_type="v_prediction"),
+            "timestep_type='continuous'",
+        ),
+        (DDIMScheduler.from_config(FlowMatchEulerDiscreteScheduler(shift=3.0).config), "shift=3.0 is another model"),
+    ],
+)
+def test_a_scheduler_of_another_kind_of_model_is_refused_by_name(scheduler, words):
+    assert words in one_line(ScheduleError, from_pipeline, SimpleNamespace(unet=NET, scheduler=scheduler))
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        CogVideoXDDIMScheduler(snr_shift_scale=2.0),
+        DDPMScheduler(beta_schedule="sigmoid"),
+        EulerDiscreteScheduler(beta_end=0.012),
+        ODEScheduler(snr_shift_scale=2.0),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_the_path_is_the_schedulers_own_table(scheduler):
+    path = from_pipeline(SimpleNamespace(unet=NET, scheduler=scheduler)).path
+    table = getattr(scheduler, "alphas_cumprod", None)
+    if table is None:
+        ratio = DDIMScheduler().alphas_cumprod.double()
+        table = ratio / (ratio + 2 * (1 - ratio))
+    torch.testing.assert_close(torch.tensor(path.alphas_cumprod), table.double(), rtol=1e-3, atol=1e-7)

@@ -3,13 +3,22 @@
 import pytest
 import torch
 
+from ddim_ode.errors import DDIMError
 from ddim_ode.metrics import (
+    FeatureSpace,
     MetricError,
     TooFewError,
+    consistency,
+    default_features,
+    distribution,
+    feature_space,
     frechet_distance,
     kid,
     precision_recall,
+    psnr,
+    quality,
     sliced_wasserstein,
+    ssim,
 )
 from tests.helpers.assertions import one_line
 from tests.helpers.tensors import normal
@@ -62,3 +71,41 @@ def test_features_that_cannot_be_compared_are_refused(metric, least):
 )
 def test_other_arguments_that_make_no_sense_are_refused(call, message):
     assert message in one_line(MetricError, call, normal(12, 4, seed=33))
+
+
+A, PICTURES = normal(12, 4, seed=33), normal(12, 1, 8, 8, seed=34)
+
+
+@pytest.mark.parametrize("value", ["x", None, 3, [1.0], A.numpy(), object()], ids=lambda value: type(value).__name__)
+def test_what_is_no_tensor_is_named(value):
+    for metric in (frechet_distance, kid, precision_recall, sliced_wasserstein):
+        for pair in ((value, A), (A, value)):
+            assert "; give a tensor" in one_line(DDIMError, metric, *pair)
+    for metric in (psnr, ssim, lambda x, y: consistency(x, y, "pixels"), lambda x, y: distribution(x, y, "pixels")):
+        for pair in ((value, PICTURES), (PICTURES, value)):
+            assert "; give a tensor" in one_line(DDIMError, metric, *pair)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: kid(A + 0j, A),
+        lambda: kid(A.to_sparse(), A),
+        lambda: kid(A.to("meta"), A),
+        lambda: psnr(PICTURES.to("meta"), PICTURES),
+        lambda: sliced_wasserstein(A, A, projections=10**12),
+        lambda: frechet_distance(A[:1].expand(10**12, 4), A),
+        lambda: distribution(PICTURES, PICTURES, 3),
+        lambda: distribution(PICTURES, PICTURES, "pixels", seed="x"),
+        lambda: default_features(3),
+        lambda: feature_space("pixels", "abc"),
+        lambda: feature_space("pixels", (1, -4, 4)),
+        lambda: FeatureSpace("mine", (1, 8, 8), 3),
+        lambda: FeatureSpace("mine", (1, 8, 8), torch.flatten, batch_size=0),
+        lambda: quality("x"),
+        lambda: quality(torch.zeros(2, 1, 28, 28), labels=[1, 2]),
+        lambda: quality(torch.zeros(2, 1, 28, 28), data=3),
+    ],
+)
+def test_odd_arguments_are_refused_at_once(call):
+    one_line(DDIMError, call)

@@ -11,6 +11,7 @@ from torch import nn
 from ddim_ode import paths
 from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.models.denoiser import PREDICTS, Denoiser, DenoiserError
+from tests.helpers.assertions import one_line
 from tests.helpers.mixtures import labelled
 from tests.helpers.networks import Recording, tiny_unet
 from tests.helpers.tables import PATHS
@@ -96,7 +97,9 @@ def test_outside_the_range_the_time_is_clamped_and_the_scale_is_not(factor, end,
     torch.testing.assert_close(prediction.data, xbar, rtol=1e-13, atol=0)  # the noise is predicted to be 0
 
 
-@pytest.mark.parametrize(("quantize", "expected"), [(False, [10.25, 10.75, 3.0]), (True, [10.0, 11.0, 3.0])])
+@pytest.mark.parametrize(
+    ("quantize", "expected"), [(False, [10.25, 10.75, 3.0]), (True, [10.0, 11.0, 3.0]), ("int", [10, 11, 3])]
+)
 def test_quantize_rounds_the_time_and_nothing_else(quantize, expected):
     net, path = Recording(), PATHS["linear"]
     sigma = path.sigma(f64([10.25, 10.75, 3.0]))
@@ -105,6 +108,7 @@ def test_quantize_rounds_the_time_and_nothing_else(quantize, expected):
     x, t = net.calls[0]
     assert t.tolist() == pytest.approx(expected, abs=1e-10)
     torch.testing.assert_close(x, xbar / torch.sqrt(1 + sigma[:, None] ** 2), rtol=1e-13, atol=0)
+    assert t.dtype == (torch.int64 if quantize == "int" else torch.float64)
     if quantize:
         assert t.tolist() == expected
 
@@ -142,7 +146,7 @@ def test_the_precision_can_be_given():
 def test_a_network_without_parameters_computes_in_the_precision_of_the_state(state):
     net = Recording()
     Denoiser(net, CHART, "noise", (4,))(normal(2, 4, seed=0).to(state), 1.0)
-    assert [x.dtype for x in net.calls[0]] == [state, torch.float64]
+    assert [x.dtype for x in net.calls[0]] == [state, state]
 
 
 def test_a_double_network_is_exact_in_double():
@@ -250,3 +254,26 @@ def test_predictions_do_not_touch_their_inputs():
     mixture.denoiser(PATHS["linear"], "velocity")(xbar, sigma)
     assert torch.equal(xbar, copies[0])
     assert torch.equal(sigma, copies[1])
+
+
+PARTS = {  # of xbar at sigma = 0, where x = xbar and a network says 0.5 x: the data and the noise
+    "noise": (1.0, 0.5),
+    "velocity": (1.0, 0.5),
+    "flow": (1.0, 1.5),  # eps - x0
+}
+
+
+@pytest.mark.parametrize(
+    "path", [PATHS["linear"], paths.Noise(0.01, 80.0), paths.Flow(0.01, 80.0)], ids=lambda p: type(p).__name__
+)
+@pytest.mark.parametrize("predicts", ["noise", "velocity", "flow", "data", "score"])
+@pytest.mark.parametrize("sigma", [0, 0.0, [0.0, 0.0]])
+def test_without_noise_where_both_parts_are_told(path, predicts, sigma):
+    xbar = normal(2, 2, 3, seed=0)
+    model = Denoiser(lambda x, t: 0.5 * x, path, predicts, (2, 3))
+    if predicts in PARTS:
+        data, noise = model(xbar, sigma)[:2]
+        for found, factor in zip((data, noise), PARTS[predicts], strict=True):
+            torch.testing.assert_close(found, factor * xbar)
+    else:
+        assert "sigma=0 is no noise level; give finite numbers > 0" in one_line(DenoiserError, model, xbar, sigma)

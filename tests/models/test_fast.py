@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch._dynamo.utils import counters
 
-from ddim_ode.commands.shared.manifest import warm_up
+from ddim_ode.commands.shared.runs import warm_up
 from ddim_ode.models.denoiser import DenoiserError
 from ddim_ode.models.fast import Fast
 from ddim_ode.sampling import sample

@@ -109,6 +109,17 @@ def test_every_sample_may_have_a_sigma_of_its_own(sigmas, together, monkeypatch)
     assert passes == spent.sum()
 
 
+@pytest.mark.parametrize("count", [1, 2, 16, 17])
+@pytest.mark.parametrize("sigma", [0.1, 1.0])
+def test_one_sigma_in_a_list_is_that_of_all(sigma, count):
+    model = Guided(MIXTURE.denoiser(CHART), 2.0, sigma_range=(0.4, 2.0))
+    xbar, labels = MIXTURE.sample(count, seed=0, sigma=sigma), torch.arange(count) % 3
+    found, expected = model(xbar, f64([sigma]), labels), model(xbar, sigma, labels)
+    torch.testing.assert_close(found.data, expected.data, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.noise, expected.noise, rtol=1e-12, atol=1e-12)
+    assert found.evaluations == expected.evaluations
+
+
 def test_a_broken_network_names_the_sample_with_a_sigma_of_its_own():
     def net(x, t, labels):
         return torch.where(labels.reshape(-1, 1) == 2, math.nan, x)

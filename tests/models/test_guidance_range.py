@@ -1,6 +1,7 @@
 """Guidance in a range of sigma, asked for in Python: what `Guided` around the model gives, and no pass more."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -48,7 +49,7 @@ each_range = pytest.mark.parametrize(("given", "closed"), RANGES, ids=["inside",
 
 def counted() -> tuple[Counting, Denoiser]:
     counting = Counting(MODEL.net)
-    return counting, Denoiser(counting, PATH, MODEL.predicts, MODEL.shape, MODEL.num_classes)
+    return counting, replace(MODEL, net=counting)
 
 
 def images(count: int = 4) -> torch.Tensor:

@@ -14,6 +14,7 @@ from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.solvers import MethodError
 from ddim_ode.solvers.eta import Eta, EtaError
+from ddim_ode.support.checks import shown
 from tests.helpers.assertions import one_line
 
 ADAPTIVE = {"method": "adaptive"}
@@ -23,8 +24,8 @@ GUIDED = {"guidance": 2.0}
 
 REFUSED = {
     "method unknown": ({"method": "dimm"}, MethodError, "unknown method 'dimm'; did you mean 'ddim'?"),
-    "method of a number": ({"method": 3}, MethodError, "method is a int; give a name in METHODS"),
-    "method of None": ({"method": None}, MethodError, "method is a NoneType; give a name in METHODS"),
+    "method of a number": ({"method": 3}, MethodError, "method is the int 3; give a name in METHODS"),
+    "method of None": ({"method": None}, MethodError, "method is None; give a name in METHODS"),
     "nfe and tol": (ADAPTIVE | {"nfe": 9, "tol": 0.1}, SampleError, "nfe=9 and tol=0.1 contradict each other"),
     "grid unknown": ({"grid": "karas"}, GridError, "unknown grid 'karas'; did you mean 'karras'?"),
     "grid up": ({"grid": [1.0, 2.0]}, GridError, "sigma=2 at place 1 of the grid breaks the rule"),
@@ -69,9 +70,25 @@ REFUSED = {
     "eta_range number": ({"eta": 1, "eta_range": 3}, EtaError, "eta_range=3 is no range; give (low, high) in sigma"),
 }
 
-WRONG_COUNTS = [0, -5, True, 1.5, math.nan, math.inf, "ten", [1], torch.tensor(1.5), torch.tensor([1, 2])]
+WRONG_COUNTS = [
+    0,
+    -5,
+    True,
+    1.5,
+    math.nan,
+    math.inf,
+    "ten",
+    [1],
+    torch.tensor(1.5),
+    torch.tensor([20]),
+    torch.tensor([1, 2]),
+]
 REFUSED |= {
-    f"{name}={value!r}": ({"method": method, name: value}, SampleError, f"{name}={value!r} must be a whole number >= 1")
+    f"{name}={value!r}": (
+        {"method": method, name: value},
+        SampleError,
+        f"{name}={shown(value)} must be a whole number >= 1",
+    )
     for method, name in [("ddim", "nfe"), ("adaptive", "nfe"), ("ddim", "batch_size"), ("adaptive", "max_nfe")]
     for value in WRONG_COUNTS
 }

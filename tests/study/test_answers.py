@@ -1,7 +1,6 @@
 """A kept cell holds as long as what it was measured with answers as it did, and no longer."""
 
 import dataclasses
-import json
 import math
 from typing import Any
 
@@ -20,6 +19,7 @@ from ddim_ode.study.answers import FINE, SEEDS, SMALL, Examiner, agree, question
 from ddim_ode.study.cells import Cell, Shared, StudyError
 from ddim_ode.study.comparison import Study, compare
 from ddim_ode.support import versions
+from ddim_ode.support.records import read_record, write_record
 from tests.helpers.assertions import one_line
 from tests.helpers.small_study import MODEL
 
@@ -105,9 +105,9 @@ def test_an_upgrade_that_changes_none_measures_nothing(tmp_path, monkeypatch):
 def test_the_folder_of_another_version_goes_on(tmp_path):
     """study.json named the version once."""
     before = compare(MODEL, ["ddim"], **FEW, out=tmp_path)
-    identity = json.loads((tmp_path / "study.json").read_text())
+    identity = read_record(tmp_path / "study.json")
     del identity["guidance_range"]
-    (tmp_path / "study.json").write_text(json.dumps(identity | {"version": "0.0.9"}))
+    write_record(tmp_path / "study.json", "ddim_ode study 1", identity | {"version": "0.0.9"})
     assert compare(MODEL, ["ddim"], **FEW, out=tmp_path).rows == before.rows
 
 

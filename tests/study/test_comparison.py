@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -189,15 +190,13 @@ def test_one_study_at_a_time_and_no_folder_of_another(tmp_path):
     few = {"methods": ["ddim"], "nfe": [2], "seeds": range(2)}
     compare(MODEL, **few, out=tmp_path / "a")
     with archive.opened(tmp_path / "b", {"model": "x"}):
-        line = one_line(StudyError, compare, MODEL, **few, out=tmp_path / "b")
-        assert line.startswith(f"another study is at work in {tmp_path / 'b'}; wait for it")
+        line = one_line(OutputError, compare, MODEL, **few, out=tmp_path / "b")
+        assert line.startswith(f"another run is at work in {tmp_path / 'b'}; wait for it")
     line = one_line(StudyError, compare, MODEL, **{**few, "seeds": [5, 6]}, out=tmp_path / "a")
     assert line == f"{tmp_path / 'a'} belongs to another study: its seeds is [0, 1], not [5, 6]; choose another --out"
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "thesis.tex").write_text("precious")
-    assert "is not empty and not the folder of a study" in one_line(
-        OutputError, compare, MODEL, **few, out=tmp_path / "c"
-    )
+    assert "is not empty and has no study.json" in one_line(OutputError, compare, MODEL, **few, out=tmp_path / "c")
     (tmp_path / "d").write_text("a file")
     one_line(OutputError, compare, MODEL, **few, out=tmp_path / "d")
 
@@ -220,10 +219,32 @@ def test_what_a_callback_raises_ends_the_study(tmp_path):
 
 
 def test_a_kill_before_the_folder_was_claimed_does_not_block_it(tmp_path):
-    (tmp_path / "cells").mkdir()
-    (tmp_path / ".study.json.0123.tmp").write_text("{")
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".study.json.0123456789ab.tmp").write_text("{")
     compare(MODEL, ["ddim"], [2], range(2), out=tmp_path)
-    assert not (tmp_path / ".study.json.0123.tmp").exists()
+    assert sorted(os.listdir(tmp_path)) == [".lock", "cells", "study.json"]
+
+
+def test_a_folder_of_cells_alone_is_not_a_study(tmp_path):
+    """Whose dotted files would be deleted."""
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / ".mine.tmp").write_text("precious")
+    one_line(OutputError, compare, MODEL, ["ddim"], [2], range(2), out=tmp_path)
+    assert (tmp_path / "cells" / ".mine.tmp").read_text() == "precious"
+
+
+@pytest.mark.parametrize("which", [0, -1])
+def test_a_bit_of_a_cell_that_flips_is_measured_again(which, tmp_path):
+    few = {"methods": ["ddim"], "nfe": [2], "seeds": range(2)}
+    wanted = timeless(compare(MODEL, **few, out=tmp_path))["rows"]
+    file = sorted((tmp_path / "cells").iterdir())[which]
+    written = file.read_bytes()
+    for bit in torch.randint(8 * len(written), (5,), generator=torch.Generator().manual_seed(0)).tolist():
+        flipped = bytearray(written)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        assert timeless(compare(MODEL, **few, out=tmp_path))["rows"] == wanted
+        assert file.read_bytes() != bytes(flipped)
 
 
 def test_one_seed_has_an_error_and_no_consistency():
@@ -260,12 +281,20 @@ BAD = [
     (StudyError, {"grids": []}, "grids is empty"),
     (ddim_ode.DDIMError, {"features": "inceptoin"}, "did you mean 'inception'?"),
     (ddim_ode.DDIMError, {"labels": [9]}, "label 9 does not exist"),
+    (StudyError, {"methods": [ddim_ode.adams(3)]}, "a Method without a name; give a mapping, as in {'mine': adams(3)}"),
+    (MethodError, {"methods": {"a": 3}}, "method is the int 3; give a name in METHODS, or a Method"),
+    *((StudyError, {"nfe": value}, "is not a list; write [") for value in ("5", 5, {5}, {5: 5})),
+    *((ddim_ode.DDIMError, {"real": value}, "; give a tensor") for value in ([1], "x")),
+    *((ddim_ode.DDIMError, {name: 3}, f"{name} is the int 3") for name in ("out", "callback", "command", "model")),
+    (ddim_ode.DDIMError, {"features": 3}, "features=3 is neither a name nor callable"),
+    (StudyError, {"reference_tol": "x"}, "reference_tol='x' must be a number between 0 and 1"),
 ]
 
 
 @pytest.mark.parametrize(("error", "choices", "line"), BAD)
 def test_a_study_that_cannot_be_is_one_line(error, choices, line):
-    assert line in one_line(error, compare, MODEL, **{"methods": ["ddim"], "nfe": [2], "seeds": [0], **choices})
+    given = {"model": MODEL, "methods": ["ddim"], "nfe": [2], "seeds": [0], **choices}
+    assert line in one_line(error, compare, **given)
 
 
 @pytest.mark.slow

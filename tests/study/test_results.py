@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from ddim_ode.study.cells import StudyError
 from ddim_ode.study.comparison import Study, compare
 from ddim_ode.study.report import page
 from ddim_ode.study.rows import Row
+from ddim_ode.support.outputs import OutputError
 from tests.helpers.assertions import one_line
+from tests.helpers.command_line import unsealed
 from tests.helpers.mixtures import labelled
 from tests.helpers.small_study import MIXTURE, MODEL
 from tests.helpers.tables import PATHS
@@ -98,7 +102,7 @@ def test_a_range_of_guidance_is_told_and_kept(tmp_path):
 
 
 def test_results_of_before_ranges_of_guidance_were_told_have_none(study, saved):
-    results = json.loads((saved / "results.json").read_text())
+    results = unsealed(saved / "results.json")
     assert results["settings"].pop("guidance_range") is None
     (saved / "results.json").write_text(json.dumps(results))
     assert Study.load(saved).settings == study.settings
@@ -114,16 +118,37 @@ def test_numbers_of_other_libraries_are_kept_as_plain_ones(study, tmp_path):
 
 
 @pytest.mark.parametrize("last", ["write_report", "write_csv"])
-def test_a_folder_that_is_written_again_is_not_finished_until_the_end(study, saved, last, monkeypatch):
-    """A page of one study beside the results of another would be read as one."""
-
+def test_a_folder_that_is_written_again_is_what_it_was_until_all_is_there(study, saved, last, monkeypatch):
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
     monkeypatch.setattr(page, last, killed)
     with pytest.raises(KeyboardInterrupt):
         study.save(saved)
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+
+
+def test_it_is_not_finished_while_its_files_are_exchanged(study, saved, monkeypatch):
+    """A page of one study beside the results of another would be read as one."""
+    replace, calls = os.replace, []
+
+    def killed(source: Path, target: Path) -> None:
+        calls.append(target)
+        if Path(target).parent == saved:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        study.save(saved)
     assert "holds no study (no results.json)" in one_line(StudyError, Study.load, saved)
+
+
+def test_pictures_of_another_study_are_refused(study, saved, tmp_path):
+    dataclasses.replace(study, command="another").save(tmp_path / "b")
+    shutil.copy(tmp_path / "b" / "pictures.safetensors", saved)
+    assert "is of other results than results.json" in one_line(StudyError, Study.load, saved)
 
 
 AGAIN = "run the same study again with this --out, which measures nothing that is kept"
@@ -144,8 +169,8 @@ def test_a_folder_that_holds_no_finished_study(saved, tmp_path):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ('{"format": 1, "model": {', "is damaged or cannot be read"),
-        ("\0\0\0\0", "is damaged or cannot be read"),
+        ('{"format": 1, "model": {', "is not valid JSON"),
+        ("\0\0\0\0", "is not valid JSON"),
         ("[1, 2]", "has format None, and this version reads format 1"),
         ('{"format": 2}', "has format 2, and this version reads format 1"),
         ('{"format": 1}', "the study lacks fields: best, command, model, reference, rows, settings, timing, versions"),
@@ -180,7 +205,7 @@ def without(record: dict[str, Any], name: str) -> dict[str, Any]:
     ],
 )
 def test_a_row_with_other_fields_is_named(saved, change, line):
-    results = json.loads((saved / "results.json").read_text())
+    results = unsealed(saved / "results.json")
     results["rows"][0] = change(results["rows"][0])
     (saved / "results.json").write_text(json.dumps(results))
     found = one_line(StudyError, Study.load, saved)
@@ -192,4 +217,29 @@ def test_a_row_with_other_fields_is_named(saved, change, line):
 def test_pictures_that_are_gone_or_damaged(saved, damage):
     damage(saved / "pictures.safetensors")
     line = one_line(StudyError, Study.load, saved)
-    assert line == f"{saved / 'pictures.safetensors'} is missing or damaged; {AGAIN}"
+    assert line.startswith(f"{saved / 'pictures.safetensors'} ")
+    assert line.endswith(AGAIN)
+
+
+@pytest.mark.parametrize("name", ["results.json", "pictures.safetensors"])
+def test_a_bit_that_flips_is_found_or_says_the_same(name, study, saved):
+    written = (saved / name).read_bytes()
+    for bit in torch.randint(8 * len(written), (40,), generator=torch.Generator().manual_seed(0)).tolist():
+        flipped = bytearray(written)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (saved / name).write_bytes(flipped)
+        try:
+            found = Study.load(saved)
+        except StudyError:
+            continue
+        assert found.rows == study.rows
+        assert all(torch.equal(found.pictures[key], pictures) for key, pictures in study.pictures.items())
+
+
+@pytest.mark.parametrize("name", ["report.html", "results.json", "results.csv", "sheet.png"])
+def test_files_of_strangers_are_not_replaced(name, study, tmp_path):
+    (tmp_path / name).write_text("precious")
+    (tmp_path / "notes.txt").write_text("mine")
+    line = one_line(OutputError, study.save, tmp_path)
+    assert line == f"{tmp_path} holds {name}, and no study of ours; choose another folder"
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: "precious", "notes.txt": "mine"}

@@ -53,7 +53,7 @@ def test_bundled_settings_are_valid(file):
         ),
         (
             {"model__schedule": {"name": "betas", "betas": [0.1, -0.2], "timesteps": 2}},
-            "model.schedule: .*must decrease strictly",
+            "model.schedule.betas.1: Input should be greater than 0",
         ),
         ({"model__schedule__beta_end": 1.5}, "model.schedule.beta_end: .*less than 1"),
         ({"model__network__shape": [8, 8]}, r"model.network.shape.*"),

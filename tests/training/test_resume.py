@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -15,6 +15,8 @@ import torch
 import ddim_ode
 from ddim_ode import checkpoints
 from ddim_ode.checkpoints import CheckpointError
+from ddim_ode.errors import DDIMError
+from ddim_ode.support.files import OutputError
 from ddim_ode.training.batches import TrainError
 from ddim_ode.training.train import TrainingRun, train
 from tests.helpers.assertions import one_line, same
@@ -81,7 +83,7 @@ def updating(self):
 def saving(value, file):
     save(value, file)
     if value["step"] == 8 and where == "while one is written":
-        os.truncate(file, os.path.getsize(file) // 2)
+        file.truncate(file.tell() // 2)
         die()
 
 train.TrainingRun.update, train.TrainingRun.picture, torch.save = updating, lambda self: None, saving
@@ -127,14 +129,19 @@ def test_a_full_disk_leaves_the_last_checkpoint(whole, folders, tmp_path, monkey
     train(settings(), tmp_path, folders["images"], stop_at=4)
     before = (tmp_path / "checkpoint.pt").read_bytes()
 
-    def full(value: Any, file: Path) -> None:
-        Path(file).write_bytes(before[: len(before) // 2])
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(value: Any, file: BinaryIO) -> None:
+        file.write(before[: len(before) // 2])
+        patch.setattr(os, "fsync", no_space)
+
+    def no_space(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        with pytest.raises(OSError, match="No space left"):
-            train(settings(), tmp_path, folders["images"])
+        text = one_line(OutputError, train, settings(), tmp_path, folders["images"])
+    assert (
+        text == f"{tmp_path / 'checkpoint.pt'} cannot be written: No space left on device; what was there is unchanged"
+    )
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert temporary_files(tmp_path) == []
     train(settings(), tmp_path, folders["images"])
@@ -156,6 +163,38 @@ def test_settings_that_change_no_result_may_change(whole, folders, tmp_path):
 
 
 # What is refused
+
+
+@pytest.mark.parametrize("name", ["log.csv", "samples.png", "checkpoint.pt", "model", "training.json", "notes.txt"])
+def test_a_folder_of_strangers_is_not_written_into(name, folders, tmp_path):
+    (tmp_path / name).write_text("precious")
+    assert str(tmp_path) in one_line(OutputError, train, settings(), tmp_path, folders["images"])
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: "precious"}
+
+
+def test_two_runs_in_one_folder_are_refused(folders, tmp_path):
+    first, second = (TrainingRun(settings(), tmp_path, folders["images"]) for _ in range(2))
+    with first.opened():
+        first.update()
+        text = one_line(OutputError, second.opened().__enter__)
+    assert text == f"another run is at work in {tmp_path}; wait for it, or choose another --out"
+    with second.opened():
+        second.update()
+
+
+def test_a_bit_of_a_checkpoint_that_flips_is_found(folders, tmp_path):
+    train(settings(), tmp_path, folders["images"], stop_at=2)
+    file = tmp_path / "checkpoint.pt"
+    written = file.read_bytes()
+    run = TrainingRun(settings(), tmp_path, folders["images"])
+    before = {name: value.clone() for name, value in run.net.state_dict().items()}
+    for bit in torch.randint(8 * len(written), (60,), generator=torch.Generator().manual_seed(0)).tolist():
+        flipped = bytearray(written)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        text = one_line(DDIMError, run.opened().__enter__)
+        assert str(file) in text
+        assert same(run.net.state_dict(), before)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the command line shows: JSON for machines, tables, a progress bar and one-line errors for people."""
+"""What the command line shows: JSON for machines, tables, a progress bar and one-line warnings for people."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddim_ode.errors import DDIMError
+from ddim_ode.errors import one_line
 from ddim_ode.support.records import finite
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FILES = {"samples": "samples.safetensors", "manifest": "manifest.json", "grid": "grid.png", "trace": "trace.png"}
 ROWS = 12  # of a histogram
 WIDTH = 50
+UNLIMITED = 10**6  # characters of a line that nobody looks at
 
 
 @contextmanager
@@ -45,8 +46,10 @@ def progress(total: int, status: str = "", what: str = "sampling") -> Iterator[C
         yield update
 
 
-def report(out: Path, record: "Manifest", solution: "Solution", as_json: bool = False) -> None:
-    """What a run of `ddim-ode sample` has written, and what it cost."""
+def report(
+    out: Path, record: "Manifest", solution: "Solution", as_json: bool = False, in_grid: int | None = None
+) -> None:
+    """What a run of `ddim-ode sample` has written, and what it cost. in_grid: samples that the sheet has room for."""
     from ddim_ode.support.counts import spread
 
     nfe, count = record.nfe, len(solution.nfe)
@@ -64,7 +67,9 @@ def report(out: Path, record: "Manifest", solution: "Solution", as_json: bool = 
         print_json({"out": str(out), **files, "count": count, **spent})
     else:
         pictures = [files[name] for name in ("grid", "trace") if name in files]
-        print(*(pictures or [str(out)]), sep="\n")
+        print(*map(visible, pictures or [str(out)]), sep="\n")
+        if in_grid and in_grid < count:
+            print(f"the first {in_grid:,} of {count:,} samples are in {FILES['grid']}")
         print(f"{many(count, 'samples')}, measured NFE {cost(nfe)}, {record.seconds:.2f} s, {speed:.1f} images/s")
         if record.tol is not None:
             tol, budget = f"{record.tol:.4g}", record.arguments.nfe
@@ -88,20 +93,40 @@ def warn_short(short: int, count: int) -> None:
 
 
 def warn(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr)
+    print(f"warning: {one_line(line)}", file=sys.stderr)
+
+
+def visible(text: str) -> str:
+    """A name as a terminal can show it, with control characters and the like as escapes; spaces stay as they are."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def say(*things: object) -> None:
+    """Print names or sentences, a line each, whatever is in them."""
+    for thing in things:
+        print(visible(str(thing)))
+
+
+def plus_minus() -> str:
+    """The sign, if it can be printed."""
+    try:
+        "±".encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return "+-"
+    return "±"
 
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """This library's warnings as one line, without the source that gave them."""
+    """Warnings as one line, without the source that gave them; none of what other libraries are about to change."""
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
-            if category.__module__.startswith("ddim_ode"):
-                warn(str(message))
-            else:
+            if sys.warnoptions and not category.__module__.startswith("ddim_ode"):  # somebody wants to see them
                 usual(message, category, *where)
+            elif not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning):
+                warn(str(message))
 
         warnings.showwarning = show  # type: ignore[assignment]  # it is called with positions only
         yield
@@ -128,13 +153,14 @@ def report_likelihood(
         record |= {"nfe": nfe.model_dump(), "seconds": seconds, "out": None if out is None else str(out)}
         print_json(record | {"images": rows})
         return
-    over_images = f" ± {found.mean_error:.4f}" if count > 1 else ""
-    over_probes = f"; ± {probes / per_bit:.4f} from the probes" if probes > 0 else ""  # NaN of one, 0 if exact
+    sign = plus_minus()
+    over_images = f" {sign} {found.mean_error:.4f}" if count > 1 else ""
+    over_probes = f"; {sign} {probes / per_bit:.4f} from the probes" if probes > 0 else ""  # NaN of one, 0 if exact
     print(f"{many(count, what)}, {method}, measured NFE {cost(nfe)}, {seconds:.2f} s")
     print(f"bits/dim  {found.mean:.4f}{over_images}{over_probes}")
-    print(f"nats      {nats:.2f}" + (f" ± {found.mean_error * per_bit:.2f}" if count > 1 else ""))
+    print(f"nats      {nats:.2f}" + (f" {sign} {found.mean_error * per_bit:.2f}" if count > 1 else ""))
     if out is not None:
-        print(out)
+        print(visible(str(out)))
 
 
 ATTEMPTS = {
@@ -161,9 +187,9 @@ def print_attempts(rows: Sequence[Mapping[str, Any]]) -> None:
     print_table(("method", *ATTEMPTS), table, tight=True)
     for row, cells in zip(rows, table, strict=True):
         if row["error"]:
-            print(f"{cells['method']} failed: {row['error']}")
+            print(f"{visible(cells['method'])} failed: {one_line(row['error'])}")
         elif row["not_converged"]:
-            print(f"{cells['method']}: {row['not_converged']} of {row['count']} images did not converge")
+            print(f"{visible(cells['method'])}: {row['not_converged']} of {row['count']} images did not converge")
 
 
 def cost(nfe: "Spread") -> str:
@@ -214,15 +240,15 @@ def print_json(record: Mapping[str, Any]) -> None:
 def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], tight: bool = False) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*columns, box=SIMPLE, padding=0 if tight else (0, 1))
     for row in rows:
-        table.add_row(*(escape(text(row[column])) for column in columns))
+        table.add_row(*(Text(text(row[column])) for column in columns))
     console = Console()
     if not console.is_terminal:  # for grep and the like: a row a line
-        console = Console(width=1000)
+        console = Console(width=UNLIMITED)
     console.print(table)
 
 
@@ -233,27 +259,4 @@ def text(value: Any) -> str:
     if isinstance(value, list):
         whole = all(isinstance(v, int) for v in value)
         return " x ".join(map(str, value)) if whole else " to ".join(f"{v:.6g}" for v in value)
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def explain(error: Exception) -> str | None:
-    """What to tell the user, or None when the error is a bug."""
-    if hasattr(error, "format_message"):  # a usage error of click, which newer versions of typer bring along
-        return _usage(error)
-    if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, and torch may not have been imported
-        return "out of memory; use a smaller --batch-size (or batch_size in a config)"
-    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        reason = str(error).splitlines()[0]
-        return f"torch.compile failed ({reason}); leave --fast out, or set compile: false in a config"
-    return str(error) if isinstance(error, DDIMError) else None
-
-
-def _usage(error: Any) -> str:
-    message = error.format_message().replace("Value error, ", "").rstrip(".")
-    if hasattr(error.__context__, "errors"):  # pydantic's, which does not name the value
-        value = repr(error.__context__.errors()[0]["input"])
-        message += f", found {value}" if value not in message else ""
-    context = getattr(error, "ctx", None)
-    return f"{message} (see {context.command_path} --help)" if context else message
+    return f"{value:,}" if isinstance(value, int) else visible(str(value))

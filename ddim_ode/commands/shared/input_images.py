@@ -1,17 +1,18 @@
 """The images that a command begins with, and their classes: from files, from folders, or those of the package."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from ddim_ode.commands.shared.parsing import DEFAULT_COUNT, parse_labels
 from ddim_ode.data import FASHION_LABELS, DataError, bundled_images, image_files, load_images
 from ddim_ode.models.denoiser import Model
 from ddim_ode.planning.inputs import SampleError
+from ddim_ode.support.images import read_picture
 
 FASHION = (1, 28, 28)
 MODES = {1: ("L", "1"), 3: ("RGB",)}  # Pillow's, of images whose pixels are what such a model sees
@@ -44,7 +45,7 @@ def gather(
         raise SampleError(f"n={count} must be a whole number >= 1")
     labels: list[int] | None = None
     if paths:
-        files = [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
+        files = [file for path in paths for file in (image_files(path) if os.path.isdir(path) else [path])]
         _check_count(count, len(files))
         files = files[:count]
         x = _load(files, model.shape, resize)
@@ -76,20 +77,17 @@ def _in_turn(classes: Tensor) -> list[int]:
 
 def _load(files: Sequence[Path], shape: tuple[int, ...], resize: bool) -> Tensor:
     for file in files:
-        if not file.is_file():
+        if not os.path.lexists(file):
             raise DataError(f"{file}: no such file or folder")
     if len(shape) != 3 or shape[0] not in MODES:
         raise DataError(f"this model's data have shape {shape}, which no image file holds; use the library")
     channels, height, width = shape
-    x = load_images(files, (channels, height, width))
     for file in () if resize else files:
-        with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened)
-            size, mode = image.size, image.mode
-        if size != (width, height) or mode not in MODES[channels]:
+        image = read_picture(file, DataError)
+        if image.size != (width, height) or image.mode not in MODES[channels]:
             kind = "grey" if channels == 1 else "RGB"
             raise DataError(
-                f"{file}: found {size[0]} x {size[1]} pixels of mode {mode}, expected {width} x {height} of"
-                f" {' or '.join(MODES[channels])} ({kind}); --resize makes it fit"
+                f"{file}: found {image.width} x {image.height} pixels of mode {image.mode}, expected {width} x {height}"
+                f" of {' or '.join(MODES[channels])} ({kind}); --resize makes it fit"
             )
-    return x
+    return load_images(files, (channels, height, width))

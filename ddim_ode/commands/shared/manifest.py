@@ -1,37 +1,31 @@
-"""A run of `ddim-ode sample`: its settings, the files it leaves, and the manifest that recreates it bit for bit."""
+"""The settings of a run of `ddim-ode sample`, the manifest that recreates it bit for bit, accounts of other runs."""
 
-import json
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
-from safetensors.torch import save
 from torch import Tensor
 
-from ddim_ode.checkpoints import CheckpointError, load
+from ddim_ode.checkpoints import CheckpointError, is_local, load
 from ddim_ode.commands.shared.parsing import pick_device
 from ddim_ode.data import is_picture, save_grid, save_images
+from ddim_ode.errors import one_line
 from ddim_ode.grids import Final
 from ddim_ode.models.config import ModelConfig
 from ddim_ode.models.denoiser import Denoiser
-from ddim_ode.models.guidance import GuidanceError
-from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.options import SolveOptions
-from ddim_ode.planning.plan import Callback
-from ddim_ode.planning.tolerance import ends_for
-from ddim_ode.sampling import sample_with
-from ddim_ode.solvers import Solution, get_method
-from ddim_ode.support.counts import Spread, spread
+from ddim_ode.solvers import get_method
+from ddim_ode.support.counts import Spread
 from ddim_ode.support.dtypes import DTYPES
-from ddim_ode.support.files import replacing
-from ddim_ode.support.process import computing
-from ddim_ode.support.records import finite, write_json
+from ddim_ode.support.process import MOST_THREADS
+from ddim_ode.support.reading import read_json
+from ddim_ode.support.records import finite, unsealed
+from ddim_ode.support.tensors import write_tensors
 from ddim_ode.support.validation import ConfigError, Record, parse
 from ddim_ode.support.versions import circumstances
+
+SAMPLES = "samples.safetensors"
 
 
 class RunSettings(Record):
@@ -80,7 +74,7 @@ def weights_of(model: Denoiser) -> Weights:
 
 
 class Manifest(Record):
-    """What `manifest.json` holds."""
+    """What `manifest.json` holds, besides its kind and seal."""
 
     arguments: RunSettings
     model: Weights
@@ -89,74 +83,10 @@ class Manifest(Record):
     tol: float | None = None  # of an adaptive method, whether given or found for a budget
     nfe: Spread  # measured
     seconds: float
-    threads: int = Field(ge=1)
+    threads: int = Field(ge=1, le=MOST_THREADS)
     versions: dict[str, str]
     platform: str
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Samples, and how they came to be."""
-
-    solution: Solution
-    sigmas: tuple[float, ...]  # as in Manifest
-    labels: list[int] | None
-    seconds: float
-    threads: int
-
-
-def draw(
-    model: Denoiser, settings: RunSettings, record: Manifest | None = None, callback: Callback | None = None
-) -> Drawn:
-    """The samples that the settings ask for; with its record given, by an earlier run's grid or tolerance, and threads.
-
-    Raises as `sample` does.
-    """
-    options = settings.options
-    if record:
-        options = replace(options, nfe=None, grid=record.sigmas, tol=record.tol)
-    labels = _labels(settings, model.num_classes)
-    if options.guidance != 1 and model.num_classes and settings.label is None:
-        raise GuidanceError(f"guidance={settings.guidance:g} has no label to guide to; give --label 0 or --label each")
-    with computing(record.threads if record else None):
-        moved = model.to(settings.device, options.dtype)
-        if settings.fast:
-            moved = moved.fast()
-            warm_up(moved, min(settings.batch_size, len(settings.seeds)))
-        started = time.perf_counter()
-        solution = sample_with(moved, options, seeds=settings.seeds, labels=labels, callback=callback)
-        seconds, threads = time.perf_counter() - started, torch.get_num_threads()
-    sigmas = ends_for(moved, options) if options.row.adaptive else solution.sigmas
-    return Drawn(solution, tuple(sigmas.tolist()), labels, seconds, threads)
-
-
-@torch.no_grad()  # as in a run: with gradients it would be compiled for again
-def warm_up(model: Denoiser, count: int) -> None:
-    """Compile a fast model by a pass of `count` samples, so that the time of a run is that of sampling."""
-    labels = torch.zeros(count, dtype=torch.int64, device=model.device) if model.num_classes else None
-    model(torch.zeros(count, *model.shape, device=model.device), 1.0, labels)
-
-
-def _labels(settings: RunSettings, num_classes: int) -> list[int] | None:
-    if settings.label is None:
-        return None
-    if not num_classes:
-        raise SampleError("this model has no classes; leave --label out")
-    return [i % num_classes if settings.label == "each" else settings.label for i in range(len(settings.seeds))]
-
-
-def manifest(model: Denoiser, settings: RunSettings, drawn: Drawn) -> Manifest:
-    """All that it takes to draw these samples again."""
-    return Manifest(
-        arguments=settings,
-        model=weights_of(model),
-        labels=None if drawn.labels is None else tuple(drawn.labels),
-        sigmas=drawn.sigmas,
-        tol=drawn.solution.tol,
-        nfe=spread(drawn.solution.nfe),
-        seconds=drawn.seconds,
-        **circumstances() | {"threads": drawn.threads},
-    )
+    files: dict[str, int] = Field(default_factory=dict)  # bytes of what is in the folder; the first manifests had none
 
 
 def account(model: Denoiser, command: str, arguments: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
@@ -173,16 +103,14 @@ def account(model: Denoiser, command: str, arguments: Mapping[str, Any], **facts
 
 
 def read_manifest(file: Path) -> Manifest:
-    """A `manifest.json`. Raises ConfigError when it is missing or not valid."""
-    try:
-        values = json.loads(file.read_text())
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}; give the manifest.json of a run") from None
-    except ValueError as error:  # not JSON, or not text
-        raise ConfigError(f"{file} is not valid JSON: {error}; give the manifest.json of a run") from None
-    if isinstance(values, dict) and "command" in values:
-        raise ConfigError(f"{file} is of `ddim-ode {values['command']}`; give the manifest.json of a sample run")
-    return parse(Manifest, values, str(file))
+    """A `manifest.json`. Raises ConfigError when it is missing, not valid, or not as it was written."""
+    remedy = "give the manifest.json of a sample run"
+    values = read_json(file, ConfigError, remedy)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} is no manifest; {remedy}")
+    if "command" in values:
+        raise ConfigError(f"{file} is of `ddim-ode {one_line(str(values['command']), 40)}`; {remedy}")
+    return parse(Manifest, unsealed(values, file, ConfigError), str(file))
 
 
 def recall(file: Path) -> tuple[Denoiser, Manifest]:
@@ -201,7 +129,15 @@ def recall(file: Path) -> tuple[Denoiser, Manifest]:
     if get_method(settings.method).adaptive != (wanted.tol is not None):
         rule = "needs the tolerance that was used" if wanted.tol is None else "has no tolerance"
         raise ConfigError(f"{file}: tol: {settings.method} {rule}; give the manifest.json of a run as it was written")
-    model = load(settings.model)
+    try:
+        model = load(settings.model, offline=True)
+    except CheckpointError:
+        if is_local(settings.model):
+            raise
+        raise CheckpointError(
+            f"{file}: the model {settings.model!r} is not on this machine, and is not fetched because a file names it"
+            f"; if you trust it, fetch it first: ddim-ode info {settings.model}"
+        ) from None
     found = weights_of(model)
     if found.sha256 != wanted.model.sha256:
         raise CheckpointError(
@@ -216,27 +152,6 @@ def recall(file: Path) -> tuple[Denoiser, Manifest]:
     return model, wanted
 
 
-def write(
-    folder: Path, model: Denoiser, settings: RunSettings, drawn: Drawn, images: bool = False, trace: bool = False
-) -> Manifest:
-    """Fill a run's folder: grid.png, samples.safetensors, manifest.json and, if asked for, images/ and trace.png."""
-    solution = drawn.solution
-    x = solution.x.cpu()
-    tensors = {"x": x, "seeds": torch.tensor(settings.seeds), "sigmas": solution.sigmas}
-    if drawn.labels is not None:
-        tensors["labels"] = torch.tensor(drawn.labels)
-    if get_method(settings.method).adaptive:
-        tensors |= {"nfe": solution.nfe, "converged": solution.converged}
-    write_samples(folder, tensors, columns=model.num_classes if settings.label == "each" else 8, images=images)
-    if trace:
-        from ddim_ode.commands.shared.pictures import save_trace
-
-        save_trace(solution, settings.method, folder / "trace.png")
-    record = manifest(model, settings, drawn)
-    write_json(folder / "manifest.json", record.model_dump(mode="json"))
-    return record
-
-
 def write_samples(folder: Path, tensors: dict[str, Tensor], columns: int = 8, images: bool = False) -> None:
     """samples.safetensors, grid.png if its x are pictures and, if asked for, images/."""
     x = tensors["x"]
@@ -244,5 +159,4 @@ def write_samples(folder: Path, tensors: dict[str, Tensor], columns: int = 8, im
         save_grid(x, folder / "grid.png", columns=min(columns, len(x)))
     if images:
         save_images(x, folder / "images")
-    with replacing(folder / "samples.safetensors") as tmp:
-        tmp.write_bytes(save(tensors))
+    write_tensors(folder / SAMPLES, tensors)

@@ -13,32 +13,36 @@ from ddim_ode.models.guidance import GuidanceError
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.solvers.eta import EtaError
+from ddim_ode.support.checks import shown
 from ddim_ode.support.dtypes import DTYPES
 
 Number = TypeVar("Number", int, float)
 DEFAULT_COUNT = 16
-MOST = 10_000_000
+MOST = 1_000_000  # seeds of a run, which are kept one by one, here and in its manifest.json
+MOST_NUMBERS = 10_000  # of a list
 
 
 def parse_seeds(text: str | None, count: int | None) -> tuple[int, ...]:
     """The seeds of "0-63", "0,5,9", "3" or a mixture; a count alone means 0..count-1. Raises SampleError."""
     if count is not None and count < 1:
-        raise SampleError(f"n={count} must be a whole number >= 1")
+        raise SampleError(f"n={shown(count)} must be a whole number >= 1")
     if text is None:
         text = f"0-{(count or DEFAULT_COUNT) - 1}"
     ranges = []
     for part in text.split(","):
         low, dash, high = (piece.strip() for piece in part.partition("-"))
         if not (low.isdecimal() and (high.isdecimal() or not dash)) or len(part) > 50:
-            raise SampleError(f"seeds={text!r}: {part!r} is no seed; give whole numbers, as in 0-63 or 0,5,9 or 3")
+            raise SampleError(
+                f"seeds={shown(text)}: {shown(part)} is no seed; give whole numbers, as in 0-63 or 0,5,9 or 3"
+            )
         ranges.append(range(int(low), int(high or low) + 1))
         if not ranges[-1]:
-            raise SampleError(f"seeds={text!r}: the range {part} is empty; write it as {high}-{low}")
+            raise SampleError(f"seeds={shown(text)}: the range {part.strip()} is empty; write it as {high}-{low}")
     total = sum(r.stop - r.start for r in ranges)
     if total > MOST:
         raise SampleError(f"{total} samples are too many for one run; ask for at most {MOST} at a time")
     if count not in (None, total):
-        raise SampleError(f"n={count} contradicts seeds={text!r}, which are {total}; leave one of them out")
+        raise SampleError(f"n={shown(count)} contradicts seeds={shown(text)}, which are {total}; leave one of them out")
     return tuple(seed for r in ranges for seed in r)
 
 
@@ -53,7 +57,7 @@ def parse_label(text: str | None) -> int | Literal["each"] | None:
             raise ValueError
         return int(text)
     except ValueError:
-        raise SampleError(f"label={text!r} is no class; give a whole number, or 'each' for all in turn") from None
+        raise SampleError(f"label={shown(text)} is no class; give a whole number, or 'each' for all in turn") from None
 
 
 def parse_labels(text: str | None, count: int) -> list[int] | None:
@@ -63,22 +67,26 @@ def parse_labels(text: str | None, count: int) -> list[int] | None:
     parts = [part.strip() for part in text.split(",")]
     wrong = [part for part in parts if not (part.removeprefix("-").isdecimal() and len(part) < 10)]
     if wrong:
-        raise SampleError(f"label={text!r}: {wrong[0]!r} is no class; give whole numbers, as in 3 or 3,5,5, or none")
+        raise SampleError(
+            f"label={shown(text)}: {shown(wrong[0])} is no class; give whole numbers, as in 3 or 3,5,5, or none"
+        )
     if len(parts) not in (1, count):
         wanted = f"1, or one each of {count}" if count > 1 else "1"
-        raise SampleError(f"label={text!r} names {len(parts)} classes; give {wanted}")
+        raise SampleError(f"label={shown(text)} names {len(parts)} classes; give {wanted}")
     labels = [int(part) for part in parts]
     return labels * count if len(labels) == 1 else labels
 
 
 def parse_numbers(name: str, text: str, kind: type[Number]) -> list[Number]:
     """Numbers between commas. Raises SampleError."""
+    example = "5,10,20" if kind is int else "0.1,0.01"
+    if text.count(",") >= MOST_NUMBERS:
+        raise SampleError(f"{name}={shown(text)} is a list of more than {MOST_NUMBERS:,}; write it as in {example}")
     parts = [part.strip() for part in text.split(",") if part.strip()]
     try:
         return [kind(part) for part in parts]
     except ValueError:
-        example = "5,10,20" if kind is int else "0.1,0.01"
-        raise SampleError(f"{name}={text!r} is not a list of numbers; write it as in {example}") from None
+        raise SampleError(f"{name}={shown(text)} is not a list of numbers; write it as in {example}") from None
 
 
 def parse_grid(text: str | None) -> str | tuple[float, ...] | None:
@@ -90,7 +98,9 @@ def parse_grid(text: str | None) -> str | tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise GridError(f"grid={text!r} is not a list of numbers; write decreasing sigmas, as in 80,10,1,0") from None
+        raise GridError(
+            f"grid={shown(text)} is not a list of numbers; write decreasing sigmas, as in 80,10,1,0"
+        ) from None
 
 
 def parse_guidance_range(text: str | None) -> tuple[float, float | None] | None:
@@ -98,7 +108,7 @@ def parse_guidance_range(text: str | None) -> tuple[float, float | None] | None:
     try:
         return _parse_range(text)
     except ValueError:
-        raise GuidanceError(f"the guidance range {text!r} is not LOW:HIGH; write it as in 0.1:10") from None
+        raise GuidanceError(f"the guidance range {shown(text)} is not LOW:HIGH; write it as in 0.1:10") from None
 
 
 def parse_eta_range(text: str | None) -> tuple[float, float | None] | None:
@@ -106,7 +116,7 @@ def parse_eta_range(text: str | None) -> tuple[float, float | None] | None:
     try:
         return _parse_range(text)
     except ValueError:
-        raise EtaError(f"the eta range {text!r} is not LOW:HIGH; write it as in 0.05:50") from None
+        raise EtaError(f"the eta range {shown(text)} is not LOW:HIGH; write it as in 0.05:50") from None
 
 
 def _parse_range(text: str | None) -> tuple[float, float | None] | None:
@@ -128,7 +138,7 @@ def parse_eta(text: str | None) -> float | Literal["ddpm_large"] | None:
     try:
         return float(text)
     except ValueError:
-        raise EtaError(f"eta={text!r} is no number; give one from 0 to 1, or ddpm_large") from None
+        raise EtaError(f"eta={shown(text)} is no number; give one from 0 to 1, or ddpm_large") from None
 
 
 def solve_options(*, grid: str | None, dtype: str, **values: Any) -> SolveOptions:

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from ddim_ode.data import to_uint8
 from ddim_ode.inversion import Reconstruction
 from ddim_ode.solvers import Solution, get_method
-from ddim_ode.support.files import replacing
+from ddim_ode.support.drawing import caption, save_figure
 
 
 def save_trace(solution: Solution, method: str, file: Path) -> None:
@@ -39,15 +39,14 @@ def save_trace(solution: Solution, method: str, file: Path) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.invert_xaxis()
     axes.grid(alpha=0.3)
-    with replacing(file) as tmp:
-        figure.savefig(tmp, format="png")
+    save_figure(figure, file)
 
 
 def save_reconstruction(found: Reconstruction, title: str, file: Path, rows: int = 8) -> None:
     """The first images, a row each: original, latent, reconstruction, and ten times the error about a middle grey."""
     count = min(rows, len(found.x))
     figure = Figure(figsize=(7.2, 1.6 * count + 1.0), dpi=100, layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(caption(title, 100), fontsize=11)
     grid = figure.subplots(count, 4, squeeze=False)
     x, y = found.x[:count].double(), found.solution.x[:count].double().cpu()
     columns = {
@@ -56,8 +55,8 @@ def save_reconstruction(found: Reconstruction, title: str, file: Path, rows: int
         "reconstruction": y,
         "10 x error, 0 is grey": 10 * (y - x),
     }
-    for axes, (caption, images) in zip(grid.T, columns.items(), strict=True):
-        axes[0].set_title(caption, fontsize=10)
+    for axes, (what, images) in zip(grid.T, columns.items(), strict=True):
+        axes[0].set_title(what, fontsize=10)
         for cell, pixels in zip(axes, to_uint8(images).movedim(1, -1).numpy(), strict=True):
             shade = {"cmap": "gray", "vmin": 0, "vmax": 255} if pixels.shape[-1] == 1 else {}
             cell.imshow(pixels.squeeze(-1) if shade else pixels, interpolation="nearest", **shade)
@@ -65,8 +64,7 @@ def save_reconstruction(found: Reconstruction, title: str, file: Path, rows: int
     for cell, exact, worst in zip(grid[:, -1], found.bit_exact, found.max_error, strict=False):
         cell.yaxis.set_label_position("right")
         cell.set_ylabel("bit exact" if exact else f"max {float(worst):.2g}", fontsize=9)
-    with replacing(file) as tmp:
-        figure.savefig(tmp, format="png")
+    save_figure(figure, file)
 
 
 def steps_of(sigmas: np.ndarray) -> np.ndarray:
@@ -78,4 +76,4 @@ def _title(solution: Solution, method: str) -> str:
     low, high, count = int(solution.nfe.min()), int(solution.nfe.max()), len(solution.nfe)
     spent = f"{low}" if low == high else f"{low} to {high}"
     shared = "" if get_method(method).per_sample else ", steps shared by a batch"
-    return f"{method}, tol {solution.tol:.4g}: {count} samples, NFE {spent}{shared}"
+    return f"{caption(method)}, tol {solution.tol:.4g}: {count} samples, NFE {spent}{shared}"

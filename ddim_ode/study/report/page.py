@@ -40,16 +40,18 @@ def write_report(file: Path, results: Mapping[str, Any], strips: Mapping[str, by
     page too large, fewer samples are shown, then smaller ones, and the page says so.
     """
     html = render(results, strips)
-    with replacing(file) as tmp:
-        tmp.write_text(html, encoding="utf-8")
+    with replacing(file) as new:
+        new.write(html.encode("utf-8", "backslashreplace"))  # of a name that is no text
 
 
 def write_csv(file: Path, results: Mapping[str, Any]) -> None:
     """Write a line for each cell of a study, with the columns `CSV_COLUMNS`; a missing value is empty."""
-    with replacing(file) as tmp, tmp.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(column.replace(".", "_") for column in CSV_COLUMNS)
-        writer.writerows([lookup(row, column) for column in CSV_COLUMNS] for row in results["rows"])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(column.replace(".", "_") for column in CSV_COLUMNS)
+    writer.writerows([lookup(row, column) for column in CSV_COLUMNS] for row in results["rows"])
+    with replacing(file) as new:
+        new.write(text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def render(results: Mapping[str, Any], strips: Mapping[str, bytes]) -> str:
@@ -67,6 +69,7 @@ def render(results: Mapping[str, Any], strips: Mapping[str, bytes]) -> str:
         loader=PackageLoader("ddim_ode.study.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -158,9 +161,16 @@ def digest(text: str) -> str:
     return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
+def visible(value: Any) -> Any:
+    """A text with what one cannot see in it as escapes, such as marks that turn the direction of what follows."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in value)
+
+
 def breakable(text: str) -> Markup:
     """A name that a narrow column may break after an underscore."""
-    return escape(text).replace("_", Markup("_<wbr>"))
+    return escape(visible(text)).replace("_", Markup("_<wbr>"))
 
 
 def shortly(values: Sequence[int]) -> str:

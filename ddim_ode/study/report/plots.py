@@ -14,7 +14,7 @@ from PIL import Image
 from ddim_ode.errors import DDIMError
 from ddim_ode.study.report.series import CEILING, LIGHT, Line, best_grids, lines, sheet
 from ddim_ode.study.report.tables import in_digits
-from ddim_ode.support.files import replacing
+from ddim_ode.support.drawing import caption, save_figure
 
 MARKS_OF_MATPLOTLIB = {
     "circle": "o",
@@ -56,8 +56,7 @@ def save_work_precision(results: Mapping[str, Any], file: Path) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right center", frameon=False, fontsize=9, handlelength=3)
-    with replacing(file) as tmp:
-        figure.savefig(tmp, format="png")
+    save_figure(figure, file)
 
 
 def save_sheet(results: Mapping[str, Any], strips: Mapping[str, bytes], file: Path, samples: int = 4) -> None:
@@ -89,12 +88,12 @@ def save_sheet(results: Mapping[str, Any], strips: Mapping[str, bytes], file: Pa
             cell = row.cells[column]
             if cell is not None:
                 _place(axes, pixels(cell["key"]), x, y * PITCH)
-                caption = f"error {in_digits(cell['error']['median'])}" if cell["error"] else ""
-                axes.text(x, y * PITCH + 1.05, caption, fontsize=7, color="0.35", va="top")
-    for y, name in enumerate(["reference", *(f"{row.name}\n{row.grid or ''}".strip() for row in rows)]):
+                error = f"error {in_digits(cell['error']['median'])}" if cell["error"] else ""
+                axes.text(x, y * PITCH + 1.05, error, fontsize=7, color="0.35", va="top")
+    names = ["\n".join(map(caption, filter(None, (row.name, row.grid)))) for row in rows]
+    for y, name in enumerate(["reference", *names]):
         axes.text(-0.12, y * PITCH + 0.5, name, fontsize=8, ha="right", va="center")
-    with replacing(file) as tmp:
-        figure.savefig(tmp, format="png")
+    save_figure(figure, file)
 
 
 def _draw(axes: Axes, line: Line) -> None:
@@ -107,7 +106,7 @@ def _draw(axes: Axes, line: Line) -> None:
         "markersize": 6,
         "linewidth": 1.6,
     }
-    axes.plot(nfe, error[1], label=line.name, linestyle=(0, line.dash) if line.dash else "-", **style)
+    axes.plot(nfe, error[1], label=caption(line.name), linestyle=(0, line.dash) if line.dash else "-", **style)
     axes.vlines(nfe, error[0], error[2], color=LIGHT[line.color], linewidth=0.8, alpha=0.6)
     hollow = [i for i, row in enumerate(best) if not row["resolved"]]
     axes.plot(np.take(nfe, hollow), error[1][hollow], **style | {"linestyle": "", "markerfacecolor": "white"})
@@ -120,4 +119,4 @@ def _place(axes: Axes, pixels: np.ndarray, x: float, y: float) -> None:
 
 
 def _title(results: Mapping[str, Any]) -> str:
-    return f"{results['model']['name']}, {len(results['settings']['seeds'])} images from the same start noise"
+    return f"{caption(results['model']['name'])}, {len(results['settings']['seeds'])} images from the same start noise"

@@ -12,6 +12,7 @@ from PIL import Image
 from ddim_ode.errors import DDIMError
 from ddim_ode.study.report import series
 from ddim_ode.study.report.plots import save_sheet, save_work_precision
+from ddim_ode.support.drawing import caption
 from tests.helpers import study_example
 from tests.helpers.assertions import one_line
 
@@ -104,3 +105,19 @@ def test_a_sheet_in_colour_keeps_its_colours(tmp_path, drawn):
 
 def test_a_sheet_without_a_reference_is_refused(tmp_path):
     assert "'reference'" in one_line(DDIMError, save_sheet, study_example.results(), {}, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", [r"_cost$\foo$x\n\x1b漢\udcff", "x" * 1500])
+def test_names_are_drawn_as_they_are(tmp_path, drawn, name):
+    results = study_example.results()
+    results["model"]["name"] = name
+    for row in results["rows"]:
+        row.update({"method": name, "grid": row["grid"] and name} if row["method"] == "ddim" else {})
+    save_work_precision(results, tmp_path / "a.png")
+    rows = [row for row in results["rows"] if row["method"] == name][:2]
+    save_sheet(results | {"rows": rows}, study_example.strips(rows), tmp_path / "b.png")
+    legend = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert caption(name) in legend
+    assert len(legend) == 1 + len({row["method"] + str(row["eta"]) for row in results["rows"] if row["error"]})
+    assert drawn[0].axes[0].get_title().startswith(caption(name))
+    assert f"{caption(name)}\n{caption(name)}" in [text.get_text() for text in drawn[1].axes[0].texts]

@@ -1,0 +1,85 @@
+"""Image files as strangers give them: few formats, bounded before they are decoded, upright, and nothing but a picture.
+
+Pillow knows many more formats than an image of data has, some of which start other programs, and believes the bytes
+whatever the file's name says. So the formats are listed, and what else is found is refused by name.
+"""
+
+import os
+import warnings
+from typing import Any, BinaryIO
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ddim_ode.errors import DDIMError, one_line
+from ddim_ode.support.reading import open_regular
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MOST_PIXELS = 100_000_000  # of a file; each takes 4 bytes or more while it is read
+OTHERS = (  # how files begin that are called images as well
+    (0, b"GIF8", "GIF"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (4, b"jP  ", "JPEG 2000"),
+    (4, b"JXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
+    (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"DDS ", "DDS"),
+    (0, b"qoif", "QOI"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML"),
+    (0, b"<!DOCTYPE", "HTML"),
+    (0, b"<html", "HTML"),
+    (0, b"PK\3\4", "ZIP"),
+    (0, b"\x1f\x8b", "gzip"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS"),
+)
+EXPECTED = f"expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+
+
+def read_picture(file: str | os.PathLike[str], error: type[DDIMError]) -> Image.Image:
+    """The picture of a file, decoded, in the mode that the file has, and turned as the file says.
+
+    Raises `error`: the file cannot be read or is no regular file, has another format, more than `MOST_PIXELS` or
+    several frames, or is damaged. Of the pictures in a JPEG, such as a phone's, the first counts.
+    """
+    with open_regular(file, error, "give an image file") as opened:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's, about what is bounded here, or does not matter
+                return _decoded(opened)
+        except MemoryError:
+            raise
+        except Exception as fault:  # the decoders fail in any way at what is no such file
+            reason = _format_of(opened) if isinstance(fault, UnidentifiedImageError) else ""
+            reason = reason or one_line(str(fault), 200) or type(fault).__name__
+            raise error(f"{file}: found no readable image ({reason}), {EXPECTED}") from None
+
+
+def _decoded(opened: BinaryIO) -> Image.Image:
+    with Image.open(opened, formats=FORMATS) as image:  # reads the header only
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise ValueError(f"{width} x {height} pixels, which are more than {MOST_PIXELS:,}; make it smaller")
+        if image.format in ("PNG", "WEBP") and (frames := getattr(image, "n_frames", 1)) > 1:
+            raise ValueError(f"an animation of {frames} frames; save the one that is meant")
+        found: Any = ImageOps.exif_transpose(image)  # a copy that is loaded
+        assert isinstance(found, Image.Image)
+        return found
+
+
+def _format_of(opened: BinaryIO) -> str:
+    """What a file is that is none of `FORMATS`, in words; "" if that is not known."""
+    opened.seek(0)
+    head = opened.read(64)
+    if not head:
+        return "0 bytes"
+    names = (name for at, begin, name in OTHERS if head.lstrip(b"\xef\xbb\xbf \r\n\t")[at:].startswith(begin))
+    return next(names, "no image")
