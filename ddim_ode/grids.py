@@ -61,7 +61,8 @@ def trailing(path: Path, n: int) -> Tensor:
 
 def quadratic(path: Path, n: int) -> Tensor:
     """Timesteps linspace(sqrt(0.8 T), 0, n)^2, not rounded (DDIM, App. D.2): for noisy schedules such as linear."""
-    return path.sigma(f64(np.linspace(math.sqrt(0.8 * _discrete(path, n, "quadratic")), 0, n) ** 2))
+    steps = _discrete(path, n, "quadratic")
+    return path.sigma(f64(np.linspace(math.sqrt(0.8 * steps), 0, n) ** 2))
 
 
 def karras(path: Path, n: int, rho: float = 7.0) -> Tensor:

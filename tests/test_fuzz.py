@@ -102,7 +102,7 @@ def test_the_outcome_of_an_input(run, outcome, error):
 
 def test_a_failure_is_placed_in_the_innermost_frame_of_the_library():
     found = judge(Input("api:x:0", "", inside_the_library, (DDIMError,)), seconds=5)
-    assert re.fullmatch(r"models/denoiser\.py:\d+ in __call__", found.where)
+    assert re.fullmatch(r"models/\w+\.py:\d+ in \w+", found.where)
     assert "KeyError: 'gone'" in found.trace
 
 

@@ -234,7 +234,7 @@ BAD = [
     ({"trace": 3}, "trace is the int 3; give one of hutchinson, exact"),
     ({"probes": 10**9}, "probes=1000000000 is too many, each a vector-Jacobian product a slope; give at most 4096"),
     ({"seed": "x"}, "seed='x' is not a whole number"),
-    ({"dequantize": "yes"}, "dequantize is the str 'yes'; give True, False or None"),
+    ({"dequantize": "yes"}, "dequantize is the str 'yes'; give True or False"),
     ({"callback": 3}, "callback is the int 3; give a function"),
     ({"guidance": "2"}, "guidance='2' must be a finite number"),
 ]

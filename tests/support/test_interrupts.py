@@ -30,7 +30,9 @@ watch()
 
 
 def ran(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", PROGRAM + code], capture_output=True, text=True, timeout=60)
+    # In the background a program begins without Python's handler.
+    began = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    return subprocess.run([sys.executable, "-c", began + PROGRAM + code], capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize(
