@@ -20,7 +20,7 @@ def truncate(file: Path, rng: random.Random) -> str:
 
 
 def overwrite(file: Path, rng: random.Random) -> str:
-    data = bytearray(file.read_bytes())
+    data = bytearray(file.read_bytes() or b"\0")
     for _ in range(rng.choice((1, 1, 2, 8, 64))):
         data[_place(rng, len(data))] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
     file.write_bytes(data)

@@ -5,8 +5,10 @@ from torch import Tensor
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.support.checks import of_kind, whole
+from ddim_ode.support.dtypes import FLOATS
 from ddim_ode.support.resources import check_memory
 from ddim_ode.support.seeds import mix
+from ddim_ode.support.tables import is_readable
 
 FEWER = "give fewer"
 
@@ -27,7 +29,7 @@ def generator(seed: int, purpose: str) -> torch.Generator:
 def tensor(name: str, x: Tensor) -> Tensor:
     """x itself. Raises ArgumentError for what is no tensor, MetricError for one whose numbers cannot be read."""
     of_kind(name, x, Tensor, "a tensor")
-    if x.layout != torch.strided or x.is_meta or x.is_nested or x.is_quantized:
+    if not is_readable(x) or (x.is_floating_point() and x.dtype not in FLOATS):  # those of 8 bits can do little
         raise MetricError(f"{name} is a tensor whose numbers cannot be read; give a dense one of floats")
     return x
 

@@ -14,6 +14,8 @@ from ddim_ode.metrics.inception import Inception
 from ddim_ode.support.checks import choice, described, of_kind, shown, whole
 from ddim_ode.support.scalars import index
 
+MOST_AXES = 10  # of a shape, more than any image has
+
 SPACES: dict[str, str] = {
     "fashion": "64 features of the shipped Fashion-MNIST classifier, for (1, 28, 28)",
     "pixels": "the pixels themselves, flattened, without a network",
@@ -118,7 +120,7 @@ def feature_space(
 def _checked(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     """The shape of an image as ints. Raises MetricError for what is none."""
     try:
-        found = [index(size) for size in shape]
+        found = [index(size) for size in shape] if len(shape) < MOST_AXES else [None]
     except TypeError:
         found = [None]
     whole = tuple(size for size in found if size is not None)

@@ -106,7 +106,7 @@ class GaussianMixture:
         g = torch.Generator().manual_seed(seed)
         k = torch.multinomial(self.weights, n, replacement=True, generator=g)
         eps = torch.randn(n, *self.shape, dtype=torch.float64, generator=g)
-        std = torch.sqrt(self.stds[k] ** 2 + sigma**2).reshape(-1, *[1] * len(self.shape))
+        std = torch.sqrt(self.stds[k] ** 2 + f64(sigma) ** 2).reshape(-1, *[1] * len(self.shape))
         return self.means[k] + std * eps
 
     def denoiser(self, path: Path, predicts: str = "noise") -> Denoiser:

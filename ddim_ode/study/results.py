@@ -233,7 +233,7 @@ class Study:
         """
         of_kind("folder", folder, (str, os.PathLike), "the path of a folder")
         file = Path(folder) / RESULTS
-        if not file.exists():
+        if not os.path.exists(file):
             raise StudyError(_missing(Path(folder)))
         told = read_json(file, StudyError, AGAIN)
         digest, told = (told.get(SEAL), unsealed(told, file, StudyError)) if isinstance(told, dict) else (None, {})
@@ -300,8 +300,8 @@ def _is_ours(folder: Path) -> bool:
 
 def _missing(folder: Path) -> str:
     """Why there is nothing to load."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"{folder} is not a folder; give one that `ddim-ode compare --out` or `Study.save` has written"
-    if (folder / IDENTITY).is_file():
+    if os.path.isfile(folder / IDENTITY):
         return f"the study in {folder} is not finished; run it again with this --out, and it goes on where it was"
     return f"{folder} holds no study (no {RESULTS}); give one that `ddim-ode compare --out` has written"

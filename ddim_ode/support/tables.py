@@ -31,7 +31,13 @@ def table_of(name: str, given: Sequence[float] | np.ndarray | Tensor, most: int,
         given = given[: most + 1]  # a long one is never made
     try:
         table = np.asarray(_plain(given) if isinstance(given, Tensor) else given)
-    except (TypeError, ValueError, RuntimeError):  # of a ragged list, or a tensor that holds no numbers
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        MemoryError,
+        OverflowError,
+    ):  # ragged, or a false length
         table = np.array(None)
     if table.dtype.kind not in REAL:
         raise error(f"{name} is {described(given)}; it must be a sequence of numbers")

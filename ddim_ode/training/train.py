@@ -39,6 +39,7 @@ from ddim_ode.training.batches import Batches, TrainError, load_data
 from ddim_ode.training.config import TrainConfig
 
 IDENTITY, KIND = "training.json", "ddim_ode training 1"
+MOMENTS = ("exp_avg", "exp_avg_sq")  # that AdamW keeps of each weight
 COPIES = 5  # of the parameters: themselves, their average, gradients and two moments
 
 
@@ -188,7 +189,13 @@ class TrainingRun:
         try:
             rows = [(int(n), float(loss), float(norm), float(speed)) for n, loss, norm, speed in state.get("log", [])]
             self.net.load_state_dict(state["net"])
+            settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
+            for group, told in zip(self.optimizer.param_groups, settings, strict=True):
+                group |= told  # the configuration says them
+            for weight, moments in self.optimizer.state.items():
+                if {moments[name].shape for name in MOMENTS} != {weight.shape} or not moments["step"] >= 0:
+                    raise ValueError
             self.average = {k: state["average"][k].to(v).reshape(v.shape) for k, v in self.average.items()}
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError):  # torch's, of what does not fit
             raise strange from None
