@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
-from ddim_ode.support.checks import ArgumentError, choice, described, of_kind, shown, whole
+from ddim_ode.support.checks import ArgumentError, as_path, choice, described, of_kind, shown, whole
 from ddim_ode.support.files import replacing, reported, sweep_all
 from ddim_ode.support.idx import read_idx
 from ddim_ode.support.images import MOST_PIXELS, read_picture
@@ -56,7 +56,7 @@ def fashion_mnist(split: Literal["train", "test"], folder: Path | None = None) -
     Raises DataError when a file is missing, truncated, corrupt, or disagrees with its companion.
     """
     choice("split", split, ("train", "test"), DataError)
-    folder = FASHION_FOLDER if folder is None else _path("folder", folder)
+    folder = FASHION_FOLDER if folder is None else as_path("folder", folder)
     prefix = "train" if split == "train" else "t10k"
     image_file = _find_idx(folder, f"{prefix}-images-idx3-ubyte")
     label_file = _find_idx(folder, f"{prefix}-labels-idx1-ubyte")
@@ -86,7 +86,7 @@ def image_files(folder: Path) -> list[Path]:
     Raises DataError: the folder is missing or holds no image, it or one below it cannot be read, a link leads to a
     folder that was there already, or what has the name of an image is no file.
     """
-    folder = _path("folder", folder)
+    folder = as_path("folder", folder)
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder; give a folder that holds images ({', '.join(IMAGE_SUFFIXES)})")
     files = sorted(_below(folder))
@@ -105,7 +105,7 @@ def load_images(files: Sequence[Path], shape: tuple[int, int, int]) -> Tensor:
     of_kind("files", files, (list, tuple), "a list of image files")
     if not files:
         raise DataError("files=[] are no images; give at least one file")
-    paths = [_path(f"files[{i}]", file) for i, file in enumerate(files)]
+    paths = [as_path(f"files[{i}]", file) for i, file in enumerate(files)]
     shape = _picture_shape(shape)
     with room(len(paths) * math.prod(shape), f"{len(paths):,} images of {shape}", "give fewer files", DataError):
         images = torch.empty((len(paths), *shape), dtype=torch.uint8)
@@ -165,7 +165,7 @@ def save_grid(x: Tensor, file: Path, columns: int = 8, margin: int = 2, zoom: in
     A sheet has as many rows as fit into 20 million pixels and a height of 8,000, and one at least. Returns how many
     images are shown, the first of x. Raises DataError for tensors that are no images, and OutputError.
     """
-    x, file = _checked(x), _path("file", file)
+    x, file = _checked(x), as_path("file", file)
     columns, zoom = whole("columns", columns, DataError), whole("zoom", zoom, DataError)
     margin = whole("margin", margin, DataError, least=0)
     high, wide = zoom * x.shape[2] + margin, (zoom * x.shape[3] + margin) * columns + margin
@@ -187,7 +187,7 @@ def save_grid(x: Tensor, file: Path, columns: int = 8, margin: int = 2, zoom: in
 
 def save_images(x: Tensor, folder: Path, first: int = 0) -> list[Path]:
     """One PNG an image: folder/00000.png and so on, or from `first` on. Returns the files. Raises as `save_grid`."""
-    folder, first = _path("folder", folder), whole("first", first, DataError, least=0)
+    folder, first = as_path("folder", folder), whole("first", first, DataError, least=0)
     images = to_uint8(_checked(x)).cpu()
     with reported(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -206,12 +206,6 @@ def png_of(pixels: Tensor) -> bytes:
     written = BytesIO()
     Image.fromarray(strip[..., 0] if strip.shape[-1] == 1 else strip).save(written, format="PNG")
     return written.getvalue()
-
-
-def _path(name: str, value: object) -> Path:
-    of_kind(name, value, (str, os.PathLike), "a path")
-    assert isinstance(value, str | os.PathLike)
-    return Path(value)
 
 
 def _picture_shape(shape: object) -> tuple[int, int, int]:

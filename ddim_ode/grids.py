@@ -68,6 +68,7 @@ def quadratic(path: Path, n: int) -> Tensor:
 def karras(path: Path, n: int, rho: float = 7.0) -> Tensor:
     """sigma^(1/rho) spaced evenly (Karras et al. 2022, Eq. 5)."""
     low, high = _range(path, n, "karras", rho)
+    rho = float(rho)
     return f64(np.linspace(high ** (1 / rho), low ** (1 / rho), n) ** rho)
 
 
@@ -86,6 +87,7 @@ def angle(path: Path, n: int) -> Tensor:
 def trailing_angle(path: Path, n: int, rho: float = 1.2) -> Tensor:
     """(atan sigma)^(1/rho) spaced evenly, the smallest sigma left for the end: few steps, any schedule."""
     low, high = (math.atan(sigma) for sigma in _range(path, n, "trailing_angle", rho))
+    rho = float(rho)
     u = np.linspace(high ** (1 / rho), low ** (1 / rho), n + 1)[:-1] ** rho
     return f64(np.tan(np.minimum(u, high)))
 
@@ -93,6 +95,7 @@ def trailing_angle(path: Path, n: int, rho: float = 1.2) -> Tensor:
 def near_image(path: Path, n: int, rho: float = 5.0) -> Tensor:
     """(sigma / (1 + sigma))^(1/rho) spaced evenly, dense near the image: for encoding."""
     low, high = (sigma / (1 + sigma) for sigma in _range(path, n, "near_image", rho))
+    rho = float(rho)
     u = np.linspace(high ** (1 / rho), low ** (1 / rho), n) ** rho
     sigmas = f64(u / (1 - u))
     sigmas[-1], sigmas[0] = path.sigma_min, path.sigma_max  # which 1 - u has rounded; of one sigma it is the first

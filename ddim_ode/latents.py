@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from ddim_ode.grids import explicit_grid
 from ddim_ode.ode.flow import along
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.solvers.lattice import LATTICE
-from ddim_ode.support.checks import ArgumentError, of_kind, shown
+from ddim_ode.support.checks import ArgumentError, as_path, shown
 from ddim_ode.support.dtypes import DTYPES
 from ddim_ode.support.process import MOST_THREADS
 from ddim_ode.support.scalars import index
@@ -98,6 +97,8 @@ class Latent:
         """Some of them: a slice, or indices. In a batch of other companions a network may round differently."""
         if index(rows) is not None:
             raise ArgumentError(f"a latent is indexed with a slice or a list: [[{rows}]] makes one of a single image")
+        if isinstance(rows, range):
+            rows = list(rows[: len(self) + 1])  # a long one is never made
         try:
             nfe = self.nfe[rows]
         except (IndexError, TypeError, ValueError, RuntimeError):
@@ -145,8 +146,7 @@ class Latent:
             **{name: getattr(self, name) for name in FACTS},
             dtype=str(options.dtype).removeprefix("torch."),
         )
-        of_kind("file", file, (str, os.PathLike), "the path of a file")
-        write_tensors(Path(file), tensors, {"format": FORMAT, "settings": settings.model_dump_json()})
+        write_tensors(as_path("file", file), tensors, {"format": FORMAT, "settings": settings.model_dump_json()})
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> "Latent":
@@ -156,8 +156,7 @@ class Latent:
             LatentError: it is missing, cut short, not a latent, or not as it was written.
             ConfigError: its settings are not valid.
         """
-        of_kind("file", file, (str, os.PathLike), "the path of a file")
-        tensors, metadata = read_tensors(Path(file), LatentError, AGAIN, sealed=False)
+        tensors, metadata = read_tensors(as_path("file", file), LatentError, AGAIN, sealed=False)
         if metadata.get("format") not in (FORMAT, FIRST) or (metadata["format"] == FORMAT and SEAL not in metadata):
             raise LatentError(f"{file} is not a latent of this version ({FORMAT!r}); {AGAIN}")
         settings = parse(StoredOptions, _json(metadata.get("settings", "")), str(file))

@@ -130,7 +130,7 @@ def _checked(name: str, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _own(function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> FeatureSpace:
-    if not callable(function):
+    if not callable(function) or isinstance(function, type):
         raise MetricError(f"features={shown(function)} is neither a name nor callable; use one of {', '.join(SPACES)}")
     name = getattr(function, "__name__", type(function).__name__)
     if isinstance(function, nn.Module) and function.training:

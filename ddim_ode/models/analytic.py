@@ -20,6 +20,7 @@ from ddim_ode.models.arguments import class_labels
 from ddim_ode.models.denoiser import PREDICTS, Denoiser
 from ddim_ode.paths import Path, f64
 from ddim_ode.support.checks import ArgumentError, described, of_kind, whole
+from ddim_ode.support.tables import is_readable
 
 MOST = 10**6  # numbers of a range
 
@@ -119,8 +120,8 @@ class GaussianMixture:
     def _components(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """xbar - m_k (B, K, D), variances (B, K) and log w_k N(xbar; m_k, .) (B, K)."""
         of_kind("xbar", xbar, Tensor, f"a tensor (B, *{self.shape})")
-        if xbar.layout != torch.strided:
-            raise DDIMError("xbar is sparse; give xbar.to_dense()")
+        if not is_readable(xbar):
+            raise DDIMError("xbar is a tensor whose numbers cannot be read; give a dense one")
         if xbar.ndim < 2 or xbar[:0].flatten(1).shape[1] != self.means[0].numel() or xbar.is_complex():
             found = f"{xbar.dtype}" if xbar.is_complex() else f"shape {tuple(xbar.shape)}"
             raise DDIMError(f"xbar has {found}; this mixture needs floats (B, {', '.join(map(str, self.shape))})")

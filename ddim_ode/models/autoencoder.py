@@ -21,6 +21,7 @@ from ddim_ode.models.arguments import check_net, place, precision
 from ddim_ode.models.modes import Mode
 from ddim_ode.models.networks import device_of, is_offloaded, precision_of
 from ddim_ode.support.checks import of_kind, real, whole
+from ddim_ode.support.dtypes import FLOATS
 from ddim_ode.support.tables import is_readable
 
 MOST = sys.float_info.max
@@ -197,7 +198,7 @@ def _watched(call: Callable[[Tensor], Tensor]) -> object:
 def _check_batch(name: str, x: object, give: str) -> None:
     of_kind(name, x, Tensor, give)
     assert isinstance(x, Tensor)
-    if not is_readable(x):
+    if not is_readable(x) or (x.is_floating_point() and x.dtype not in FLOATS):
         raise AutoencoderError(f"{name} is a tensor whose numbers cannot be read; give a dense one")
     if x.ndim < 2 or not x.numel():
         raise AutoencoderError(f"{name} has shape {tuple(x.shape)}; give {give}, and one at least")

@@ -21,7 +21,7 @@ from ddim_ode.study.measure import Bench, Tell, shown
 from ddim_ode.study.reference import Reference
 from ddim_ode.study.results import Cost, ModelFacts, RealFacts, ReferenceFacts, Study, StudySettings
 from ddim_ode.study.rows import Row, best
-from ddim_ode.support.checks import of_kind
+from ddim_ode.support.checks import as_path, of_kind
 from ddim_ode.support.checks import shown as shown_value
 from ddim_ode.support.scalars import number
 from ddim_ode.support.versions import circumstances
@@ -101,7 +101,7 @@ def compare(
     check_model(model)
     check_callback(callback)
     if out is not None:
-        of_kind("out", out, (str, os.PathLike), "the path of a folder, or None")
+        as_path("out", out, "folder")
     if command is not None:
         of_kind("command", command, str, "a text, or None")
     if not 0 < number(reference_tol) < 1:

@@ -23,7 +23,7 @@ from ddim_ode.study.meter import Meter
 from ddim_ode.study.reference import METHOD, Reference
 from ddim_ode.study.rows import Best, Row
 from ddim_ode.study.schema import SchemaError, read
-from ddim_ode.support.checks import of_kind
+from ddim_ode.support.checks import as_path, of_kind
 from ddim_ode.support.files import OutputError, reported
 from ddim_ode.support.outputs import added, going_on
 from ddim_ode.support.reading import read_json
@@ -197,8 +197,7 @@ class Study:
         Raises OutputError: the folder cannot be written, holds files of these names that no study has left, or another
         study is at work in it.
         """
-        of_kind("folder", folder, (str, os.PathLike), "the path of a folder")
-        folder, results = Path(folder), self.results
+        folder, results = as_path("folder", folder, "folder"), self.results
         with reported(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _check_ours(folder)
@@ -231,8 +230,7 @@ class Study:
 
         Raises StudyError: no such folder, a study that is not finished, files that are damaged or of another version.
         """
-        of_kind("folder", folder, (str, os.PathLike), "the path of a folder")
-        file = Path(folder) / RESULTS
+        file = as_path("folder", folder, "folder") / RESULTS
         if not os.path.exists(file):
             raise StudyError(_missing(Path(folder)))
         told = read_json(file, StudyError, AGAIN)

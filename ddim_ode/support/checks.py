@@ -1,7 +1,9 @@
 """Arguments as strangers give them: of another kind, of no known name, out of range. The message names the argument."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ddim_ode.errors import DDIMError, one_line, unknown
@@ -55,6 +57,16 @@ def real(name: str, value: object, error: type[DDIMError], low: float, high: flo
     if not low <= found <= high:
         raise error(f"{name}={shown(value)} must be a number from {low:g} to {high:g}, such as {example}")
     return found
+
+
+def as_path(name: str, value: object, what: str = "file") -> Path:
+    """The argument as a path. Raises ArgumentError for what is no path, or one that no system can have."""
+    of_kind(name, value, (str, os.PathLike), f"the path of a {what}")
+    assert isinstance(value, str | os.PathLike)
+    with suppress(UnicodeEncodeError, TypeError):  # of half a pair of surrogates; of a path in bytes
+        if b"\0" not in os.fsencode(found := Path(value)):
+            return found
+    raise ArgumentError(f"{name}={shown(value)} is no name that a {what} can have; give another")
 
 
 def shown(value: object, most: int = SHOWN) -> str:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 from uuid import uuid4
 
 from ddim_ode.errors import DDIMError
+from ddim_ode.support.checks import as_path
 
 try:
     import fcntl
@@ -55,7 +56,7 @@ def replacing(file: Path, one_of_many: bool = False) -> Iterator[BinaryIO]:
     Raises:
         OutputError: the disk is full, the folder is missing or cannot be written, or `file` is no regular file.
     """
-    if not _is_name(Path(file)):
+    if not as_path("file", file).name:
         raise OutputError(f"{str(file)!r} is no name of a file; give another")
     file = Path(os.path.realpath(file))
     with reported(file):
@@ -89,12 +90,6 @@ def replacing(file: Path, one_of_many: bool = False) -> Iterator[BinaryIO]:
             new.close()
         with suppress(OSError):
             tmp.unlink()
-
-
-def _is_name(file: Path) -> bool:
-    with suppress(UnicodeEncodeError):  # of half a pair of surrogates
-        return bool(file.name) and b"\0" not in os.fsencode(file)
-    return False
 
 
 _BINARY = getattr(os, "O_BINARY", 0)

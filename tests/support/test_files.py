@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ddim_ode.errors import DDIMError
 from ddim_ode.support import files
 from ddim_ode.support.files import OutputError, replacing, sweep, sweep_all, temporary
 from tests.helpers.assertions import one_line
@@ -152,8 +153,8 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "folder"):
         assert f"{tmp_path / name} is " in one_line(OutputError, write, tmp_path / name, b"new")
-    for name in (Path(""), Path("/"), tmp_path / "a\0b"):
-        assert "is no name of a file" in one_line(OutputError, write, name, b"new")
+    for name in (Path(""), Path("/"), tmp_path / "a\0b", Path("\ud800")):
+        assert "is no name" in one_line(DDIMError, write, name, b"new")
 
 
 def test_where_there_are_no_locks_files_are_written_and_nothing_is_swept(tmp_path, monkeypatch):
