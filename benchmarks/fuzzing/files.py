@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from benchmarks.fuzzing import command_line
@@ -48,8 +49,6 @@ def load_checkpoint(folder: Path, material: Material) -> bytes:
 
 
 def load_unet(folder: Path, material: Material) -> bytes:
-    import diffusers  # noqa: F401  # what our UNet cannot be is wrapped, and to import it takes long
-
     return load_model(folder, material)
 
 
@@ -159,7 +158,7 @@ def make(subject: str, name: str, rng: random.Random | None, material: Material,
     specimen = SPECIMENS[subject]
     valid = specimen.folder(material)
     if specimen.read is load_unet:
-        import diffusers  # noqa: F401
+        import_module("diffusers")  # what our UNet cannot be is wrapped, and to import it takes long
     if specimen.read in (measured, decoded, resumed, given_images):
         _ = material.denoiser, material.images
     folder, file = scratch / "files", specimen.name(valid)

@@ -55,14 +55,15 @@ def precision(dtype: Any, error: type[DDIMError], name: str = "dtype") -> torch.
     if dtype not in FLOATS:
         known = ", ".join(str(known) for known in FLOATS)
         raise error(f"{name}={dtype} is no precision of a network; give one of {known}")
-    return dtype  # type: ignore[no-any-return]
+    assert isinstance(dtype, torch.dtype)
+    return dtype
 
 
 def place(device: Any, error: type[DDIMError], name: str = "device") -> torch.device:
     """A device by its name, or by the number of an accelerator. Raises `error` for one that torch does not know."""
     number = index(device)
     if number is None:
-        of_kind(name, device, str | torch.device, "one such as 'cpu' or 'cuda:0'")  # type: ignore[arg-type]
+        of_kind(name, device, (str, torch.device), "one such as 'cpu' or 'cuda:0'")
     try:
         return torch.device(device if number is None else number)
     except (RuntimeError, ValueError):  # of a number, also where there is no accelerator
@@ -131,12 +132,12 @@ def label_numbers(labels: Any, count: int, num_classes: int, error: type[DDIMErr
 
 def class_labels(labels: Any, count: int, num_classes: int, error: type[DDIMError]) -> Tensor:
     """Labels (count,) as int64. Raises `error` for others, and on the CPU for those outside 0..num_classes."""
-    labels = label_numbers(labels, count, num_classes, error)
-    if count and labels.device.type == "cpu":  # elsewhere to look would mean to wait
-        least, most = (int(end) for end in torch.aminmax(labels))
+    found = label_numbers(labels, count, num_classes, error)
+    if count and found.device.type == "cpu":  # elsewhere to look would mean to wait
+        least, most = (int(end) for end in torch.aminmax(found))
         if least < 0 or most > num_classes:
             raise error(f"label {least if least < 0 else most} does not exist; labels are {_labels(num_classes)}")
-    return labels  # type: ignore[no-any-return]
+    return found
 
 
 def _labels(num_classes: int) -> str:

@@ -24,6 +24,8 @@ from ddim_ode.study.answers import Answers, agree
 from ddim_ode.study.cells import StudyError
 from ddim_ode.support.files import reported, sweep_all
 from ddim_ode.support.outputs import going_on
+from ddim_ode.support.reading import read_json
+from ddim_ode.support.records import SEAL, read_record, unsealed
 from ddim_ode.support.tensors import read_tensors, write_tensors
 
 IDENTITY, CELLS = "study.json", "cells"
@@ -93,6 +95,17 @@ def opened(folder: Path | None, identity: Mapping[str, Any], answers: Sequence[f
 def digest_of(facts: Mapping[str, Any]) -> str:
     """A name for facts that JSON can hold."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def is_ours(folder: Path, results: str) -> bool:
+    """Whether a study has left its identity, or its results, in a folder."""
+    with suppress(StudyError):
+        read_record(folder / IDENTITY, KIND, StudyError)
+        return True
+    with suppress(StudyError):
+        told = read_json(folder / results, StudyError)
+        return isinstance(told, dict) and SEAL in told and "format" in unsealed(told, folder / results, StudyError)
+    return False
 
 
 def _compare(folder: Path, stored: Mapping[str, Any], record: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -16,7 +16,7 @@ from ddim_ode.data import png_of
 from ddim_ode.errors import unknown
 from ddim_ode.models.denoiser import Model
 from ddim_ode.models.provenance import describe, provenance_of
-from ddim_ode.study.archive import IDENTITY, KIND
+from ddim_ode.study.archive import IDENTITY, KIND, is_ours
 from ddim_ode.study.cells import EtaValue, StudyError
 from ddim_ode.study.measure import SHOWN
 from ddim_ode.study.meter import Meter
@@ -27,7 +27,7 @@ from ddim_ode.support.checks import as_path, of_kind
 from ddim_ode.support.files import OutputError, reported
 from ddim_ode.support.outputs import added, going_on
 from ddim_ode.support.reading import read_json
-from ddim_ode.support.records import SEAL, finite, read_record, seal, unsealed, write_json
+from ddim_ode.support.records import SEAL, finite, seal, unsealed, write_json
 from ddim_ode.support.tensors import read_tensors, write_tensors
 
 FORMAT = 1
@@ -282,18 +282,8 @@ def _machine(device: torch.device) -> str:
 def _check_ours(folder: Path) -> None:
     """Raise OutputError where a file would be replaced that no study has left."""
     here = [name for name in FILES if (folder / name).exists()]
-    if here and not _is_ours(folder):
+    if here and not is_ours(folder, RESULTS):
         raise OutputError(f"{folder} holds {here[0]}, and no study of ours; choose another folder")
-
-
-def _is_ours(folder: Path) -> bool:
-    with suppress(StudyError):
-        read_record(folder / IDENTITY, KIND, StudyError)
-        return True
-    with suppress(StudyError):
-        told = read_json(folder / RESULTS, StudyError)
-        return isinstance(told, dict) and SEAL in told and "format" in unsealed(told, folder / RESULTS, StudyError)
-    return False
 
 
 def _missing(folder: Path) -> str:

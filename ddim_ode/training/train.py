@@ -6,12 +6,10 @@ Everything random in step n is a function of (seed, n), so a run that was killed
 same bytes as one that was not, and the batch of step n is the same whatever the number of processes.
 """
 
-import csv
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +26,15 @@ from ddim_ode.models.denoiser import PREDICTS
 from ddim_ode.models.unet import UNet
 from ddim_ode.paths import DiscreteVP, f64
 from ddim_ode.sampling import sample
-from ddim_ode.support.files import replacing, reported
+from ddim_ode.support.files import replacing
 from ddim_ode.support.outputs import going_on
-from ddim_ode.support.reading import read_text
 from ddim_ode.support.resources import check_memory
 from ddim_ode.support.scalars import index
 from ddim_ode.support.seeds import mix
 from ddim_ode.support.versions import circumstances
 from ddim_ode.training.batches import Batches, TrainError, load_data
 from ddim_ode.training.config import TrainConfig
+from ddim_ode.training.log import Log
 
 IDENTITY, KIND = "training.json", "ddim_ode training 1"
 MOMENTS = ("exp_avg", "exp_avg_sq")  # that AdamW keeps of each weight
@@ -267,36 +265,3 @@ def _progress(run: TrainingRun, last: int) -> Iterator[int]:
             yield run.step
             rate = (run.step - first) * run.config.batch_size / (time.perf_counter() - started)
             progress.update(task, completed=run.step, status=f"{rate:.0f} images/s")
-
-
-class Log:
-    """`log.csv`: step, mean loss and gradient norm since the last row, learning rate, images/s."""
-
-    columns = ("step", "loss", "gradient_norm", "learning_rate", "images_per_second")
-
-    def __init__(self, file: Path):
-        self.file = file
-        self.rows: list[tuple[int, float, float, float]] = []  # since the last row of the file; the checkpoint's too
-
-    def open(self, step: int) -> None:
-        """Keep the whole rows up to the checkpoint's step; those past it are written again."""
-        kept = []
-        if self.file.exists():
-            lines = read_text(self.file, TrainError, remedy="remove it").splitlines()
-            whole = (row for row in csv.reader(lines) if len(row) == len(self.columns) and row[0].isdecimal())
-            kept = [row for row in whole if int(row[0][:18]) <= step]
-        text = StringIO(newline="")
-        csv.writer(text).writerows([self.columns, *kept])
-        with replacing(self.file) as new:
-            new.write(text.getvalue().encode())
-
-    def add(self, step: int, loss: float, norm: float, speed: float) -> None:
-        self.rows.append((step, loss, norm, speed))
-
-    def write(self, rate: float) -> None:
-        n = len(self.rows)
-        loss, norm = (sum(r[i] for r in self.rows) / n for i in (1, 2))
-        speed = n / sum(1 / r[3] for r in self.rows)
-        with reported(self.file), self.file.open("a", newline="") as f:
-            csv.writer(f).writerow([self.rows[-1][0], f"{loss:.6f}", f"{norm:.4f}", f"{rate:.3g}", f"{speed:.0f}"])
-        self.rows.clear()

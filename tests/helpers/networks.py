@@ -4,7 +4,7 @@ import math
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddim_ode import paths
 from ddim_ode.checkpoints import bundled, load
@@ -61,3 +61,14 @@ class Recording:
     def __call__(self, *inputs):
         self.calls.append(inputs)
         return torch.zeros_like(inputs[0])
+
+
+class Around(nn.Module):
+    """net(x, t) of a layer."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.layer(x)

@@ -6,21 +6,11 @@ from torch import Tensor, nn
 
 from ddim_ode import paths
 from ddim_ode.models.denoiser import Denoiser
+from tests.helpers.networks import Around
 from tests.helpers.tensors import normal
 
 PATH = paths.DiscreteVP.linear()
 X = normal(2, 4, seed=0, dtype=torch.float32)
-
-
-class Around(nn.Module):
-    """net(x, t) of a layer."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.layer(x)
 
 
 def denoiser(net: object) -> Denoiser:

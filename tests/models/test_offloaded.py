@@ -5,24 +5,15 @@ import copy
 import pytest
 import torch
 from accelerate import cpu_offload
-from torch import Tensor, nn
+from torch import nn
 
 from ddim_ode import paths
 from ddim_ode.models.denoiser import Denoiser, DenoiserError
 from tests.helpers.assertions import one_line
-from tests.helpers.networks import tiny_unet
+from tests.helpers.networks import Around, tiny_unet
 from tests.helpers.tensors import normal
 
 PATH = paths.DiscreteVP.linear()
-
-
-class Around(nn.Module):
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.layer(x)
 
 
 def denoiser(net: nn.Module, shape: tuple[int, ...] = (4,)) -> Denoiser:
