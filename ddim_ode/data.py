@@ -22,7 +22,8 @@ from ddim_ode.support.checks import ArgumentError, as_path, choice, described, o
 from ddim_ode.support.files import replacing, reported, sweep_all
 from ddim_ode.support.idx import read_idx
 from ddim_ode.support.images import MOST_PIXELS, read_picture
-from ddim_ode.support.resources import room
+from ddim_ode.support.resources import check_memory, room
+from ddim_ode.support.tables import is_readable
 from ddim_ode.support.tensors import read_tensors
 
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -145,8 +146,11 @@ def to_uint8(x: Tensor) -> Tensor:
     of_kind("x", x, Tensor, "a tensor of floats in [-1, 1]")
     if not x.is_floating_point():
         raise DataError(f"x is {x.dtype}, expected floats in [-1, 1]; data.to_float makes them of bytes")
-    if x.is_meta:
-        raise DataError(f"x is {described(x)} on the meta device, which has no values; give a tensor that has some")
+    if not is_readable(x):
+        raise DataError(
+            f"x is {described(x)} on {x.device}, whose values cannot be read; give a dense one that has some"
+        )
+    check_memory(8 * x.numel(), f"bytes of {described(x)}", "give fewer", DataError)
     x = x.float() if x.dtype.itemsize < 4 else x  # half precision does not tell all bytes from each other
     if x.isnan().any():
         raise DataError(f"x is {described(x)} and holds {int(x.isnan().sum())} NaN, which are no bytes; leave them out")

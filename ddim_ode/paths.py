@@ -36,7 +36,7 @@ def f64(x: ArrayLike) -> Tensor:
     """x as a float64 tensor. Raises ArgumentError for what is no number and no array of them."""
     try:
         return torch.as_tensor(x, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ArgumentError(f"{shown(x)} is no number and no array of numbers") from None
 
 

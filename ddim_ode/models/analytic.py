@@ -20,6 +20,7 @@ from ddim_ode.models.arguments import class_labels
 from ddim_ode.models.denoiser import PREDICTS, Denoiser
 from ddim_ode.paths import Path, f64
 from ddim_ode.support.checks import ArgumentError, described, of_kind, whole
+from ddim_ode.support.resources import check_memory
 from ddim_ode.support.tables import is_readable
 
 MOST = 10**6  # numbers of a range
@@ -103,6 +104,7 @@ class GaussianMixture:
     def sample(self, n: int, seed: int, sigma: float = 0.0) -> Tensor:
         """n exact samples of xbar at sigma, (n, *shape) float64."""
         n, seed = whole("n", n, DDIMError), whole("seed", seed, DDIMError, least=None)
+        check_memory(24 * n * self.means[0].numel(), f"{n:,} samples", "ask for fewer at a time", DDIMError)
         _levels(sigma, n)
         g = torch.Generator().manual_seed(seed)
         k = torch.multinomial(self.weights, n, replacement=True, generator=g)
@@ -165,6 +167,8 @@ def _numbers(name: str, value: Any, give: str) -> Tensor:
         found = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise ArgumentError(f"{name} is {described(value)}; give {give}") from None
+    if not is_readable(found):
+        raise ArgumentError(f"{name} is a tensor whose numbers cannot be read; give {give}")
     if found.is_complex() or found.dtype == torch.bool:
         raise ArgumentError(f"{name} is {found.dtype}; give {give}")
     return f64(value)

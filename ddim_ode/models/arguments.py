@@ -42,7 +42,7 @@ def sample_shape(shape: Any, error: type[DDIMError]) -> tuple[int, ...]:
     """The shape of one sample as a tuple of ints >= 1. () of scalars. Raises `error` for other numbers."""
     try:
         sizes = None if isinstance(shape, str | bytes | Mapping | Set) else tuple(shape)
-    except TypeError:
+    except (TypeError, MemoryError):  # MemoryError: of a length that is not true
         sizes = None
     if sizes is None:
         raise ArgumentError(f"shape is {described(shape)}; give the shape of one sample, {EXAMPLE}")
