@@ -2,12 +2,10 @@
 
     x_u = a(u) x0 + b(u) eps,        sigma(u) = b(u) / a(u)        (noise-to-signal ratio)
 
-At equal sigma all paths hold the same state up to the scale a: x_u / a(u) = x0 + sigma eps =: xbar
-(DDIM, Song et al. 2021, Sec. 4.3; Karras et al. 2022, Eq. 1). A path is therefore two things, a time
-u <-> sigma and a scale a(sigma). It serves twice: as the schedule of a model and as the coordinate of
-a solver.
-
-Times and sigmas are float64 tensors of any shape; coefficients are computed in float64.
+At equal sigma all paths hold the same state up to the scale a: x_u / a(u) = x0 + sigma eps =: xbar (DDIM, Song et al.
+2021, Sec. 4.3; Karras et al. 2022, Eq. 1). A path is therefore two things, a time u <-> sigma and a scale a(sigma). It
+serves twice: as the schedule of a model and as the coordinate of a solver. Times and sigmas are float64 tensors of any
+shape; coefficients are computed in float64.
 """
 
 import math
