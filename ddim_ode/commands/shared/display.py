@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddim_ode.commands.shared.forecast import Forecast
 from ddim_ode.errors import one_line
 from ddim_ode.support.records import finite
 
@@ -28,7 +29,10 @@ UNLIMITED = 10**6  # characters of a line that nobody looks at
 
 @contextmanager
 def progress(total: int, status: str = "", what: str = "sampling") -> Iterator[Callable[["SamplingProgress"], None]]:
-    """A bar on stderr, where that is a terminal; the callback moves it, and until then it shows the status."""
+    """A bar on stderr, where that is a terminal; the callback moves it, and until then it shows the status.
+
+    Terminal or not, of a long run it is said on stderr how long it will take.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -36,9 +40,12 @@ def progress(total: int, status: str = "", what: str = "sampling") -> Iterator[C
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, status=status)
+        forecast = Forecast(total)
 
         def update(now: "SamplingProgress") -> None:
             done = now.samples.start + len(now.samples) * now.share
+            if line := forecast.hear(done):
+                bar.console.print(f"{many(total, 'samples')}: {line}", highlight=False)
             step = f"{now.step}/{now.steps}" if now.steps else f"{now.step}"
             status = f"samples {now.samples.start + 1}-{now.samples.stop} of {total}, step {step}"
             bar.update(task, total=total, completed=done, status=status)
