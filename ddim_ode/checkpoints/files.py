@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from torch import Tensor
 
 from ddim_ode.checkpoints import dialects
@@ -19,7 +18,7 @@ from ddim_ode.checkpoints.torch_files import is_pickle, load_torch
 from ddim_ode.errors import one_line
 from ddim_ode.support import reading
 from ddim_ode.support.resources import check_memory
-from ddim_ode.support.tensors import read_tensors
+from ddim_ode.support.tensors import metadata_of, read_tensors
 
 __all__ = [
     "CheckpointError",
@@ -109,9 +108,8 @@ def load_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def read_metadata(file: Path) -> dict[str, str]:
-    """What the header of a safetensors file says besides its tensors."""
-    with safe_open(file, framework="pt") as opened:
-        return opened.metadata() or {}
+    """What a safetensors file says besides its tensors. Raises CheckpointError for a file that is none."""
+    return metadata_of(file, CheckpointError, AGAIN)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping, Set
+from itertools import islice
+from operator import length_hint
 from typing import Any, Literal
 
 import torch
@@ -14,6 +16,7 @@ from ddim_ode.support.dtypes import FLOATS
 from ddim_ode.support.scalars import index
 
 EXAMPLE = "such as (3, 32, 32)"
+MOST_AXES = 64  # of a tensor
 
 
 # --- of a model
@@ -41,10 +44,11 @@ def rounding(quantize: object, path: Path, error: type[DDIMError]) -> bool | Lit
 def sample_shape(shape: Any, error: type[DDIMError]) -> tuple[int, ...]:
     """The shape of one sample as a tuple of ints >= 1. () of scalars. Raises `error` for other numbers."""
     try:
-        sizes = None if isinstance(shape, str | bytes | Mapping | Set) else tuple(shape)
-    except (TypeError, MemoryError):  # MemoryError: of a length that is not true
+        strange = isinstance(shape, str | bytes | Mapping | Set) or length_hint(shape) > MOST_AXES
+        sizes = None if strange else tuple(islice(shape, MOST_AXES + 1))  # whose length may be a false one
+    except (TypeError, ValueError, OverflowError, MemoryError, RuntimeError):
         sizes = None
-    if sizes is None:
+    if sizes is None or len(sizes) > MOST_AXES:
         raise ArgumentError(f"shape is {described(shape)}; give the shape of one sample, {EXAMPLE}")
     return tuple(whole(f"shape={shown(shape)}: axis {n}", size, error) for n, size in enumerate(sizes))
 
@@ -86,6 +90,8 @@ def check_state(xbar: object, shape: tuple[int, ...], error: type[DDIMError]) ->
     """Raise `error` unless xbar is a tensor of floats (B, *shape)."""
     if not isinstance(xbar, Tensor):
         raise ArgumentError(f"xbar is {described(xbar)}; give a tensor {_batch(shape)}")
+    if xbar.layout != torch.strided:
+        raise error(f"xbar has the layout {xbar.layout}; give a dense tensor {_batch(shape)}")
     if xbar.shape[1:] != shape or not xbar.ndim:
         raise error(f"xbar has shape {tuple(xbar.shape)}; this model needs {_batch(shape)}")
     if not xbar.is_floating_point():

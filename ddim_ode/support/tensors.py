@@ -144,6 +144,15 @@ def read_tensors(
         raise error(f"{file} is damaged ({fault}); {remedy}") from None
 
 
+def metadata_of(file: Path, error: type[DDIMError], remedy: str) -> dict[str, str]:
+    """What the header of a safetensors file says besides its tensors. Raises `error` for a file that is none."""
+    try:
+        with _named(file) as name, safe_open(name, "pt") as stored:
+            return stored.metadata() or {}
+    except (SafetensorError, OSError) as fault:
+        raise error(f"{file} is damaged or no safetensors file ({fault}); {remedy}") from None
+
+
 @contextmanager
 def _named(file: Path) -> Iterator[str]:
     """The name of a file or, of a name that is not UTF-8, which safetensors cannot open, a link's."""

@@ -100,6 +100,13 @@ def test_a_str_works_as_a_path_does(folder):
     assert ddim_ode.load(str(folder)).shape == (1, 8, 8)
 
 
+@pytest.mark.parametrize("name", ["a\udcff", "two\nlines", "\x1b[31m", "a b", "\u202e", "-o"])
+def test_a_folder_may_have_any_name(folder, name):
+    folder = folder.rename(folder.with_name(name))
+    found = ddim_ode.load(folder).net.state_dict()
+    assert all(torch.allclose(found[k], value, atol=1e-3) for k, value in weights().items())
+
+
 def test_build_makes_a_copy():
     ours = weights()
     before = {name: value.clone() for name, value in ours.items()}

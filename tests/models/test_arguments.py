@@ -1,5 +1,6 @@
 """What strangers give a model: of another kind, of another shape, out of range. One line names the argument."""
 
+import itertools
 import math
 
 import numpy as np
@@ -45,6 +46,9 @@ def test_shapes_are_tuples_of_ints(shape):
         ({"shape": "x"}, "shape is the str 'x'; give"),
         ({"shape": None}, "shape is None; give"),
         ({"shape": torch.tensor(3)}, "shape is "),
+        ({"shape": torch.ones(1).expand(2**40)}, "shape is a Tensor of shape (1099511627776,); give"),
+        ({"shape": range(2**62)}, "shape is a range"),
+        ({"shape": (1 for _ in itertools.count())}, "shape is a generator; give"),
         ({"shape": {3, 4}}, "shape is a set of 2; give"),
         ({"shape": (0, 3)}, "shape=(0, 3): axis 0=0 must be a whole number >= 1"),
         ({"shape": (-1,)}, "axis 0=-1 must be a whole number >= 1"),
@@ -95,6 +99,7 @@ LABELLED = Denoiser(**GOOD | {"num_classes": 3})
         ((X[0], 1.0), "xbar has shape (3, 4); this model needs (B, 3, 4)"),
         ((torch.tensor(1.0), 1.0), "xbar has shape ()"),
         ((X[..., :2], 1.0), "xbar has shape (2, 3, 2)"),
+        ((X.to_sparse(), 1.0), "xbar has the layout torch.sparse_coo; give a dense tensor (B, 3, 4)"),
         ((X.long(), 1.0), "xbar is torch.int64; give floats"),
         ((X.to(torch.complex64), 1.0), "xbar is torch.complex64; give floats"),
         ((X, "1"), "sigma is the str '1'; give a number > 0"),

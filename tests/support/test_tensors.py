@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ddim_ode.errors import DDIMError
-from ddim_ode.support.tensors import KINDS, read_tensors, write_tensors, writing
+from ddim_ode.support.tensors import KINDS, metadata_of, read_tensors, write_tensors, writing
 from tests.helpers.assertions import one_line
 
 
@@ -104,3 +104,4 @@ def test_a_disk_with_too_little_room_is_found_out_at_once(tmp_path, monkeypatch)
 def test_names_that_are_not_utf8(tmp_path):
     write_tensors(tmp_path / "a\udcff", some(), {"format": "pt"})
     assert same(read_tensors(tmp_path / "a\udcff", DDIMError, "write it again")[0], some())
+    assert metadata_of(tmp_path / "a\udcff", DDIMError, "write it again")["format"] == "pt"
