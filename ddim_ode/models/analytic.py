@@ -21,6 +21,7 @@ from ddim_ode.models.denoiser import PREDICTS, Denoiser
 from ddim_ode.paths import Path, f64
 from ddim_ode.support.checks import ArgumentError, described, of_kind, whole
 from ddim_ode.support.resources import check_memory
+from ddim_ode.support.seeds import generator
 from ddim_ode.support.tables import is_readable
 
 MOST = 10**6  # numbers of a range
@@ -106,7 +107,7 @@ class GaussianMixture:
         n, seed = whole("n", n, DDIMError), whole("seed", seed, DDIMError, least=None)
         check_memory(24 * n * self.means[0].numel(), f"{n:,} samples", "ask for fewer at a time", DDIMError)
         _levels(sigma, n)
-        g = torch.Generator().manual_seed(seed)
+        g = generator(seed)
         k = torch.multinomial(self.weights, n, replacement=True, generator=g)
         eps = torch.randn(n, *self.shape, dtype=torch.float64, generator=g)
         std = torch.sqrt(self.stds[k] ** 2 + f64(sigma) ** 2).reshape(-1, *[1] * len(self.shape))

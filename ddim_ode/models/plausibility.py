@@ -23,6 +23,7 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import PREDICTS, Denoiser
 from ddim_ode.paths import f64
 from ddim_ode.support.checks import whole
+from ddim_ode.support.seeds import generator
 
 SIGMAS = (5.0, 1.5, 0.4, 0.15)
 SLACK = 0.15  # of leak: at sigma = 5 a network that predicts noise may be wrong by 3 % of it
@@ -79,13 +80,13 @@ def probe(model: Denoiser, seed: int = 0) -> Probe:
     labels = None
     if model.num_classes and not model.null_class:
         labels = torch.arange(count, device=model.device) % model.num_classes
-    generator = torch.Generator().manual_seed(seed)
+    random = generator(seed)
     images = {kind: torch.zeros(count, *model.shape, dtype=torch.float64) for kind in PREDICTS}
     faults: dict[str, str] = {}
     misses: dict[str, float] = {}
     for sigma in SIGMAS:
         sigma = min(max(sigma, model.sigma_min), model.sigma_max)
-        eps = torch.randn(count, *model.shape, dtype=torch.float64, generator=generator)
+        eps = torch.randn(count, *model.shape, dtype=torch.float64, generator=random)
         outputs: list[tuple[Tensor, Tensor]] = []  # of inputs that kinds have in common
         for kind in [kind for kind in PREDICTS if kind not in faults]:
             xbar = images[kind] + sigma * eps

@@ -4,6 +4,7 @@ import hashlib
 import math
 
 import numpy as np
+import torch
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 
@@ -11,6 +12,11 @@ GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 def mix(*words: int | str) -> int:
     """A seed that depends on every word: torch reads its low 32 bits alone."""
     return int.from_bytes(_digest(words)[:4], "little")
+
+
+def generator(seed: int) -> torch.Generator:
+    """torch's generator on the CPU. Of a seed that has more than 64 bits the lowest count."""
+    return torch.Generator().manual_seed(seed % 2**64)
 
 
 def normal_pairs(seeds: np.ndarray, count: int, *words: int | str) -> tuple[np.ndarray, np.ndarray]:

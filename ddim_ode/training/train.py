@@ -87,7 +87,7 @@ class TrainingRun:
         device = self.accelerator.device
 
         with torch.random.fork_rng(devices=[]):  # the network is made on the CPU, whatever it is trained on
-            torch.default_generator.manual_seed(config.seed)
+            torch.default_generator.manual_seed(config.seed % 2**64)
             self.net = UNet(config.model.network).to(device)
         self.average = {k: v.clone() for k, v in self.net.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
