@@ -6,7 +6,7 @@ and a few real test images that are shipped with the library.
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,8 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.support.checks import ArgumentError, as_path, choice, described, of_kind, shown, whole
 from ddim_ode.support.files import replacing, reported, sweep_all
 from ddim_ode.support.idx import read_idx
-from ddim_ode.support.images import MOST_PIXELS, read_picture
+from ddim_ode.support.images import MOST_PIXELS, pictures_below, read_picture
+from ddim_ode.support.images import SUFFIXES as IMAGE_SUFFIXES
 from ddim_ode.support.resources import check_memory, room
 from ddim_ode.support.tables import is_readable
 from ddim_ode.support.tensors import read_tensors
@@ -39,7 +40,6 @@ FASHION_LABELS: tuple[str, ...] = (
     "Bag",
     "Ankle boot",
 )
-IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 ASSETS = Path(__file__).parent / "assets"
 SHEET, HIGHEST = 20_000_000, 8_000  # pixels of a sheet that has more than a row, and of its height
 MOST_OF_ROW = 2**29  # pixels of a sheet of one row
@@ -81,6 +81,25 @@ def image_folder(folder: Path, shape: tuple[int, int, int]) -> tuple[Tensor, lis
     return load_images(files, shape), files
 
 
+def class_folders(folder: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Images of classes: uint8 (N, C, H, W), their labels, int64 (N,), and the names of the classes.
+
+    Each folder in `folder` is a class, numbered from 0 in sorted order, and holds its images at any depth. See
+    `load_images` for what is done to them. Raises DataError as `image_folder`, and where an image is in no class or a
+    class has no image.
+    """
+    files = image_files(folder)
+    folder = as_path("folder", folder)
+    place = [file.relative_to(folder).parts[:-1] for file in files]
+    if () in place:
+        raise DataError(f"{files[place.index(())]} is in no class; put it into a folder in {folder} that is one")
+    names = tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
+    if empty := sorted(set(names) - {name for name, *_ in place}):
+        raise DataError(f"{folder / empty[0]} would be a class and holds no images; leave it out")
+    numbers = {name: label for label, name in enumerate(names)}
+    return load_images(files, shape), torch.tensor([numbers[name] for name, *_ in place]), names
+
+
 def image_files(folder: Path) -> list[Path]:
     """Every image file below `folder`, in sorted order; links to other folders are followed.
 
@@ -90,7 +109,7 @@ def image_files(folder: Path) -> list[Path]:
     folder = as_path("folder", folder)
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder; give a folder that holds images ({', '.join(IMAGE_SUFFIXES)})")
-    files = sorted(_below(folder))
+    files = sorted(pictures_below(folder, DataError))
     if not files:
         raise DataError(f"{folder}: found no images, expected files that end in {', '.join(IMAGE_SUFFIXES)}")
     return files
@@ -224,31 +243,6 @@ def _picture_shape(shape: object) -> tuple[int, int, int]:
     if height * width > MOST_PIXELS:
         raise DataError(f"shape={shown(shape)} has more than {MOST_PIXELS:,} pixels; give a smaller one")
     return channels, height, width
-
-
-def _below(top: Path) -> Iterator[Path]:
-    """The image files in a folder and those below it, in no order."""
-    seen: dict[tuple[int, int], Path] = {}
-    folders = [top]
-    while folders:
-        folder = folders.pop()
-        try:
-            status = os.stat(folder)
-            with os.scandir(folder) as entries:
-                found = {Path(e.path): e.is_dir(follow_symlinks=False) or os.path.isdir(e.path) for e in entries}
-        except OSError as error:
-            raise DataError(f"{folder} cannot be read: {error.strerror}; make it readable or leave it out") from None
-        place = (status.st_dev, status.st_ino)
-        if place in seen and status.st_ino:  # which Windows may not know
-            raise DataError(f"{folder} is {seen[place]} again, whose images would count twice; leave the link out")
-        seen[place] = folder
-        for path, is_folder in found.items():
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                if not os.path.isfile(path):
-                    what = "a folder" if is_folder else "a link to nothing" if path.is_symlink() else "no regular file"
-                    raise DataError(f"{path} has the name of an image and is {what}; leave it out")
-                yield path
-        folders += sorted((path for path, is_folder in found.items() if is_folder), reverse=True)
 
 
 def _find_idx(folder: Path, name: str) -> Path:

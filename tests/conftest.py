@@ -61,7 +61,11 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     (fashion / "train-labels-idx1-ubyte").write_bytes(
         b"\0\0\x08\x01" + (20).to_bytes(4, "big") + bytes(k % 10 for k in range(20))
     )
-    return {"images": images, "fashion-mnist": fashion}
+    classes = tmp_path_factory.mktemp("classes")
+    for i, name in enumerate(("b", "a", "c") * 8):
+        (classes / name).mkdir(exist_ok=True)
+        shutil.copy(images / f"{i:02d}.png", classes / name)
+    return {"images": images, "fashion-mnist": fashion, "classes": classes}
 
 
 @pytest.fixture

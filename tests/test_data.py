@@ -155,6 +155,29 @@ def test_a_folder_is_read_below_and_in_order(tmp_path):
     assert images.shape == (5, 3, 28, 28)
 
 
+def test_folders_are_classes_in_their_order(tmp_path):
+    for name in ("b/2.png", "b/deep/1.png", "10/a.png", "a/x.png", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (picture("L", (28, 28)) if name.endswith("png") else Image.new("L", (1, 1))).save(tmp_path / name, "PNG")
+    images, labels, names = data.class_folders(tmp_path, (1, 28, 28))
+    assert (names, labels.tolist()) == (("10", "a", "b"), [0, 1, 2, 2])
+    assert torch.equal(images, data.image_folder(tmp_path, (1, 28, 28))[0])
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"), [("c.png", "c.png is in no class; put it"), ("empty/", "empty would be a class and holds no")]
+)
+def test_folders_that_would_shift_the_classes_are_refused(tmp_path, extra, words):
+    (tmp_path / "a").mkdir()
+    picture("L", (28, 28)).save(tmp_path / "a" / "1.png")
+    if extra.endswith("/"):
+        (tmp_path / extra).mkdir()
+    else:
+        picture("L", (28, 28)).save(tmp_path / extra)
+    with pytest.raises(DataError, match=words):
+        data.class_folders(tmp_path, (1, 28, 28))
+
+
 @pytest.mark.parametrize("damage", [lambda good: b"plain text", lambda good: good[: len(good) // 2], lambda good: b""])
 def test_an_unreadable_image_is_named(tmp_path, damage):
     picture("RGB", (28, 28)).save(tmp_path / "a.png")

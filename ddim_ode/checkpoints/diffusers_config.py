@@ -216,8 +216,14 @@ def write_network(c: UNetConfig) -> dict[str, Any]:
     """`config.json` of the `UNet2DModel` that is our UNet.
 
     Raises:
-        CheckpointError: there is none, since `UNet2DModel` knows no patches and no fixed number of heads.
+        CheckpointError: there is none, since `UNet2DModel` knows no patches, no fixed number of heads and no scale of
+            time.
     """
+    if c.time_scale != 1:
+        raise CheckpointError(
+            f"time_scale={c.time_scale:g}: a UNet2DModel of diffusers takes its times as they are"
+            "; this network can be used through ddim_ode only"
+        )
     if c.heads > 1:
         raise CheckpointError(
             f"heads={c.heads}: a UNet2DModel of diffusers has heads of as many channels each at every level"

@@ -153,7 +153,7 @@ def read_scheduler(
     found = None if table is None else torch.as_tensor(table).detach().cpu().double().numpy()
     schedule = _schedule(given, where, found)
     if found is not None:
-        _check_table(schedule.path(), found, where)
+        _check_table(schedule.discrete(), found, where)
     for key in strange:  # which did not change the table
         warnings.warn(f"{where}: {key}={shown(values[key])} is not known here", CheckpointWarning, stacklevel=3)
     return schedule, PREDICTION[given.prediction_type]
@@ -195,7 +195,7 @@ def _schedule(given: Scheduler, where: str, table: np.ndarray | None) -> Schedul
     if given.snr_shift_scale == 1:
         return parse(ScheduleConfig, schedule, where)
     # abar / (1 - abar) is divided by the scale, before the end is moved to zero (CogVideoX, Yang et al. 2024).
-    plain = parse(ScheduleConfig, {**schedule, "zero_snr": False}, where).path().alphas_cumprod
+    plain = parse(ScheduleConfig, {**schedule, "zero_snr": False}, where).discrete().alphas_cumprod
     shifted = plain / (given.snr_shift_scale + (1 - given.snr_shift_scale) * plain)
     return _of_table(shifted, where, given.rescale_betas_zero_snr)
 
@@ -241,8 +241,10 @@ def write_schedule(schedule: ScheduleConfig, predicts: str) -> dict[str, Any]:
     """`scheduler_config.json` of a `DDIMScheduler`.
 
     Raises:
-        CheckpointError: diffusers has no name for what the network predicts.
+        CheckpointError: it has no such schedule, or no name for what the network predicts.
     """
+    if schedule.name == "flow":
+        raise CheckpointError("a flow has no betas, which diffusers' DDIMScheduler needs; it can be used here only")
     prediction = {ours: theirs for theirs, ours in PREDICTION.items()}
     if predicts not in prediction:
         known = ", ".join(prediction)

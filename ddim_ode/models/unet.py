@@ -63,6 +63,9 @@ class UNetConfig(BaseModel):
     head_channels: Width | None = Field(None, description="channels of a head, which then says how many there are")
     time_order: Literal["sin_cos", "cos_sin"] = "sin_cos"
     time_shift: float = Field(1.0, allow_inf_nan=False, description="frequencies 10000^(-k / (half - time_shift))")
+    time_scale: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="times are multiplied by it: 1000 where they run from 0 to 1"
+    )
     downsample_padding: Literal["asymmetric", "symmetric"] = "asymmetric"
     scale_shift: bool = Field(False, description="the embedding scales and shifts a norm, where it is added otherwise")
     resample: Literal["conv", "block"] = Field(
@@ -149,7 +152,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         c = self.config
-        emb = self.time_mlp(sinusoid(t, c.channels[0], c.time_order, c.time_shift, x.dtype))
+        emb = self.time_mlp(sinusoid(t.double() * c.time_scale, c.channels[0], c.time_order, c.time_shift, x.dtype))
         if self.class_embedding is not None:
             if labels is None:
                 labels = torch.full((len(x),), c.num_classes, device=x.device)

@@ -6,6 +6,8 @@ whatever the file's name says. So the formats are listed, and what else is found
 
 import os
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,6 +16,7 @@ from ddim_ode.errors import DDIMError, one_line
 from ddim_ode.support.reading import open_regular
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MOST_PIXELS = 100_000_000  # of a file; each takes 4 bytes or more while it is read
 OTHERS = (  # how files begin that are called images as well
     (0, b"GIF8", "GIF"),
@@ -61,6 +64,34 @@ def read_picture(file: str | os.PathLike[str], error: type[DDIMError]) -> Image.
             reason = _format_of(opened) if isinstance(fault, UnidentifiedImageError) else ""
             reason = reason or one_line(str(fault), 200) or type(fault).__name__
             raise error(f"{file}: found no readable image ({reason}), {EXPECTED}") from None
+
+
+def pictures_below(top: Path, error: type[DDIMError]) -> Iterator[Path]:
+    """The files in a folder and those below it that are called images, in no order; links to folders are followed.
+
+    Raises `error`: a folder cannot be read, or is there twice; or what is called an image is no file.
+    """
+    seen: dict[tuple[int, int], Path] = {}
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        try:
+            status = os.stat(folder)
+            with os.scandir(folder) as entries:
+                found = {Path(e.path): e.is_dir(follow_symlinks=False) or os.path.isdir(e.path) for e in entries}
+        except OSError as fault:
+            raise error(f"{folder} cannot be read: {fault.strerror}; make it readable or leave it out") from None
+        place = (status.st_dev, status.st_ino)
+        if place in seen and status.st_ino:  # which Windows may not know
+            raise error(f"{folder} is {seen[place]} again, whose images would count twice; leave the link out")
+        seen[place] = folder
+        for path, is_folder in found.items():
+            if path.suffix.lower() in SUFFIXES:
+                if not os.path.isfile(path):
+                    what = "a folder" if is_folder else "a link to nothing" if path.is_symlink() else "no regular file"
+                    raise error(f"{path} has the name of an image and is {what}; leave it out")
+                yield path
+        folders += sorted((path for path, is_folder in found.items() if is_folder), reverse=True)
 
 
 def _decoded(opened: BinaryIO) -> Image.Image:

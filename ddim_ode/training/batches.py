@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddim_ode import data
 from ddim_ode.errors import DDIMError
+from ddim_ode.paths import f64
 from ddim_ode.support.seeds import mix
 from ddim_ode.training.config import TrainConfig
 
@@ -19,7 +20,7 @@ class TrainError(DDIMError):
 
 
 def load_data(config: TrainConfig, folder: Path | None) -> tuple[Tensor, Tensor]:
-    """Training images (uint8) and labels; folders of images have no labels and train the null class.
+    """Training images (uint8) and labels; the class of an image in a folder is that of the subfolder that it is in.
 
     Raises DataError when there is no data, TrainError when it does not fit the network.
     """
@@ -30,17 +31,23 @@ def load_data(config: TrainConfig, folder: Path | None) -> tuple[Tensor, Tensor]
             raise TrainError(f"num_classes={network.num_classes}: fashion-mnist has 10 classes; use 10, or 0 for none")
         if tuple(images.shape[1:]) != network.shape:
             raise TrainError(f"shape={network.shape}: fashion-mnist images are (1, 28, 28)")
+    elif network.num_classes:
+        images, labels, names = data.class_folders(folder or Path(config.data), network.shape)
+        if len(names) != network.num_classes:
+            where = folder or config.data
+            raise TrainError(
+                f"num_classes={network.num_classes}: {where} holds {len(names)} folders, a class each; use num_classes:"
+                f" {len(names)}, or 0 for no labels"
+            )
     else:
         images, _ = data.image_folder(folder or Path(config.data), network.shape)
-        if network.num_classes:
-            raise TrainError(f"num_classes={network.num_classes}: a folder of images has no labels; use num_classes: 0")
         labels = torch.zeros(len(images), dtype=torch.int64)
     return images, labels
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Batch n as a pure function of (seed, n): shuffled epochs, timesteps, noise and dropped labels."""
+    """Batch n as a pure function of (seed, n): shuffled epochs, times, noise and dropped labels."""
 
     images: Tensor  # (N, C, H, W) uint8
     labels: Tensor  # (N,) int64
@@ -60,15 +67,23 @@ class Batches:
         return torch.cat([order[positions[epochs == e] % n] for e, order in orders])
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x0 (B, C, H, W) in [-1, 1], eps alike, t (B,) int64, labels (B,) int64."""
+        """x0 (B, C, H, W) in [-1, 1], eps alike, t (B,) float64 on the model's path, labels (B,) int64."""
         rows = self.indices(step)
         g = _generator(self.config.seed, 2, step)
         x0 = data.to_float(self.images[rows])
-        t = torch.randint(self.config.model.schedule.timesteps, (len(rows),), generator=g)
+        t = self._times(len(rows), g)
         eps = torch.randn(x0.shape, generator=g)
         dropped = torch.rand(len(rows), generator=g) < self.config.label_dropout
         null = self.config.model.network.num_classes
         return x0, eps, t, torch.where(dropped, null, self.labels[rows])
+
+    def _times(self, count: int, g: torch.Generator) -> Tensor:
+        """Times that are spread evenly: whole ones of a discrete schedule, else any between the path's ends."""
+        path = self.config.model.schedule.path()
+        if path.num_timesteps:
+            return torch.randint(path.num_timesteps, (count,), generator=g).double()
+        low, high = path.u(f64([path.sigma_min, path.sigma_max]))
+        return low + (high - low) * torch.rand(count, dtype=torch.float64, generator=g)
 
 
 @lru_cache(maxsize=2)

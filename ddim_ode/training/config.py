@@ -15,7 +15,9 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: ModelConfig
-    data: str = Field("fashion-mnist", description="'fashion-mnist' or a folder of images")
+    data: str = Field(
+        "fashion-mnist", description="'fashion-mnist', or a folder of images, with one in it for each class"
+    )
     steps: int = Field(ge=1)
     batch_size: int = Field(128, ge=1)
     learning_rate: float = Field(2e-4, gt=0, allow_inf_nan=False)

@@ -1,6 +1,6 @@
 """Training with the simple objective of DDPM (Ho et al. 2020, Eq. 14), whatever is predicted:
 
-    E |net(a x0 + b eps, t) - (p x0 + q eps)|^2        t uniform in 0..T-1
+    E |net(a x0 + b eps, t) - (p x0 + q eps)|^2        t uniform in 0..T-1, or between the ends of a flow
 
 Everything random in step n is a function of (seed, n), so a run that was killed and resumed ends in the
 same bytes as one that was not, and the batch of step n is the same whatever the number of processes.
@@ -24,7 +24,6 @@ from ddim_ode.checkpoints.fitting import shapes
 from ddim_ode.data import save_grid
 from ddim_ode.models.denoiser import PREDICTS
 from ddim_ode.models.unet import UNet
-from ddim_ode.paths import DiscreteVP, f64
 from ddim_ode.sampling import sample
 from ddim_ode.support.files import replacing
 from ddim_ode.support.outputs import going_on
@@ -42,18 +41,17 @@ COPIES = 5  # of the parameters: themselves, their average, gradients and two mo
 
 
 class Objective:
-    """The loss of a network on a batch."""
+    """The loss of a network on a batch, whose times t (B,) are float64 and on the CPU."""
 
-    def __init__(self, config: TrainConfig, path: DiscreteVP, device: torch.device):
-        a, b = path.coefficients(f64(torch.arange(path.num_timesteps)))
-        p, q = PREDICTS[config.model.predicts](a, b)
-        self.table = torch.stack([a, b, p, q]).float().to(device)
+    def __init__(self, config: TrainConfig, device: torch.device):
+        self.path, self.predicts = config.model.schedule.path(), PREDICTS[config.model.predicts]
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     def __call__(self, net: Callable[..., Tensor], x0: Tensor, eps: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        a, b, p, q = self.table[:, t, None, None, None]
+        a, b = self.path.coefficients(t)
+        a, b, p, q = torch.stack([a, b, *self.predicts(a, b)]).to(x0)[..., None, None, None]
         with self.autocast:
-            out = net(a * x0 + b * eps, t.float(), labels)
+            out = net(a * x0 + b * eps, t.to(x0), labels)
         return F.mse_loss(out.float(), p * x0 + q * eps)
 
 
@@ -96,7 +94,7 @@ class TrainingRun:
         self.step = 0
         self.log = Log(self.out / "log.csv")
         self.batches = Batches(images, labels, config)
-        self.objective = Objective(config, config.model.schedule.path(), device)
+        self.objective = Objective(config, device)
         wrapped, self.optimizer = self.accelerator.prepare(self.net, self.optimizer)
         self.forward = torch.compile(wrapped) if config.compile else wrapped
 
@@ -126,12 +124,12 @@ class TrainingRun:
         """One optimizer step. Returns the loss and the norm of the gradient before clipping."""
         device = self.accelerator.device
         share = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        batch = [x[share].to(device) for x in self.batches(self.step)]
+        x0, eps, t, labels = (x[share] for x in self.batches(self.step))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(mix(self.config.seed, 3, self.step))  # dropout alone draws from the global generator
-            loss = self.objective(self.forward, *batch)
+            loss = self.objective(self.forward, x0.to(device), eps.to(device), t, labels.to(device))
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.net.parameters(), self.config.clip)
         loss = self.accelerator.reduce(loss.detach(), "mean")  # of the whole batch, so all processes stop together
@@ -194,7 +192,8 @@ class TrainingRun:
             for weight, moments in self.optimizer.state.items():
                 if {moments[name].shape for name in MOMENTS} != {weight.shape} or not moments["step"] >= 0:
                     raise ValueError
-            self.average = {k: state["average"][k].to(v).reshape(v.shape) for k, v in self.average.items()}
+                moments |= {name: own(moments[name]) for name in MOMENTS}
+            self.average = {k: own(state["average"][k].to(v).reshape(v.shape)) for k, v in self.average.items()}
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError):  # torch's, of what does not fit
             raise strange from None
         self.step = step
@@ -225,6 +224,11 @@ def train(config: TrainConfig, out: Path, data_folder: Path | None = None, stop_
     run = TrainingRun(config, out, data_folder)
     with run.opened():
         return _train(run, min(config.steps, stop_at or config.steps))
+
+
+def own(x: Tensor) -> Tensor:
+    """A copy to write into, each number in a place of its own, which a file need not give it."""
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _is_state(state: Any) -> bool:

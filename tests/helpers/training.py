@@ -45,6 +45,14 @@ KINDS: dict[str, dict[str, Any]] = {
         "data": "fashion-mnist",
         "label_dropout": 0.3,
     },
+    "flow and folders": {
+        "model": {
+            "network": {**NETWORK, "num_classes": 3, "time_scale": 1000.0},
+            "schedule": {"name": "flow"},
+            "predicts": "flow",
+        },
+        "data": "classes",
+    },
 }
 
 

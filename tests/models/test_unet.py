@@ -32,6 +32,7 @@ def config(**choices: object) -> UNetConfig:
         {"patch": 4, "channels": (8,), "shape": (3, 8, 8)},
         {"time_order": "cos_sin", "time_shift": 0.0, "downsample_padding": "symmetric", "norm_eps": 1e-5},
         {"dropout": 0.5},
+        {"time_scale": 1000.0},
     ],
 )
 def test_the_output_has_the_shape_and_precision_of_the_input(choices, dtype):
@@ -43,6 +44,15 @@ def test_the_output_has_the_shape_and_precision_of_the_input(choices, dtype):
     assert out.abs().min() > 0  # no weight is 0, so nothing is left out
     # one sample does not see another
     torch.testing.assert_close(net(x[1:2], torch.tensor([10.5])), out[1:2], rtol=1e-4, atol=1e-5)
+
+
+def test_times_are_scaled_before_anything_is_made_of_them():
+    net, scaled = tiny_unet(), tiny_unet(time_scale=1000.0)
+    scaled.load_state_dict(net.state_dict())
+    x, labels = normal(3, 1, 8, 8, seed=0, dtype=torch.float32), torch.tensor([0, 1, 2])
+    u = torch.tensor([0.001, 0.5, 0.999], dtype=torch.float64)
+    assert torch.equal(scaled(x, u, labels), net(x, 1000 * u, labels))
+    assert not torch.allclose(scaled(x, u, labels), net(x, u, labels))
 
 
 def test_double_is_the_same_function_as_single():

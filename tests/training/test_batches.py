@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ddim_ode.data import to_float
+from ddim_ode.data import DataError, to_float
 from ddim_ode.training.batches import Batches, TrainError, load_data
 from ddim_ode.training.train import TrainingRun
 from tests.helpers.assertions import one_line, same
@@ -66,18 +66,30 @@ def test_a_batch_holds_the_images_it_names():
         assert x0.shape == eps.shape == (4, 1, 8, 8)
         kept = labels != 3
         assert torch.equal(labels[kept], (rows % 3)[kept])
-        assert t.dtype == labels.dtype == torch.int64
+        assert (t.dtype, labels.dtype) == (torch.float64, torch.int64)
 
 
 def test_timesteps_and_noise_have_their_distributions():
     ours = batches(count=200, batch_size=200)
     drawn = [ours(step) for step in range(20)]
-    counts = torch.cat([t for _, _, t, _ in drawn]).bincount(minlength=10)
+    times = torch.cat([t for _, _, t, _ in drawn])
+    counts = times.long().bincount(minlength=10)
+    assert torch.equal(times, times.round())
     assert counts.shape == (10,)
     assert (counts - 400).abs().max() < 5 * math.sqrt(4000 * 0.1 * 0.9)
     eps = torch.cat([eps for _, eps, _, _ in drawn])
     assert abs(eps.mean().item()) < 5 / math.sqrt(eps.numel())
     assert eps.std().item() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("ends", [(0.001, 0.999), (0.25, 0.5)])
+def test_times_of_a_flow_are_spread_between_its_ends(ends):
+    schedule = {"name": "flow", "noise_range": ends}
+    ours = batches(count=200, batch_size=200, model={"network": NETWORK, "schedule": schedule, "predicts": "flow"})
+    share = (torch.cat([ours(step)[2] for step in range(20)]) - ends[0]) / (ends[1] - ends[0])
+    counts = (10 * share).floor().long().bincount(minlength=10)
+    assert counts.shape == (10,)
+    assert (counts - 400).abs().max() < 5 * math.sqrt(4000 * 0.1 * 0.9)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
@@ -89,8 +101,11 @@ def test_the_asked_share_of_labels_is_dropped(share):
 
 def test_data_that_do_not_fit_are_refused(folders):
     classes = {"network": {**NETWORK, "num_classes": 2}}
-    assert "num_classes=2: a folder of images has no labels" in one_line(
-        TrainError, load_data, settings(model=classes), folders["images"]
+    assert "is in no class; put it into a folder" in one_line(
+        DataError, load_data, settings(model=classes), folders["images"]
+    )
+    assert "holds 3 folders, a class each; use num_classes: 3" in one_line(
+        TrainError, load_data, settings(model=classes), folders["classes"]
     )
     fashion = folders["fashion-mnist"]
     assert "num_classes=2: fashion-mnist has 10 classes" in one_line(

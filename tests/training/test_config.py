@@ -43,7 +43,10 @@ def test_bundled_settings_are_valid(file):
         ({"model": 3}, "model: .*dictionary"),
         ({"model__network": [1, 2]}, "model.network: .*dictionary"),
         ({"model__predicts": "x0"}, "model.predicts: .*'noise', 'data', 'velocity', 'flow' or 'score'"),
-        ({"model__schedule__name": "sigmoid"}, "model.schedule.name: .*'linear', 'scaled_linear', 'cosine' or 'betas'"),
+        (
+            {"model__schedule__name": "sigmoid"},
+            "model.schedule.name: .*'linear', 'scaled_linear', 'cosine', 'betas' or 'flow'",
+        ),
         ({"model__schedule__timesteps": 1}, "model.schedule.timesteps: .*greater than or equal to 2"),
         ({"model__schedule__betas": [0.1, 0.2]}, "model.schedule: .*give betas with name: betas, and only then"),
         ({"model__schedule__name": "betas"}, "model.schedule: .*give betas with name: betas, and only then"),

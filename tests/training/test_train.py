@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import ddim_ode
+from ddim_ode import data
 from ddim_ode.data import DataError
 from ddim_ode.training.batches import TrainError
 from ddim_ode.training.train import TrainingRun, learning_rate, train
@@ -71,6 +72,17 @@ def test_the_loss_falls_on_easy_data(predicts, one_image, tmp_path):
     losses = [float(row[1]) for row in logged(tmp_path / "run")[1:]]
     assert len(losses) == 6
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_flow_that_was_trained_is_sampled_from_noise_to_its_data(one_image, tmp_path):
+    network = NETWORK | {"time_scale": 1000.0}
+    model = {"network": network, "schedule": {"name": "flow"}, "predicts": "flow"}
+    config = settings(model=model, steps=300, batch_size=4, learning_rate=3e-3, ema=0.9, save_every=300, seed=1)
+    model = ddim_ode.load(train(config, tmp_path / "run", one_image))
+    assert (model.predicts, model.path) == ("flow", config.model.schedule.path())
+    picture = data.to_float(data.image_folder(one_image, (1, 8, 8))[0][:1])
+    x = ddim_ode.sample(model, "adams3", nfe=20, seeds=range(4)).x
+    assert (x - picture).square().mean().sqrt() < 0.15
 
 
 def test_the_first_loss_is_that_of_a_network_that_says_nothing(folders, tmp_path):
