@@ -1,9 +1,6 @@
 """What a model is made of and asked, checked: by its kind at every call, and by its values where they lie at hand."""
 
 import math
-from collections.abc import Mapping, Set
-from itertools import islice
-from operator import length_hint
 from typing import Any, Literal
 
 import torch
@@ -14,6 +11,7 @@ from ddim_ode.paths import Path, f64
 from ddim_ode.support.checks import ArgumentError, described, flag, of_kind, shown, whole
 from ddim_ode.support.dtypes import FLOATS
 from ddim_ode.support.scalars import index
+from ddim_ode.support.tables import entries, is_readable
 
 EXAMPLE = "such as (3, 32, 32)"
 MOST_AXES = 64  # of a tensor
@@ -43,11 +41,7 @@ def rounding(quantize: object, path: Path, error: type[DDIMError]) -> bool | Lit
 
 def sample_shape(shape: Any, error: type[DDIMError]) -> tuple[int, ...]:
     """The shape of one sample as a tuple of ints >= 1. () of scalars. Raises `error` for other numbers."""
-    try:
-        strange = isinstance(shape, str | bytes | Mapping | Set) or length_hint(shape) > MOST_AXES
-        sizes = None if strange else tuple(islice(shape, MOST_AXES + 1))  # whose length may be a false one
-    except (TypeError, ValueError, OverflowError, MemoryError, RuntimeError):
-        sizes = None
+    sizes = entries(shape, MOST_AXES)
     if sizes is None or len(sizes) > MOST_AXES:
         raise ArgumentError(f"shape is {described(shape)}; give the shape of one sample, {EXAMPLE}")
     return tuple(whole(f"shape={shown(shape)}: axis {n}", size, error) for n, size in enumerate(sizes))
@@ -90,8 +84,8 @@ def check_state(xbar: object, shape: tuple[int, ...], error: type[DDIMError]) ->
     """Raise `error` unless xbar is a tensor of floats (B, *shape)."""
     if not isinstance(xbar, Tensor):
         raise ArgumentError(f"xbar is {described(xbar)}; give a tensor {_batch(shape)}")
-    if xbar.layout != torch.strided:
-        raise error(f"xbar has the layout {xbar.layout}; give a dense tensor {_batch(shape)}")
+    if not is_readable(xbar):
+        raise error(f"xbar is a tensor whose numbers cannot be read; give a dense one {_batch(shape)}")
     if xbar.shape[1:] != shape or not xbar.ndim:
         raise error(f"xbar has shape {tuple(xbar.shape)}; this model needs {_batch(shape)}")
     if not xbar.is_floating_point():

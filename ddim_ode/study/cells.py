@@ -2,10 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
@@ -16,6 +14,7 @@ from ddim_ode.planning.options import MOST_NFE, SolveOptions
 from ddim_ode.solvers import Method, get_method
 from ddim_ode.support.checks import choice, described, shown, whole
 from ddim_ode.support.scalars import number
+from ddim_ode.support.tables import entries
 
 EtaValue = float | Literal["ddpm_large"] | None
 MOST = 1000  # values of each kind in a study
@@ -148,10 +147,9 @@ def cells_of(
 
 def listed(name: str, values: Sequence[Any], most: int = MOST) -> list[Any]:
     """The values, in their order. Raises StudyError for what is no list, or goes on and on."""
-    wrong = isinstance(values, str | bytes | Mapping | AbstractSet) or not isinstance(values, Iterable)
-    if wrong or getattr(values, "ndim", 1) != 1:
+    found = entries(values, most) if getattr(values, "ndim", 1) == 1 else None
+    if found is None:
         raise StudyError(f"{name}={shown(values)} is not a list; write [{shown(values)}]")
-    found = list(islice(values, most + 1))
     if len(found) > most:
         raise StudyError(f"{name} has more than {most} values; give fewer, or make more studies of it")
     return found

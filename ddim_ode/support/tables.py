@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,19 @@ REAL = "iuf"  # NumPy's kinds of real numbers
 def in_order(given: object) -> bool:
     """Whether its values may be numbers in an order: text, mappings and sets are no such thing."""
     return not isinstance(given, str | bytes | bytearray | Mapping | AbstractSet)
+
+
+def entries(values: Any, most: int) -> list[Any] | None:
+    """What a list holds, or of a longer one, which may have no end or say a false length, the first `most` + 1.
+
+    None for what is no list: text, what has no order, an array without an axis or that cannot be read.
+    """
+    if not in_order(values):
+        return None
+    try:
+        return values[: most + 1].tolist() if isinstance(values, Tensor) else list(islice(values, most + 1))
+    except (TypeError, ValueError, IndexError, OverflowError, MemoryError, RuntimeError, NotImplementedError):
+        return None
 
 
 def is_readable(x: Tensor) -> bool:
