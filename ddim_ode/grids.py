@@ -35,7 +35,7 @@ class GridError(DDIMError):
 def uniform(path: Path, n: int) -> Tensor:
     """Times linspace(last, first, n) on the model's path, both ends included."""
     low, high = _range(path, n, "uniform")
-    return path.sigma(torch.linspace(float(path.u(f64(high))), float(path.u(f64(low))), n, dtype=torch.float64))
+    return path.sigma(torch.linspace(float(path.u(f64(high))), float(path.u(f64(low))), int(n), dtype=torch.float64))
 
 
 def leading(path: Path, n: int) -> Tensor:
@@ -43,7 +43,7 @@ def leading(path: Path, n: int) -> Tensor:
 
     It never reaches the last timestep, and with n = 1 it starts (and ends) at the first.
     """
-    steps = _timesteps(path, n, "leading")
+    steps, n = _timesteps(path, n, "leading"), int(n)
     return path.sigma(f64(np.arange(n)[::-1] * (steps // n)))
 
 
@@ -52,7 +52,7 @@ def trailing(path: Path, n: int) -> Tensor:
 
     On discrete timesteps they are round(k T / n) - 1, k = n..1 (Lin et al. 2023, Table 2).
     """
-    _check(path, n)
+    n = _check(path, n)
     if path.num_timesteps:
         return path.sigma(f64(np.round(np.arange(n, 0, -1) * _timesteps(path, n, "trailing") / n) - 1))
     _range(path, n, "trailing")
@@ -214,10 +214,11 @@ def _apart(a: float, b: float) -> tuple[str, str]:
     return repr(a), repr(b)
 
 
-def _check(path: Path, n: int, rho: float = 1.0) -> None:
+def _check(path: Path, n: int, rho: float = 1.0) -> int:
+    """n as an int."""
     of_kind("path", path, Path, A_PATH)
-    whole("n", n, GridError, most=MOST_INTERVALS + 2)  # both ends of the longest, and one that is left out
     real("rho", rho, GridError, 0.1, 100, "7")
+    return whole("n", n, GridError, most=MOST_INTERVALS + 2)  # both ends of the longest, and one that is left out
 
 
 def _range(path: Path, n: int, name: str, rho: float = 1.0) -> tuple[float, float]:

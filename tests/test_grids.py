@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,6 +79,13 @@ def test_leading_to_sigma_min_is_the_offset_of_one_then_zero(n):
     assert make_grid("leading", VP, n, "sigma_min").tolist() == pytest.approx(
         [at(t) for t in [*timesteps, 0]], rel=1e-10
     )
+
+
+@pytest.mark.parametrize("count", [np.int64(5), torch.tensor(5), np.array(5)])
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_count_may_be_of_any_library(name, count):
+    path = paths.DiscreteVP.linear()
+    assert torch.equal(GRIDS[name](path, count), GRIDS[name](path, 5))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 10, 50, 300, 500])

@@ -88,7 +88,7 @@ def check_state(xbar: object, shape: tuple[int, ...], error: type[DDIMError]) ->
         raise error(f"xbar is a tensor whose numbers cannot be read; give a dense one {_batch(shape)}")
     if xbar.shape[1:] != shape or not xbar.ndim:
         raise error(f"xbar has shape {tuple(xbar.shape)}; this model needs {_batch(shape)}")
-    if not xbar.is_floating_point():
+    if xbar.dtype not in FLOATS:
         raise error(f"xbar is {xbar.dtype}; give floats, float32 or float64")
 
 

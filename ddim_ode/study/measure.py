@@ -52,7 +52,8 @@ class Bench:
         self.pictures = len(model.shape) == 3 and model.shape[0] in (1, 3) and not latent
         if real is not None and not self.pictures:
             raise StudyError(f"real images say nothing of samples of shape {model.shape}; leave real out")
-        self.space = feature_space(features or default_features(model.shape), model.shape) if self.pictures else None
+        chosen = default_features(model.shape) if features is None else features
+        self.space = feature_space(chosen, model.shape) if self.pictures else None
         self.real = None if real is None or self.space is None else RealImages(real, self.space)
         self.answers, self.examiner = of_model(model, self.space), Examiner(model, shared, self.pictures)
         options = shared.options

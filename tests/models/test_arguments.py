@@ -102,6 +102,7 @@ LABELLED = Denoiser(**GOOD | {"num_classes": 3})
         ((X.to_sparse(), 1.0), "xbar is a tensor whose numbers cannot be read; give a dense one (B, 3, 4)"),
         ((X.to("meta"), 1.0), "xbar is a tensor whose numbers cannot be read"),
         ((X.long(), 1.0), "xbar is torch.int64; give floats"),
+        ((X.to(torch.float8_e4m3fn), 1.0), "xbar is torch.float8_e4m3fn; give floats"),
         ((X.to(torch.complex64), 1.0), "xbar is torch.complex64; give floats"),
         ((X, "1"), "sigma is the str '1'; give a number > 0"),
         ((X, None), "sigma is None; give"),

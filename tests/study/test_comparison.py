@@ -200,6 +200,7 @@ BAD = [
     (MethodError, {"methods": {"a": 3}}, "method is the int 3; give a name in METHODS, or a Method"),
     *((StudyError, {"nfe": value}, "is not a list; write [") for value in ("5", 5, {5}, {5: 5})),
     (StudyError, {"nfe": torch.ones(1).expand(2**40)}, "has more than"),
+    (ddim_ode.DDIMError, {"features": torch.ones(2, 1, 4, 4)}, "features"),
     *((ddim_ode.DDIMError, {"real": value}, "; give a tensor") for value in ([1], "x")),
     *((ddim_ode.DDIMError, {name: 3}, f"{name} is the int 3") for name in ("out", "callback", "command", "model")),
     (ddim_ode.DDIMError, {"features": 3}, "features=3 is neither a name nor callable"),
