@@ -268,6 +268,8 @@ def _read_image(file: Path, shape: tuple[int, int, int]) -> Tensor:
 
 def _checked(x: Tensor) -> Tensor:
     of_kind("x", x, Tensor, "a tensor of images (B, C, H, W)")
+    if not is_readable(x):
+        raise DataError("x is a tensor whose numbers cannot be read; give a dense one, of images (B, C, H, W)")
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise DataError(f"samples of shape {tuple(x.shape)} are no images; pictures need (B, 1 or 3, H, W)")
     if not x.numel():

@@ -76,6 +76,7 @@ def test_the_argument_is_named(call: Callable[..., Any], arguments: tuple[Any, .
         torch.zeros(1, 1, 0, 4),
         torch.zeros(2, *SHAPE, dtype=torch.int64),
         torch.zeros(2, *SHAPE, device="meta"),
+        torch.zeros(2, *SHAPE).to_sparse(),
         torch.full((2, *SHAPE), torch.nan),
     ],
 )
