@@ -102,6 +102,22 @@ def near_image(path: Path, n: int, rho: float = 5.0) -> Tensor:
     return sigmas
 
 
+def logistic(path: Path, n: int, centre: float = 0.7, width: float = 1.5) -> Tensor:
+    """log sigma as the quantiles of a logistic distribution are spaced, the smallest left for the end: any path.
+
+    With r = (sigma / centre)^(1 / width), r / (1 + r) is spaced evenly: steps are small about `centre`, where images
+    take shape, and ever wider on both sides. For centre = width = 1 it is the time of a flow.
+    """
+    low, high = _range(path, n, "logistic")
+    centre = real("centre", centre, GridError, 1e-6, 1e6, "0.7")
+    width = real("width", width, GridError, 0.1, 100, "1.5")
+    first, last = torch.special.expit((f64([high, low]) / centre).log() / width).tolist()
+    shares = f64(np.linspace(first, last, n + 1)[:-1])
+    sigmas = centre * torch.exp(width * torch.special.logit(shares))
+    sigmas[0] = high  # which the way there and back has rounded
+    return sigmas
+
+
 GRIDS: Mapping[str, Callable[[Path, int], Tensor]] = {
     "uniform": uniform,
     "leading": leading,
@@ -112,6 +128,7 @@ GRIDS: Mapping[str, Callable[[Path, int], Tensor]] = {
     "angle": angle,
     "trailing_angle": trailing_angle,
     "near_image": near_image,
+    "logistic": logistic,
 }
 
 
@@ -139,7 +156,7 @@ def make_grid(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
     intervals = whole("intervals", intervals, GridError, most=MOST_INTERVALS)
     if final == "denoise":
         sigmas = torch.cat([GRIDS[grid](path, intervals), torch.zeros(1, dtype=torch.float64)])
-    elif grid in ("leading", "trailing", "trailing_angle"):
+    elif grid in ("leading", "trailing", "trailing_angle", "logistic"):
         # These are rules for where intervals begin; the last one ends at sigma_min.
         offset = 1 if grid == "leading" else 0
         u = path.u(GRIDS[grid](path, intervals)) + offset

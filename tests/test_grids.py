@@ -48,6 +48,10 @@ FORMULAS = {
     "near_image": lambda n: [
         u**5 / (1 - u**5) for u in between((HIGH / (1 + HIGH)) ** (1 / 5), (LOW / (1 + LOW)) ** (1 / 5), n)
     ],
+    "logistic": lambda n: [
+        0.7 * (p / (1 - p)) ** 1.5
+        for p in between(*(1 / (1 + (0.7 / s) ** (1 / 1.5)) for s in (HIGH, LOW)), n + 1)[:-1]
+    ],
 }
 
 
@@ -65,7 +69,9 @@ def test_named_grid_is_its_formula_then_zero(name, n):
 
 
 @pytest.mark.parametrize("n", COUNTS)
-@pytest.mark.parametrize("name", [name for name in FORMULAS if name not in ("leading", "trailing", "trailing_angle")])
+@pytest.mark.parametrize(
+    "name", [name for name in FORMULAS if name not in ("leading", "trailing", "trailing_angle", "logistic")]
+)
 def test_named_grid_is_its_formula_down_to_sigma_min(name, n):
     sigmas = make_grid(name, VP, n, "sigma_min").tolist()
     assert sigmas == pytest.approx(FORMULAS[name](n + 1), rel=1e-10)
@@ -89,7 +95,7 @@ def test_a_count_may_be_of_any_library(name, count):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 10, 50, 300, 500])
-@pytest.mark.parametrize("name", ["trailing", "trailing_angle"])
+@pytest.mark.parametrize("name", ["trailing", "trailing_angle", "logistic"])
 def test_trailing_to_sigma_min_ends_there(name, n):
     assert make_grid(name, VP, n, "sigma_min").tolist() == pytest.approx([*FORMULAS[name](n), LOW], rel=1e-10)
 
@@ -175,12 +181,12 @@ def test_a_grid_fits_a_short_schedule(name):
         expected = path.sigma(torch.tensor(timesteps[name], dtype=torch.float64)).tolist()
         assert sigmas[:-1] == pytest.approx(expected, rel=1e-10)
     else:
-        first, last = sigmas[0], sigmas[3 if name == "trailing_angle" else 2]
+        first, last = sigmas[0], sigmas[3 if name in ("trailing_angle", "logistic") else 2]
         assert first == pytest.approx(path.sigma_max, rel=1e-12)
-        assert last == pytest.approx(0 if name == "trailing_angle" else path.sigma_min, rel=1e-12)
+        assert last == pytest.approx(0 if name in ("trailing_angle", "logistic") else path.sigma_min, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["uniform", "karras", "log_snr", "angle", "trailing_angle", "near_image"])
+@pytest.mark.parametrize("name", ["uniform", "karras", "log_snr", "angle", "trailing_angle", "near_image", "logistic"])
 def test_a_grid_without_rounding_may_be_finer_than_the_schedule(name):
     assert len(make_grid(name, VP, 1500, "sigma_min")) == 1501
 
@@ -204,7 +210,9 @@ def test_a_continuous_path_has_no_timesteps(name, path):
         make_grid(name, path, 10, "denoise")
 
 
-@pytest.mark.parametrize("name", ["uniform", "trailing", "karras", "log_snr", "angle", "trailing_angle", "near_image"])
+@pytest.mark.parametrize(
+    "name", ["uniform", "trailing", "karras", "log_snr", "angle", "trailing_angle", "near_image", "logistic"]
+)
 @pytest.mark.parametrize("path", [paths.noise, paths.Noise(0.0, 80.0), paths.Noise(0.002, math.inf)])
 def test_a_path_without_a_range_has_no_named_grid(name, path):
     with pytest.raises(GridError, match=rf"grid='{name}' needs a finite range.*\[.*\]; give its path sigma_min"):
@@ -221,7 +229,7 @@ def test_an_unknown_grid_suggests_the_closest(name, closest):
 
 def test_a_name_like_no_other_lists_them_all():
     message = unknown("grid", "xyz", GRIDS)
-    known = "uniform, leading, trailing, quadratic, karras, log_snr, angle, trailing_angle, near_image"
+    known = "uniform, leading, trailing, quadratic, karras, log_snr, angle, trailing_angle, near_image, logistic"
     assert message == f"unknown grid 'xyz'; choose one of {known}"
 
 

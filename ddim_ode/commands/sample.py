@@ -137,6 +137,7 @@ def sample(
         context.fail(f"{method} does not choose its steps, or not visibly; leave --trace out, or use --method adaptive")
     searching = record is None and settings.nfe and get_method(settings.method).adaptive
     status = "compiling" if settings.fast else "looking for the tolerance" if searching else ""
+    status = "making the grid" if record is None and settings.grid == "auto" else status
     with new_folder(out, overwrite) as folder, progress(len(settings.seeds), status) as update:
         drawn = draw(folder, network, settings, record, images, update)
         record, count = complete(folder, network, settings, drawn, trace)

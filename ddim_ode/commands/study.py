@@ -51,8 +51,11 @@ def compare(
         str | None, typer.Option(metavar="NUMBERS", help="Tolerances of adaptive methods, instead of the budgets.")
     ] = None,
     grids: Annotated[
-        str, typer.Option(metavar="NAMES", help="Grids of sigma: 'auto' is each method's own, 'all' is every one.")
-    ] = "auto",
+        str,
+        typer.Option(
+            metavar="NAMES", help="Grids of sigma: 'own' is each method's, 'all' is every one, 'auto' made for each."
+        ),
+    ] = "own",
     etas: Annotated[
         str | None, typer.Option(metavar="NUMBERS", help="Scales of noise to try each method with, as in 0,0.5,1.")
     ] = None,

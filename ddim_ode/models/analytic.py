@@ -10,7 +10,7 @@ and E[x0 | xbar], the perfect denoiser, is a mean over components weighted by th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class GaussianMixture:
         weights: Tensor | Sequence[float] | None = None,
         labels: Tensor | Sequence[int] | None = None,
     ):
-        self.means = _numbers("means", means, "(K, *shape), such as torch.zeros(2, 1, 8, 8)")
+        self.means = numbers("means", means, "(K, *shape), such as torch.zeros(2, 1, 8, 8)")
         if self.means.ndim < 2 or not self.means.numel():
             raise DDIMError(
                 f"means has shape {tuple(self.means.shape)}; give K means of one shape, (K, *shape), such as (2, 1)"
@@ -57,10 +57,10 @@ class GaussianMixture:
         if not torch.isfinite(self.means).all():
             raise DDIMError("means holds NaN or infinity; give finite numbers")
         k = len(self.means)
-        self.stds = _numbers("stds", stds, "K standard deviations, or one for all")
+        self.stds = numbers("stds", stds, "K standard deviations, or one for all")
         self.stds = self.stds.expand(k) if self.stds.ndim == 0 else self.stds
         ones = torch.ones(k, dtype=torch.float64)
-        self.weights = ones if weights is None else _numbers("weights", weights, "K weights")
+        self.weights = ones if weights is None else numbers("weights", weights, "K weights")
         self.labels = None if labels is None else _classes(labels)
         for name, value in [("stds", self.stds), ("weights", self.weights), ("labels", self.labels)]:
             if value is not None and value.ndim != 1:
@@ -143,11 +143,20 @@ class GaussianMixture:
         return offset, variance, log_joint
 
 
+class Known(Protocol):
+    """Data whose perfect denoiser is known."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def denoise(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class MixtureNet:
-    """A mixture as a network: net(x, t) or net(x, t, labels), computed in float64."""
+    """Data that are known as a network: net(x, t) or net(x, t, labels), computed in float64."""
 
-    mixture: GaussianMixture
+    mixture: Known
     path: Path
     predicts: str
 
@@ -160,7 +169,7 @@ class MixtureNet:
         return (p.reshape(column) * data + q.reshape(column) * noise).to(x.dtype)
 
 
-def _numbers(name: str, value: Any, give: str) -> Tensor:
+def numbers(name: str, value: Any, give: str) -> Tensor:
     """A real array in float64. Raises ArgumentError for what is none."""
     try:
         if isinstance(value, range) and len(value) > MOST:  # which torch would go through, one by one
@@ -177,7 +186,7 @@ def _numbers(name: str, value: Any, give: str) -> Tensor:
 
 def _classes(labels: Any) -> Tensor:
     """Labels as int64. Raises ArgumentError for what are none."""
-    found = _numbers("labels", labels, "whole numbers 0, 1, 2, ..., one for each mean")
+    found = numbers("labels", labels, "whole numbers 0, 1, 2, ..., one for each mean")
     if not torch.equal(found, found.round()) or (isinstance(labels, Tensor) and labels.is_floating_point()):
         raise ArgumentError(f"labels={described(labels)} are not whole; give 0, 1, 2, ..., one for each mean")
     return found.long()
@@ -185,7 +194,7 @@ def _classes(labels: Any) -> Tensor:
 
 def _levels(sigma: Any, count: int) -> None:
     """Raise DDIMError unless sigma is a finite number >= 0, or `count` of them."""
-    levels = sigma if isinstance(sigma, Tensor) else _numbers("sigma", sigma, "a number >= 0, or one for each sample")
+    levels = sigma if isinstance(sigma, Tensor) else numbers("sigma", sigma, "a number >= 0, or one for each sample")
     if levels.is_complex() or levels.numel() not in (1, count):
         found = "complex" if levels.is_complex() else f"{levels.numel()} numbers"
         raise DDIMError(f"sigma is {found}; give one, or one for each sample ({count})")

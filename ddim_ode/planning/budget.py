@@ -1,14 +1,18 @@
 """A grid that spends a budget of evaluations: the largest one that costs no more."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from ddim_ode.grids import check_grid, make_grid, most_intervals
+from ddim_ode.grids import GridError, check_grid, make_grid, most_intervals
 from ddim_ode.models.denoiser import Model, Prediction
 from ddim_ode.ode.flow import ProbabilityFlow
-from ddim_ode.paths import Path
+from ddim_ode.paths import Path, f64
+from ddim_ode.planning.auto_grid import auto_grid
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.options import DEFAULT_NFE, SolveOptions
+from ddim_ode.planning.profile import Profile, profile_of
 from ddim_ode.solvers import Solver, integrate
 
 
@@ -38,10 +42,11 @@ class Still:
         return torch.zeros(1), torch.zeros(1)
 
 
-def grid_for(model: Model, options: SolveOptions, upward: bool = False) -> Tensor:
+def grid_for(model: Model, options: SolveOptions, upward: bool = False, labelled: bool = False) -> Tensor:
     """The grid, (N + 1,) float64 sigmas, that spends as much of the budget `options.nfe` as the method can.
 
-    They decrease; `upward`, the budget is that of the way from the last of them to the first.
+    They decrease; `upward`, the budget is that of the way from the last of them to the first. labelled: whether the
+    samples have labels, for `grid="auto"`, which is placed for so many intervals as `logistic` would have.
 
     Raises:
         SampleError: a budget that one step exceeds, or one that contradicts an explicit grid.
@@ -53,6 +58,8 @@ def grid_for(model: Model, options: SolveOptions, upward: bool = False) -> Tenso
     def dry(sigmas: Tensor) -> DryRun:
         return DryRun(model, method.path, method.solver, sigmas.flip(0) if upward else sigmas)
 
+    if options.grid == "auto" or isinstance(options.grid, Profile):
+        return _auto(model, options, grid_for(model, replace(options, grid="logistic"), upward), labelled)
     if options.grid is not None and not isinstance(options.grid, str):
         sigmas = check_grid(options.grid, model.path)
         if nfe is not None and nfe != (cost := int(dry(sigmas).nfe)):
@@ -72,6 +79,19 @@ def grid_for(model: Model, options: SolveOptions, upward: bool = False) -> Tenso
                 return sigmas
     cost = int(dry(make_grid(name, model.path, 1, final)).nfe)
     raise SampleError(f"nfe={budget} is too small: one step costs {cost} evaluations; use nfe >= {cost}")
+
+
+def _auto(model: Model, options: SolveOptions, like: Tensor, labelled: bool) -> Tensor:
+    """As many intervals as `like` has, where the method's errors on this model are smallest."""
+    if not options.row.deterministic or options.row.exact:
+        raise GridError(f"grid='auto' is for methods without noise, in floats; give {options.name} a named grid")
+    profile = options.grid if isinstance(options.grid, Profile) else profile_of(model, labelled)
+    profile.check(model)
+    sigmas = auto_grid(model, profile, options.row, len(like) - 1)
+    if options.final == "denoise":
+        return check_grid(sigmas, model.path)
+    nodes = sigmas[:-1]
+    return check_grid(torch.cat([nodes[nodes > model.sigma_min], f64([model.sigma_min])]), model.path)
 
 
 def _least_cost(model: Model, each: int, sigmas: Tensor) -> int:

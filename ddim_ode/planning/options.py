@@ -11,6 +11,7 @@ import torch
 from ddim_ode.grids import FINALS, GRIDS, MOST_INTERVALS, Final, Grid, GridError, explicit_grid
 from ddim_ode.models.guidance import GuidanceError
 from ddim_ode.planning.inputs import SampleError
+from ddim_ode.planning.profile import Profile
 from ddim_ode.solvers import METHODS, Control, Method, get_method
 from ddim_ode.solvers.eta import EtaError, EtaLike
 from ddim_ode.solvers.stochastic import with_noise
@@ -24,6 +25,7 @@ DEFAULT_MOST = 1000  # evaluations of an adaptive method
 DEFAULT_BATCH = 128
 MOST_NFE = MOST_INTERVALS  # a named grid has no more
 MOST_GUIDANCE = 1e6  # beyond it what float32 rounds off is multiplied to the size of an image
+AUTO = "auto"
 LEAST_TOL = {torch.float32: 1e-6, torch.float64: 1e-12}  # what the state can hold
 
 
@@ -37,7 +39,8 @@ class SolveOptions:
         method: a name in `METHODS`, or a `Method`.
         nfe: the most network evaluations a sample may cost, at most 100,000; of an adaptive method, on average.
         tol, max_nfe, first_step: of an adaptive method, see `sample`.
-        grid: a name in `GRIDS`, or decreasing sigmas, kept as a tuple of floats; None is the method's own.
+        grid: a name in `GRIDS`, or decreasing sigmas, kept as a tuple of floats; None is the method's own, "auto" one
+            that is made for the method on this model, from its `Profile`, which may be given instead.
         final: "denoise" or "sigma_min", where a named grid ends.
         guidance: scale of classifier-free guidance, from -1e6 to 1e6; 1 is none.
         guidance_range: (low, high) in sigma, outside of which there is none; an end that is None is open.
@@ -55,7 +58,7 @@ class SolveOptions:
     tol: float | None = None
     max_nfe: int | None = None
     first_step: float | None = None
-    grid: Grid | None = None
+    grid: Grid | Profile | None = None
     final: Final = "denoise"
     guidance: float = 1.0
     guidance_range: tuple[float, float] | None = None
@@ -103,8 +106,8 @@ class SolveOptions:
 
     def _check_grid(self) -> None:
         if isinstance(self.grid, str):
-            choice("grid", self.grid, GRIDS, GridError)
-        elif self.grid is not None:
+            choice("grid", self.grid, (*GRIDS, AUTO), GridError)
+        elif self.grid is not None and not isinstance(self.grid, Profile):
             self._keep("grid", tuple(explicit_grid(self.grid).tolist()))
 
     def _check_guidance(self) -> None:
@@ -129,7 +132,7 @@ class SolveOptions:
             self._keep("eta_range", range_of("eta_range=", self.eta_range, EtaError))
 
     def _check_adaptive(self) -> None:
-        if isinstance(self.grid, str):
+        if isinstance(self.grid, str | Profile):
             raise SampleError(
                 f"{self.name} chooses its steps; leave grid={self.grid!r} out, or give the first and the last sigma"
             )

@@ -214,7 +214,7 @@ def prepare(
             raise SampleError(f"the model is guided already, at scale {scale}; leave guidance={given} out")
         model = Guided(model, options.guidance, options.guidance_range or (0.0, math.inf))
     row, classes = options.row, check_labels(model, labels, count)
-    sigmas = ends_for(model, options) if row.adaptive else grid_for(model, options, upward)
+    sigmas = ends_for(model, options) if row.adaptive else grid_for(model, options, upward, classes is not None)
     if upward and sigmas[-1] == 0:
         raise SampleError("the grid ends at sigma=0, where no data lie; end at the model's sigma_min")
     common: dict[str, Any] = {

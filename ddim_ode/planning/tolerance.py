@@ -11,6 +11,7 @@ from ddim_ode.models.denoiser import Model
 from ddim_ode.paths import f64
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.options import LEAST_TOL, SolveOptions
+from ddim_ode.planning.profile import Profile
 
 
 def ends_for(model: Model, options: SolveOptions) -> Tensor:
@@ -28,7 +29,7 @@ def ends_for(model: Model, options: SolveOptions) -> Tensor:
                 "; give its path sigma_min and sigma_max, or the first and the last sigma as grid"
             )
         return f64([model.sigma_max, model.sigma_min, *([0.0] if options.final == "denoise" else [])])
-    assert not isinstance(options.grid, str)  # which SolveOptions refuses
+    assert not isinstance(options.grid, str | Profile)  # which SolveOptions refuses
     sigmas = check_grid(options.grid, model.path)
     if len(sigmas) == 2 and sigmas[1] == 0:
         if not 0 < model.sigma_min < sigmas[0]:

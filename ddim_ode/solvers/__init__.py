@@ -98,6 +98,7 @@ def adams(
         solver=Adams(
             basis,
             to_zero=path != "data" and basis in ("sigma", "angle"),
+            to_image=True,
             order=order - corrector,
             corrector=corrector,
             start=starts[order],

@@ -44,6 +44,7 @@ from ddim_ode.ode.flow import ProbabilityFlow, along
 from ddim_ode.paths import f64
 from ddim_ode.solvers.base import Adaptive, Control, Outcome, Watch
 from ddim_ode.solvers.lagrange import combine, integrals, lagrange
+from ddim_ode.solvers.weights import ddim
 
 LARGE = 56**2  # numbers in an image, from which on its brightness is minded
 SMALLEST = 1e-12  # step, in units of the interval
@@ -173,7 +174,7 @@ class AdaptiveAdams(Adaptive):
 
     def _finish(self, trajectories: "Trajectories", state: State, tol: float) -> State:
         """Take the last step of those for which three orders agree about its end; the others are left."""
-        of_state, of_slope = trajectories.ddim(trajectories.end, trajectories.sigma)
+        of_state, of_slope = ddim(trajectories.ode.path, trajectories.end, trajectories.sigma)
         u0, end = state.nodes[:, 0], trajectories.end.expand(len(state.rows))
         orders = torch.arange(1, self.depth + 1).expand(len(state.rows), -1)
         possible = orders <= state.known[:, None]
@@ -229,7 +230,7 @@ class Trajectories:
         asked = b / b0 * y
         slope = self.evaluate(rows, u.expand(len(y)), asked)
         # The image that it predicts moves the state, and the slope with it.
-        of_state, of_slope = self.ddim(u, f64(0.0))
+        of_state, of_slope = ddim(self.ode.path, u, f64(0.0))
         moved = (a - b / b0 * a0) * (of_state * asked + of_slope * slope)
         return u, asked + moved, slope + db / b * moved
 
@@ -258,11 +259,6 @@ class Trajectories:
             left = float(((self.end - u) / (self.end - self.begin)).sum()) / len(self.x)
             watch(self.rounds, 1 - left, float(sigma.max()), self.x.clone())
 
-    def ddim(self, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """What y and dy/du at time u count in one DDIM step to xbar at sigma."""
-        (a, b), (da, db) = self.ode.path.coefficients(u), self.ode.path.slopes(u)
-        return (db - sigma * da) / (a * db - da * b), (sigma * a - b) / (a * db - da * b)
-
     def arrive(self, rows: Tensor, x: Tensor, converged: bool = True) -> None:
         for row in rows.tolist():
             if self.visited[row][-1] != float(self.sigma):
@@ -272,7 +268,7 @@ class Trajectories:
 
     def abandon(self, state: State) -> None:
         """The rest in one DDIM step, for which the slope is there already."""
-        weights = self.ddim(state.nodes[:, 0], self.sigma)
+        weights = ddim(self.ode.path, state.nodes[:, 0], self.sigma)
         of_state, of_slope = (along(w, state.y) for w in weights)
         self.arrive(state.rows, of_state * state.y + of_slope * state.slopes[:, 0], converged=False)
 

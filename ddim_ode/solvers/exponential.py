@@ -20,6 +20,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError, unknown
@@ -27,7 +28,8 @@ from ddim_ode.models.denoiser import Prediction
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import Path, f64
 from ddim_ode.solvers.base import Step, nodes_of
-from ddim_ode.solvers.weights import BASES, Rule, exact, weights
+from ddim_ode.solvers.lagrange import lagrange
+from ddim_ode.solvers.weights import BASES, Rule, ddim, exact, weights
 
 #: A step in pieces: (where each ends, in units of the interval in w; which of the step's evaluations it uses)
 Pieces = tuple[tuple[float, tuple[int, ...]], ...]
@@ -65,11 +67,14 @@ class Exponential(ABC):
 
     basis: a name in `BASES`. rule: what becomes of the moments.
     to_zero: step to sigma = 0 instead of returning xhat0; the path's time and the basis must be finite there.
+    to_image: of that step, only go to the model's smallest sigma, and say the image that the slope there, extrapolated,
+        predicts: a model knows nothing of smaller ones.
     """
 
     basis: str
     rule: Rule = exact
     to_zero: bool = False
+    to_image: bool = False
 
     def __post_init__(self) -> None:
         if self.basis not in BASES:
@@ -207,15 +212,29 @@ class Builder:
         for n, (sigma, nodes) in enumerate(pieces):
             if n:
                 self.evaluate(pieces[n - 1][0])
-            predicted = self.weights(base, sigma, nodes)
+            least = self.model_path.sigma_min
+            image = sigma == 0 and self.solver.to_image and 0 < least <= self.at[base]
+            predicted = self.weights(base, least if image else sigma, nodes)
             moved = dict(predicted)
             for e, w in (correction or {}).items():
                 moved[e] = moved.get(e, 0.0) + w
-            row.append(self._stage(base, moved))
+            row.append(self._image(base, moved, nodes) if image else self._stage(base, moved))
         self.rows.append(tuple(row))
         return predicted
 
-    def _stage(self, base: int, moved: Mapping[int, float]) -> Stage:
+    def _image(self, base: int, moved: Mapping[int, float], nodes: Sequence[int]) -> Stage:
+        """The image that the state at the model's smallest sigma, where `moved` leads, and the slope there predict."""
+        sigma = f64([self.model_path.sigma_min])
+        of_state, of_slope = (float(weight) for weight in ddim(self.path, self.path.u(sigma), f64(0.0)))
+        *at, end = BASES[self.solver.basis].w(self.model_path, torch.cat([f64([self.at[e] for e in nodes]), sigma]))
+        slope = lagrange(torch.stack(at)[None], torch.tensor([[len(at)]]), end.reshape(1, 1)).flatten().tolist()
+        found = {e: of_state * weight for e, weight in moved.items()}
+        for e, value in zip(nodes, slope, strict=True):
+            found[e] += of_slope * value
+        return self._stage(base, found, of_state)
+
+    def _stage(self, base: int, moved: Mapping[int, float], state: float = 1.0) -> Stage:
+        """`state` times the state at evaluation `base`, moved by the slopes."""
         now = len(self.at) - 1
         sigma = f64(self.at[now])
         u0 = self.path.u(f64(self.at[base]))
@@ -225,8 +244,8 @@ class Builder:
         return Stage(
             sigma=sigma,
             slope=(float(da_now), float(db_now)),
-            data=float(a + own * da),
-            noise=float(b + own * db),
+            data=float(state * a + own * da),
+            noise=float(state * b + own * db),
             terms=tuple((now - e, w) for e, w in moved.items() if e != base),
         )
 

@@ -98,6 +98,8 @@ def weights(
     path: where y lives. model_path: whose timestep the basis "timestep" means.
     """
     u0, u1 = path.u(f64([sigma0, sigma1]))
+    if sigma0 == sigma1:
+        return [0.0] * len(nodes)
     w = BASES[basis].w
     *at, w1 = w(model_path, f64([*nodes, sigma1]))
     # Beyond its table a timestep stands still, and no polynomial in it can tell the nodes apart.
@@ -110,6 +112,12 @@ def weights(
     moments = [u1 - u0, *((r**k * du).sum() for k in range(1, len(nodes)))]
     end = math.log(sigma1 / sigma0) * _slope(path, f64(sigma1)) if sigma1 else f64(0)
     return _lagrange(*rule(Interval((torch.stack(at) - w0) / (w1 - w0), torch.stack(moments), end)))
+
+
+def ddim(path: Path, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """What the state and the slope at time u count in one DDIM step to xbar at sigma."""
+    (a, b), (da, db) = path.coefficients(u), path.slopes(u)
+    return (db - sigma * da) / (a * db - da * b), (sigma * a - b) / (a * db - da * b)
 
 
 def _quadrature(path: Path, sigma0: float, sigma1: float, kinks: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.grids import GRIDS
-from ddim_ode.planning.options import MOST_NFE, SolveOptions
+from ddim_ode.planning.options import AUTO, MOST_NFE, SolveOptions
 from ddim_ode.solvers import Method, get_method
 from ddim_ode.support.checks import choice, described, shown, whole
 from ddim_ode.support.scalars import number
@@ -124,7 +124,7 @@ def cells_of(
 ) -> list[Cell]:
     """Every method at every budget, on every grid, with every scale of noise; adaptive ones at the tolerances if given.
 
-    The grid "auto" is a method's own, "all" are all that have a name.
+    The grid "own" is a method's own, "all" are all that have a name, "auto" is made for the method on the model.
 
     Raises StudyError for a budget, a tolerance or a grid that cannot be, or if nothing is left to run.
     """
@@ -178,10 +178,10 @@ def _tolerance(value: Any) -> float:
 def _grids(grids: Sequence[str]) -> list[str | None]:
     """The names of grids, and None for a method's own."""
     chosen: list[str | None] = []
-    known = ("auto", "all", *GRIDS)
+    known = ("own", "all", AUTO, *GRIDS)
     for name in listed("grids", grids):
         choice("grid", name, known, StudyError)
-        chosen += list(GRIDS) if name == "all" else [None if name == "auto" else name]
+        chosen += list(GRIDS) if name == "all" else [None if name == "own" else name]
     if not chosen:
-        raise StudyError("grids is empty; give 'auto' for each method's own")
+        raise StudyError("grids is empty; give 'own' for each method's own")
     return chosen

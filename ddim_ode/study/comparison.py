@@ -59,7 +59,7 @@ def compare(
     labels: Labels = None,
     guidance: float = 1.0,
     guidance_range: tuple[float, float] | None = None,
-    grids: Sequence[str] = ("auto",),
+    grids: Sequence[str] = ("own",),
     etas: Sequence[EtaValue] = (),
     tols: Sequence[float] = (),
     dtype: torch.dtype = torch.float32,
@@ -78,7 +78,8 @@ def compare(
         methods: names in `METHODS`, or a mapping of names to names or `Method`s.
         nfe: budgets, the most evaluations a sample may cost (adaptive methods: on average).
         seeds, labels, guidance, guidance_range, dtype, batch_size: as in `sample`.
-        grids: names in `GRIDS`, "auto" for each method's own, "all" for every one.
+        grids: names in `GRIDS`, "own" for each method's own, "all" for every one, "auto" for those that are made for
+            each method on this model.
         etas: scales of noise, each tried with each method; none for the methods as they are.
         tols: tolerances of adaptive methods, instead of the budgets.
         reference_tol: to which two resolutions of the reference must agree, RMS over a sample in data units.

@@ -17,6 +17,7 @@ from ddim_ode.metrics.spaces import Features
 from ddim_ode.models.denoiser import Model, NonFiniteError
 from ddim_ode.models.identity import fingerprint
 from ddim_ode.models.provenance import innermost
+from ddim_ode.planning.options import AUTO
 from ddim_ode.planning.plan import prepare
 from ddim_ode.sampling import sample_with
 from ddim_ode.solvers import DivergedError, Solution
@@ -135,6 +136,9 @@ class Bench:
         if cell.method.adaptive and cell.nfe:  # to look for its tolerance is not a part of what sampling costs
             plan = prepare(self.model, options, len(s.seeds), labels=s.labels, seeds=s.seeds)
             options = replace(options, nfe=None, tol=plan.tol)
+        if cell.grid == AUTO:  # nor is the profile of the model
+            plan = prepare(self.model, options, len(s.seeds), labels=s.labels, seeds=s.seeds)
+            options = replace(options, nfe=None, grid=plan.sigmas)
         forget_peak(device)
         synchronise(device)
         begin = time.perf_counter()

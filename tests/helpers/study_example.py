@@ -54,7 +54,7 @@ def results() -> dict[str, Any]:
             "methods": [*(name for name, *_ in METHODS), "sde_srk"],
             "nfe": list(BUDGETS),
             "tols": [0.1, 0.01, 0.001],
-            "grids": ["auto"],
+            "grids": ["own"],
             "etas": [0.5, 1.0],
             "seeds": list(range(64)),
             "labels": [i % 10 for i in range(64)],

@@ -11,7 +11,7 @@ from ddim_ode.grids import GRIDS, GridError
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.guidance import GuidanceError
 from ddim_ode.planning.inputs import SampleError
-from ddim_ode.planning.options import SolveOptions
+from ddim_ode.planning.options import AUTO, SolveOptions
 from ddim_ode.solvers.eta import EtaError
 from ddim_ode.support.checks import shown
 from ddim_ode.support.dtypes import DTYPES
@@ -91,10 +91,10 @@ def parse_numbers(name: str, text: str, kind: type[Number]) -> list[Number]:
 
 def parse_grid(text: str | None) -> str | tuple[float, ...] | None:
     """A grid's name, or sigmas between commas. Raises GridError."""
-    if text is None or text in GRIDS:
+    if text is None or text in (*GRIDS, AUTO):
         return text
     if "," not in text:
-        raise GridError(unknown("grid", text, GRIDS) + "; or give decreasing sigmas, as in 80,10,1,0")
+        raise GridError(unknown("grid", text, (*GRIDS, AUTO)) + "; or give decreasing sigmas, as in 80,10,1,0")
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
