@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -106,7 +106,7 @@ def check(weights: Mapping[str, Tensor], file: Path) -> None:
             raise CheckpointError(f"{file}: the weights of {one_line(name, 100)} {fault}; use another checkpoint")
 
 
-def is_state(value: object) -> bool:
+def is_state(value: object) -> TypeGuard[Mapping[str, Tensor]]:
     """Whether it is a dict of named tensors."""
     return (
         isinstance(value, Mapping)
@@ -121,7 +121,7 @@ def _state_in(value: object) -> Mapping[str, Tensor] | None:
         states = [inner for inner in value.values() if is_state(inner)]
         loose = [inner for inner in value.values() if not is_state(inner) and _holds_tensors(inner)]
         value = states[0] if len(states) == 1 and not loose else None
-    return value if is_state(value) else None  # type: ignore[return-value]
+    return value if is_state(value) else None
 
 
 def _holds_tensors(value: object, deep: int = DEEP) -> bool:

@@ -152,12 +152,16 @@ def measure(model: Model, labelled: bool = False, seeds: Sequence[int] = SEEDS) 
         )
     start, labels = _begin(model, seeds, labelled)
     sigmas = torch.cat([logistic(model.path, NODES - 1, CENTRE, WIDTH), f64([model.sigma_min])])
-    record = _Record(model)
-    _run(record, start, sigmas, labels)
-    said = [record.said[sigma] for sigma in sigmas.tolist()]
     places = torch.linspace(1, NODES - 1, PLACES).round().long().tolist()
-    counted = [_count(record, said[n][0], said[n][1] - said[max(n - 3, 0)][1], sigmas[n:], labels) for n in places]
-    states, images = (torch.stack([_kept(pair[i]) for pair in said]) for i in (0, 1))
+    before = [max(n - 3, 0) for n in places]
+    record = _Record(model, {float(sigmas[n]) for n in (*places, *before)})
+    _run(record, start, sigmas, labels)
+    counted = []
+    for n, m in zip(places, before, strict=True):
+        (state, image), (_, last) = (record.whole[float(sigmas[k])] for k in (n, m))
+        counted.append(_count(record, state, image - last, sigmas[n:], labels))
+    said = [record.said[sigma] for sigma in sigmas.tolist()]
+    states, images = (torch.stack(kept) for kept in zip(*said, strict=True))
     weights = _between(places, counted)
     return Profile(sigmas, states, images, weights, torch.tensor(list(seeds)), labelled, record.evaluated)
 
@@ -171,7 +175,7 @@ def _begin(model: Model, seeds: Sequence[int], labelled: bool) -> tuple[Tensor, 
 
 def _kept(x: Tensor) -> Tensor:
     """(K, P) float64, the numbers that are kept of samples (K, *shape)."""
-    flat = x.flatten(1)
+    flat = x.reshape(len(x), -1)
     return flat[:, torch.randperm(flat.shape[1], generator=generator(0))[:KEPT].to(x.device)].double().cpu()
 
 
@@ -203,13 +207,18 @@ def _between(places: Sequence[int], counted: Sequence[float]) -> Tensor:
 
 def _count(model: "_Record", state: Tensor, change: Tensor, sigmas: Tensor, labels: Tensor | None) -> float:
     """By how much an error of a state has grown in the image, if it is as the image changes there; geometric mean."""
-    size = change.flatten(1).square().mean(1).sqrt().clamp(min=1e-12)
+    size = _sizes(change).clamp(min=1e-12)
     error = SIZE * change / size.reshape(-1, *[1] * (change.ndim - 1))
     way = torch.cat([sigmas[:-1:STRIDE], sigmas[-1:]])
     both = None if labels is None else torch.cat([labels, labels])
     disturbed, plain = _run(model, torch.cat([state + error, state]), way, both).chunk(2)
-    grown = (disturbed - plain).flatten(1).norm(dim=1) / error.flatten(1).norm(dim=1).clamp(min=1e-30)
+    grown = _sizes(disturbed - plain) / _sizes(error).clamp(min=1e-30)
     return float(grown.double().clamp(1e-6, 1e6).log().mean().exp())
+
+
+def _sizes(x: Tensor) -> Tensor:
+    """(K,) root mean squares of samples."""
+    return x.reshape(len(x), -1).square().mean(1).sqrt()
 
 
 def _run(model: Model, start: Tensor, sigmas: Tensor, labels: Tensor | None) -> Tensor:
@@ -220,11 +229,12 @@ def _run(model: Model, start: Tensor, sigmas: Tensor, labels: Tensor | None) -> 
 
 
 class _Record:
-    """A model that remembers what it was asked first at each sigma, and has said."""
+    """A model that remembers what it was asked first at each sigma, and has said: some numbers, and all where told."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, places: set[float]):
         self.model, self.path, self.shape, self.num_classes = model, model.path, model.shape, model.num_classes
         self.device, self.sigma_min, self.sigma_max = model.device, model.sigma_min, model.sigma_max
+        self.places, self.whole = places, dict[float, tuple[Tensor, Tensor]]()
         self.said: dict[float, tuple[Tensor, Tensor]] = {}
         self.evaluated = 0
 
@@ -232,8 +242,11 @@ class _Record:
         return self.model.evaluations(sigma)
 
     def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
-        found = self.model(xbar, sigma, labels)
-        self.said.setdefault(float(sigma), (xbar, found.data))
+        found, sigma = self.model(xbar, sigma, labels), float(sigma)
+        if sigma not in self.said:
+            self.said[sigma] = _kept(xbar), _kept(found.data)
+            if sigma in self.places:
+                self.whole[sigma] = xbar, found.data
         self.evaluated += len(xbar) * int(found.evaluations)
         return found
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_ode import paths
+from ddim_ode import paths, sample
 from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.fields import GaussianField
@@ -77,6 +77,14 @@ def test_it_is_measured_once_for_a_network():
     assert len(net.calls) == asked
     assert profile_of(Denoiser(net, NOISE, "noise", (2, 3)), False) is not first
     assert profile_of(Denoiser(Recording(), FLOW, "noise", (2, 3)), False) is not first
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3, 4, 5)])
+def test_samples_of_any_shape(shape):
+    model = Denoiser(lambda x, t: 0.5 * torch.tanh(x), FLOW, "noise", shape)
+    found = measure(model, seeds=range(3))
+    assert found.end.shape == (3, math.prod(shape))
+    assert sample(model, "dpmpp_2m", 8, range(2), grid=found).x.shape == (2, *shape)
 
 
 def test_of_a_large_sample_some_numbers_are_kept():
