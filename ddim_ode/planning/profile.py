@@ -24,8 +24,9 @@ from ddim_ode.models.denoiser import Model, NonFiniteError, Prediction
 from ddim_ode.models.provenance import innermost
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import f64
-from ddim_ode.planning.inputs import seeded_noise
+from ddim_ode.planning.inputs import check_model, check_seeds, seeded_noise
 from ddim_ode.solvers import DivergedError, Method, adams, integrate
+from ddim_ode.support.checks import as_path, flag
 from ddim_ode.support.seeds import generator
 from ddim_ode.support.tensors import read_tensors, write_tensors
 
@@ -109,23 +110,31 @@ class Profile:
         return float(errors.clamp(min=1e-15).log().mean().exp())
 
     def check(self, model: Model) -> None:
-        """Raise ProfileError unless it may be of that model: from its largest sigma to its smallest."""
+        """Raise ProfileError unless it may be of that model: of its sigmas, its shape and its classes."""
         ends, own = self.sigmas[[0, -1]].tolist(), [model.sigma_max, model.sigma_min]
         if any(abs(math.log(a / b)) > 1e-6 for a, b in zip(ends, own, strict=True)):
             raise ProfileError(
                 f"the profile is of a model from sigma={ends[1]:g} to {ends[0]:g}, and this one's are {own[1]:g} and"
                 f" {own[0]:g}; {REMEDY}"
             )
+        size = math.prod(model.shape)
+        if self.end.shape[1] != min(size, KEPT) or (self.labelled and not model.num_classes):
+            numbers = f"{self.end.shape[1]}{' or more' * (self.end.shape[1] == KEPT)} numbers a sample"
+            raise ProfileError(
+                f"the profile is of a model with {numbers} and {'classes' if self.labelled else 'no classes'},"
+                f" and this one has {size} and {model.num_classes} classes; {REMEDY}"
+            )
 
     def save(self, file: Path) -> None:
         """Write it into a safetensors file of ours. Raises OutputError."""
         numbers = {name: torch.tensor(int(getattr(self, name))) for name in NUMBERS}
-        write_tensors(Path(file), {name: getattr(self, name) for name in FIELDS} | numbers, {"kind": KIND})
+        write_tensors(as_path("file", file), {name: getattr(self, name) for name in FIELDS} | numbers, {"kind": KIND})
 
     @staticmethod
     def load(file: Path) -> "Profile":
         """Read back what `save` has written. Raises ProfileError for a file that is damaged or holds something else."""
-        tensors, told = read_tensors(Path(file), ProfileError, REMEDY)
+        file = as_path("file", file)
+        tensors, told = read_tensors(file, ProfileError, REMEDY)
         if told.get("kind") != KIND or {*FIELDS, *NUMBERS} - tensors.keys():
             raise ProfileError(f"{file} holds no profile of a model; {REMEDY}")
         found: dict[str, Any] = {name: tensors[name] for name in FIELDS}
@@ -142,9 +151,11 @@ def measure(model: Model, labelled: bool = False, seeds: Sequence[int] = SEEDS) 
 
     Raises:
         ProfileError: a model without a finite range of sigma.
+        SampleError, ArgumentError: what is no model, or are no seeds.
         NonFiniteError, DivergedError: as a sample's.
     """
-    labelled = labelled and bool(model.num_classes)
+    check_model(model)
+    seeds, labelled = check_seeds(seeds), flag("labelled", labelled) and bool(model.num_classes)
     if not 0 < model.sigma_min < model.sigma_max < math.inf:
         raise ProfileError(
             f"grid='auto' needs a finite range of sigma, and this model's is [{model.sigma_min:g}, {model.sigma_max:g}]"

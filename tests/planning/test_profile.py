@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ddim_ode import paths, sample
+from ddim_ode.errors import DDIMError
 from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.fields import GaussianField
@@ -118,6 +119,38 @@ def test_a_profile_of_another_range_is_refused():
     assert "the profile is of a model from sigma=0.01 to 50" in one_line(
         ProfileError, found.check, FIELD.denoiser(paths.Noise(0.01, 80.0))
     )
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 32, 32)])
+def test_a_profile_of_other_samples_is_refused(shape):
+    found = measure(FIELD.denoiser(NOISE), seeds=range(2))
+    model = Denoiser(Recording(), NOISE, "noise", shape)
+    assert "the profile is of a model with 192 numbers a sample and no classes" in one_line(
+        ProfileError, lambda: sample(model, "dpmpp_2m", 8, range(2), grid=found)
+    )
+
+
+def test_a_profile_with_labels_is_not_for_a_model_without():
+    found = measure(labelled().denoiser(FLOW), True, seeds=range(3))
+    assert "and classes, and this one has 6 and 0 classes" in one_line(
+        ProfileError, found.check, Denoiser(Recording(), FLOW, "noise", (2, 3))
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: measure(3), "model is the int 3"),
+        (lambda: measure(FIELD.denoiser(NOISE), seeds=3), "seeds"),
+        (lambda: measure(FIELD.denoiser(NOISE), seeds=[]), "seeds is empty"),
+        (lambda: measure(FIELD.denoiser(NOISE), labelled="x"), "labelled"),
+        (lambda: Profile.load(3), "file"),
+        (lambda: Profile.load("/nowhere/a.safetensors"), "/nowhere/a.safetensors"),
+        (lambda: measure(FIELD.denoiser(NOISE), seeds=[0]).save(3), "file"),
+    ],
+)
+def test_what_cannot_be_is_named(call, words):
+    assert words in one_line(DDIMError, call)
 
 
 def test_a_model_without_a_range_is_refused():

@@ -39,11 +39,11 @@ def save_work_precision(results: Mapping[str, Any], file: Path) -> None:
     figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained")
     axes = figure.add_subplot(xscale="log", yscale="log")
     drawn = [line for line in lines(results["rows"]) if best_grids(line.rows)]
+    spent = {row["measured_nfe"]["mean"] for line in drawn for row in best_grids(line.rows)}
+    if len(spent) == 1:  # of which no axis can be made, and matplotlib would say so
+        axes.set_xlim(min(spent) / 2, 2 * min(spent))
     for line in sorted(drawn, key=lambda line: best_grids(line.rows)[-1]["error"]["median"], reverse=True):
         _draw(axes, line)
-    spent = {row["measured_nfe"]["mean"] for line in drawn for row in best_grids(line.rows)}
-    if len(spent) == 1:  # of which no axis can be made
-        axes.set_xlim(min(spent) / 2, 2 * min(spent))
     axes.axhspan(0, results["reference"]["error"]["median"], color="0.9", zorder=0, label="reference's own error")
     if axes.get_ylim()[1] > CEILING:
         axes.set_ylim(top=CEILING)

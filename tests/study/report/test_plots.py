@@ -69,6 +69,7 @@ def test_an_error_above_the_range_of_a_pixel_does_not_squeeze_the_others(tmp_pat
     assert drawn[0].axes[0].get_ylim()[1] == series.CEILING
 
 
+@pytest.mark.filterwarnings("error")  # of matplotlib, which a user would read
 def test_a_study_of_one_budget_has_an_axis_around_it(tmp_path, drawn):
     results = study_example.results()
     spent = results["rows"][0]["measured_nfe"]["mean"]
