@@ -70,10 +70,11 @@ def test_an_error_above_the_range_of_a_pixel_does_not_squeeze_the_others(tmp_pat
 
 
 @pytest.mark.filterwarnings("error")  # of matplotlib, which a user would read
-def test_a_study_of_one_budget_has_an_axis_around_it(tmp_path, drawn):
+@pytest.mark.parametrize("spent", [7.5, 10, 100])
+def test_a_study_of_one_budget_has_an_axis_around_it(tmp_path, drawn, spent):
     results = study_example.results()
-    spent = results["rows"][0]["measured_nfe"]["mean"]
-    rows = [row for row in results["rows"] if row["error"] and row["measured_nfe"]["mean"] == spent]
+    same = {"measured_nfe": results["rows"][0]["measured_nfe"] | {"mean": spent}}
+    rows = [row | same for row in results["rows"] if row["error"]]
     save_work_precision(results | {"rows": rows}, tmp_path / "a.png")
     (axes,) = drawn[0].axes
     assert axes.get_xlim() == (spent / 2, 2 * spent)
