@@ -6,7 +6,8 @@ returns the predicted image, as the last step of DDIM does. With `final="sigma_m
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from ddim_ode.errors import DDIMError
 from ddim_ode.paths import Path, f64
 from ddim_ode.support.checks import choice, of_kind, real, shown, whole
+from ddim_ode.support.logistic import Logistic
 from ddim_ode.support.tables import in_order
 
 Final = Literal["denoise", "sigma_min"]
@@ -26,6 +28,11 @@ A_PATH = "a path, such as DiscreteVP.linear()"
 MOST_INTERVALS = 100_000  # of a grid: more sigmas than that float32 hardly tells apart
 ROUNDED = 1e-4  # of sigma_max, by which float32 and the tables that people publish begin above it
 EXACT = 1e-9  # likewise, by which float64 does
+LOGISTIC = Logistic()
+
+
+class GridWarning(UserWarning):
+    """A grid whose steps are where nothing happens."""
 
 
 class GridError(DDIMError):
@@ -102,20 +109,15 @@ def near_image(path: Path, n: int, rho: float = 5.0) -> Tensor:
     return sigmas
 
 
-def logistic(path: Path, n: int, centre: float = 0.7, width: float = 1.5) -> Tensor:
-    """log sigma as the quantiles of a logistic distribution are spaced, the smallest left for the end: any path.
+def logistic(path: Path, n: int, shape: Logistic = LOGISTIC) -> Tensor:
+    """log sigma at the quantiles of a logistic distribution, small steps about 0.7, where images take shape: any path.
 
-    With r = (sigma / centre)^(1 / width), r / (1 + r) is spaced evenly: steps are small about `centre`, where images
-    take shape, and ever wider on both sides. For centre = width = 1 it is the time of a flow.
+    shape: another distribution, which the name "logistic:centre:above:below:left" stands for as well.
     """
     low, high = _range(path, n, "logistic")
-    centre = real("centre", centre, GridError, 1e-6, 1e6, "0.7")
-    width = real("width", width, GridError, 0.1, 100, "1.5")
-    first, last = torch.special.expit((f64([high, low]) / centre).log() / width).tolist()
-    shares = f64(np.linspace(first, last, n + 1)[:-1])
-    sigmas = centre * torch.exp(width * torch.special.logit(shares))
-    sigmas[0] = high  # which the way there and back has rounded
-    return sigmas
+    if not isinstance(shape, Logistic) or not shape.possible:
+        raise GridError(f"shape={shown(shape)} is no distribution; give Logistic(0.7, 2, 1.5, 0.4)")
+    return shape.nodes(high, low, int(n))
 
 
 GRIDS: Mapping[str, Callable[[Path, int], Tensor]] = {
@@ -132,9 +134,25 @@ GRIDS: Mapping[str, Callable[[Path, int], Tensor]] = {
 }
 
 
+def shape_of(grid: str, also: Iterable[str] = (), error: type[DDIMError] = GridError) -> Logistic | None:
+    """The distribution that a name stands for, "logistic" or "logistic:0.7:2:1.5:0.4"; None for the other grids.
+
+    also: names that are allowed beside those in `GRIDS`. Raises `error` for any other, with the closest.
+    """
+    if isinstance(grid, str) and grid.startswith("logistic"):
+        if shape := LOGISTIC if grid == "logistic" else Logistic.named(grid):
+            return shape
+        raise error(
+            f"grid={shown(grid)} is no distribution; give the sigma of its centre, the widths in log sigma above and"
+            " below, and the steps left below the last, as in 'logistic:0.7:2:1.5:0.4'"
+        )
+    choice("grid", grid, (*GRIDS, *also), error)
+    return None
+
+
 def most_intervals(grid: str, path: Path, final: Final) -> float:
     """How many intervals the named grid can have; those that need whole timesteps run out of them."""
-    choice("grid", grid, GRIDS, GridError)
+    shape_of(grid)
     choice("final", final, FINALS, GridError)
     of_kind("path", path, Path, A_PATH)
     if grid not in ("leading", "trailing") or not path.num_timesteps:
@@ -151,18 +169,21 @@ def make_grid(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
     Raises:
         GridError: an unknown name, or a grid that this path cannot have.
     """
-    choice("grid", grid, GRIDS, GridError)
+    shape = shape_of(grid)
+    rule = partial(logistic, shape=shape) if shape else GRIDS[grid]
     choice("final", final, FINALS, GridError)
     intervals = whole("intervals", intervals, GridError, most=MOST_INTERVALS)
     if final == "denoise":
-        sigmas = torch.cat([GRIDS[grid](path, intervals), torch.zeros(1, dtype=torch.float64)])
-    elif grid in ("leading", "trailing", "trailing_angle", "logistic"):
+        sigmas = torch.cat([rule(path, intervals), torch.zeros(1, dtype=torch.float64)])
+    elif shape:
+        sigmas = logistic(path, intervals + 1, shape._replace(left=0))
+    elif grid in ("leading", "trailing", "trailing_angle"):
         # These are rules for where intervals begin; the last one ends at sigma_min.
         offset = 1 if grid == "leading" else 0
-        u = path.u(GRIDS[grid](path, intervals)) + offset
+        u = path.u(rule(path, intervals)) + offset
         sigmas = torch.cat([path.sigma(u), f64([path.sigma_min])])
     else:
-        sigmas = GRIDS[grid](path, intervals + 1)
+        sigmas = rule(path, intervals + 1)
     return check_grid(sigmas, path)
 
 

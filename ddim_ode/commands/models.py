@@ -1,7 +1,9 @@
 """What there is: bundled models, methods and grids, and what a model is."""
 
+from typing import Any
+
 from ddim_ode.commands.shared.display import print_json, print_table, text
-from ddim_ode.commands.shared.types import ConfigFile, Json, ModelName, NoEma
+from ddim_ode.commands.shared.types import ConfigFile, Json, ModelChoice, ModelName, NoEma, PlannedNfe
 
 
 def models(as_json: Json = False) -> None:
@@ -33,8 +35,8 @@ def info(model: ModelName, config: ConfigFile = None, no_ema: NoEma = False, as_
             print(f"{key.replace('_', ' '):<12} {text(value)}")
 
 
-def methods(as_json: Json = False) -> None:
-    """List the sampling methods and the grids of sigma they run on.
+def methods(model: ModelChoice = None, nfe: PlannedNfe = 10, as_json: Json = False) -> None:
+    """List the sampling methods and the grids of sigma they run on; of a MODEL, where each of them steps by default.
 
     The order is that of the error, start and end included: a first or last step of Euler limits many methods to 2.
 
@@ -44,6 +46,9 @@ def methods(as_json: Json = False) -> None:
     from ddim_ode.grids import GRIDS
     from ddim_ode.solvers import METHODS
 
+    if model is not None:
+        _planned(model, nfe, as_json)
+        return
     columns = ("order", "evaluations", "deterministic", "adaptive", "per_sample", "invertible", "grid", "summary")
     rows = [{"name": name, **{column: getattr(m, column) for column in columns}} for name, m in METHODS.items()]
     grids = [{"grid": name, "summary": (rule.__doc__ or "").partition("\n")[0]} for name, rule in GRIDS.items()]
@@ -53,3 +58,30 @@ def methods(as_json: Json = False) -> None:
         kinds = [{**row, "nfe/step": row["evaluations"], "kind": METHODS[row["name"]].kind} for row in rows]
         print_table(("name", "order", "nfe/step", "kind", "grid", "summary"), kinds)
         print_table(("grid", "summary"), grids)
+
+
+def _planned(name: str, nfe: int, as_json: bool) -> None:
+    """Where each method would step on a model with so many evaluations."""
+    from ddim_ode.checkpoints import load
+    from ddim_ode.errors import DDIMError
+    from ddim_ode.planning.budget import grid_for
+    from ddim_ode.planning.options import SolveOptions
+    from ddim_ode.solvers import METHODS
+
+    SolveOptions(nfe=nfe)  # which says what is wrong with it
+    model, rows = load(name), list[dict[str, Any]]()
+    for method, row in METHODS.items():
+        if row.adaptive:
+            continue
+        try:
+            sigmas = grid_for(model, SolveOptions(method=method, nfe=nfe)).tolist()
+        except DDIMError as error:
+            rows.append({"name": method, "grid": row.grid, "sigmas": str(error)})
+            continue
+        told = sigmas if as_json else "  ".join(f"{sigma:.3g}" for sigma in sigmas)
+        rows.append({"name": method, "grid": row.grid, "sigmas": told})
+    if as_json:
+        print_json({"model": name, "nfe": nfe, "sigma_range": [model.sigma_min, model.sigma_max], "methods": rows})
+    else:
+        print(f"{name}: sigma from {model.sigma_max:g} to {model.sigma_min:.3g}; with nfe={nfe} these methods step at")
+        print_table(("name", "grid", "sigmas"), rows)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ddim_ode.commands.shared.display import progress, report
+from ddim_ode.commands.shared.display import note, progress, report
 from ddim_ode.commands.shared.types import (
     MODEL,
     BatchSize,
@@ -14,7 +14,7 @@ from ddim_ode.commands.shared.types import (
     Dtype,
     EtaRange,
     EtaScale,
-    GridText,
+    GridOrProfile,
     Guidance,
     GuidanceRange,
     Json,
@@ -59,7 +59,7 @@ def sample(
     guidance_range: GuidanceRange = None,
     eta: EtaScale = None,
     eta_range: EtaRange = None,
-    grid: GridText = None,
+    grid: GridOrProfile = None,
     final: Annotated[
         FinalStep, typer.Option(help="Last step: evaluate the image at sigma_min, or stop there.")
     ] = FinalStep.denoise,
@@ -95,18 +95,19 @@ def sample(
     from ddim_ode.checkpoints import bundled, load
     from ddim_ode.checkpoints.hub import is_hub_id
     from ddim_ode.commands.shared import parsing
-    from ddim_ode.commands.shared.manifest import RunSettings, recall
+    from ddim_ode.commands.shared.manifest import PROFILE, RunSettings, recall
     from ddim_ode.commands.shared.runs import complete, draw
     from ddim_ode.data import is_picture
-    from ddim_ode.planning.options import DEFAULT_BATCH
+    from ddim_ode.planning.options import AUTO, DEFAULT_BATCH
     from ddim_ode.solvers import get_method
 
-    record = None
+    record = profile = None
     if manifest is not None:
         network, record = recall(manifest)
         settings = record.arguments
     else:
         get_method(method)
+        profile = parsing.parse_profile(grid)
         settings = RunSettings(
             model=str(model) if model in bundled() or is_hub_id(str(model)) else str(Path(str(model)).resolve()),
             method=method,
@@ -119,7 +120,7 @@ def sample(
             guidance_range=parsing.parse_guidance_range(guidance_range),
             eta=parsing.parse_eta(eta),
             eta_range=parsing.parse_eta_range(eta_range),
-            grid=parsing.parse_grid(grid),
+            grid=AUTO if profile else parsing.parse_grid(grid),
             final=final.value,
             dtype=dtype.value,
             batch_size=DEFAULT_BATCH if batch_size is None else batch_size,
@@ -137,10 +138,13 @@ def sample(
         context.fail(f"{method} does not choose its steps, or not visibly; leave --trace out, or use --method adaptive")
     searching = record is None and settings.nfe and get_method(settings.method).adaptive
     status = "compiling" if settings.fast else "looking for the tolerance" if searching else ""
-    status = "making the grid" if record is None and settings.grid == "auto" else status
+    status = "making the grid" if record is None and settings.grid == AUTO else status
     with new_folder(out, overwrite) as folder, progress(len(settings.seeds), status) as update:
-        drawn = draw(folder, network, settings, record, images, update)
+        drawn = draw(folder, network, settings, record, images, update, profile)
         record, count = complete(folder, network, settings, drawn, trace)
+    if drawn.profile and not profile:
+        spent = f"the profile of the model that the grid is made from took {drawn.profile.evaluations:,} evaluations"
+        note(f"{spent}; --grid {out / PROFILE} spares them next time")
     report(out, record, drawn.solution, as_json, count)
 
 

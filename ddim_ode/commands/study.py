@@ -99,7 +99,7 @@ def compare(
             methods=comparison.COMPARED if methods is None else _names(methods),
             nfe=parsing.parse_numbers("nfe", nfe, int),
             seeds=numbers,
-            labels=_labels(network, label, numbers),
+            labels=_label(network, label),
             guidance=guidance,
             grids=_names(grids),
             etas=[] if etas is None else [parsing.parse_eta(part) for part in _names(etas)],
@@ -143,23 +143,24 @@ def recommend(
     """Say which method to take at a budget, or for an error to accept: a small study, and the command that won it."""
     from ddim_ode.commands.shared import parsing
     from ddim_ode.study.recommendation import recommend as ask
+    from ddim_ode.study.report.words import chosen_on, grids_made, names_of
 
     network, precision = parsing.open_model(model, device.value, dtype.value)
     numbers = parsing.parse_seeds(seeds, count)
-    labels = _labels(network, label, numbers)
+    classes = _label(network, label)
     with bar() as update:
         found = ask(
             network,
             nfe,
             tol,
             seeds=numbers,
-            labels=labels,
+            labels=classes,
             guidance=guidance,
             dtype=precision,
             batch_size=batch_size,
             callback=update,
         )
-    command = _sampling(model, found, guidance, _label_of(network, label))
+    command = _sampling(model, found, guidance, classes)
     row = found.row
     if as_json:
         record = {"command": command, "reached": found.reached, "row": row.to_dict(), "tied": found.tied}
@@ -173,8 +174,9 @@ def recommend(
     print(f"expected error {spread}, median over {samples}, at {row.measured_nfe.mean:.3g} evaluations each")
     if not found.study.reference.agreed:
         display.warn("the reference did not settle, so the error may be its own")
-    if found.tied:
-        print(f"not told apart from it: {_methods(found.study, found.tied)}")
+    if tied := names_of(found.study.results, found.tied, row.key):
+        display.say(f"not told apart from it: {', '.join(tied)}")
+    display.say(*filter(None, (grids_made([row.to_dict()]), chosen_on(found.study.results))))
     if not found.reached:
         display.warn(f"no method tried came within tol={tol:g} at 50 evaluations; this one came closest")
 
@@ -201,19 +203,16 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _label_of(network: "Denoiser", text: str | None) -> int | Literal["each"] | None:
+def _label(network: "Denoiser", text: str | None) -> int | Literal["each"] | None:
+    """The label that is asked for; without one all classes in turn, where there are any."""
     from ddim_ode.commands.shared.parsing import parse_label
+    from ddim_ode.planning.inputs import SampleError
 
     if text is None:
         return "each" if network.num_classes else None
+    if text != "none" and not network.num_classes:
+        raise SampleError("this model has no classes; leave --label out")
     return None if text == "none" else parse_label(text)
-
-
-def _labels(network: "Denoiser", text: str | None, seeds: tuple[int, ...]) -> "Tensor | int | None":
-    import torch
-
-    label = _label_of(network, text)
-    return torch.arange(len(seeds)) % max(network.num_classes, 1) if label == "each" else label
 
 
 def _real(what: str, network: "Denoiser") -> "Tensor":
@@ -252,10 +251,6 @@ def _sampling(model: str, found: "Recommendation", guidance: float, label: int |
     return shlex.join([*words, "--out", "samples"])
 
 
-def _methods(study: "Study", keys: list[str]) -> str:
-    return ", ".join(dict.fromkeys(study.row(key).method for key in keys))
-
-
 def _print_rows(found: "Study") -> None:
     columns = ("method", "grid", "asked", "NFE", "median error", "95% interval", "RMS", "> 0.1", "images/s")
     display.print_table(columns, [dict.fromkeys(columns, "") | _texts(row) for row in found.rows])
@@ -284,7 +279,9 @@ def _texts(row: "Row") -> dict[str, str]:
 
 
 def _print_verdict(found: "Study") -> None:
-    reference, timing = found.reference, found.timing
+    from ddim_ode.study.report.words import chosen_on, grids_made, names_of
+
+    reference, timing, results = found.reference, found.timing, found.results
     own = f"its own error about {reference.error.median:.1g} (RMS {reference.error.rms:.1g})"
     print(f"reference: {reference.method}, {reference.nfe_mean:.4g} evaluations a sample, {own}")
     if not reference.agreed:
@@ -292,9 +289,10 @@ def _print_verdict(found: "Study") -> None:
     if any(row.resolved is False for row in found.rows):
         print("* not well above the reference's own error; a smaller --reference-tol tells more")
     for best in found.best:
-        row, tied = found.row(best["key"]), _methods(found, best["tied"])
+        row, tied = found.row(best["key"]), ", ".join(names_of(results, best["tied"], best["key"]))
         assert row.error
         where, others = f" on {row.grid}" if row.grid else "", f" (not told apart: {tied})" if tied else ""
-        print(f"best at {best['nfe']:>3} evaluations: {row.method}{where}, error {row.error.median:.2g}{others}")
+        display.say(f"best at {best['nfe']:>3} evaluations: {row.method}{where}, error {row.error.median:.2g}{others}")
+    display.say(*filter(None, (grids_made(results["rows"]), chosen_on(results) if found.best else None)))
     if timing.ratio is not None:
         print(f"{timing.seconds:.0f} s, {timing.ratio:.2f} times what the network alone took", file=sys.stderr)

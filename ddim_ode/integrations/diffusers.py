@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddim_ode.checkpoints.scheduler_config import Scheduler, read_scheduler, with_defaults
-from ddim_ode.grids import GRIDS, GridError
+from ddim_ode.grids import shape_of
 from ddim_ode.integrations.callers import calling_pipeline, last_timestep, refuse_flows
 from ddim_ode.integrations.runs import Left, OutsideNetwork, PipelineRun, SchedulerError, check_sample
 from ddim_ode.models.denoiser import Denoiser
@@ -21,7 +21,7 @@ from ddim_ode.paths import f64
 from ddim_ode.planning.budget import DryRun, grid_for
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.solvers import get_method
-from ddim_ode.support.checks import choice, flag, of_kind, shown, whole
+from ddim_ode.support.checks import flag, of_kind, shown, whole
 from ddim_ode.support.scalars import number
 
 try:
@@ -101,7 +101,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
             why = "chooses its timesteps on the way" if self._method.adaptive else "draws noise on the way"
             raise SchedulerError(f"method={method!r} {why}, and a pipeline cannot follow; use one such as 'dpmpp_2m'")
         if grid is not None:
-            choice("grid", grid, GRIDS, GridError)
+            shape_of(grid)
         flag("quantize", quantize)
         # diffusers drops values that nobody gave when it makes another scheduler of a config, and others have others.
         dropped = [key for key in self.config.get("_use_default_values", ()) if key not in Scheduler.model_fields]

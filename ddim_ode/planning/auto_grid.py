@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,53 +29,15 @@ from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import Path, f64
 from ddim_ode.planning.profile import Profile
 from ddim_ode.solvers import Method, integrate
+from ddim_ode.support.logistic import Logistic
 
 MOST = 24  # intervals that are tried; longer grids have the shape of that one
 DOUBTS = (0.12, 0.3)  # by how much J may be wrong, of which a network has as many as an image has directions
 TRIALS = 40  # of the simplex, from each of the best two of the table
 
 
-class Shape(NamedTuple):
-    """Where the nodes of a grid are, in log sigma."""
-
-    centre: float
-    above: float  # the width there
-    below: float
-    left: float  # steps below the last node, 0 where it is the model's smallest sigma
-
-    def grid(self, path: Path, intervals: int) -> Tensor:
-        """(intervals + 1,) float64 sigmas, the last of which is 0."""
-        high, low = math.log(path.sigma_max), math.log(path.sigma_min)
-        first, last = self.share(high), self.share(low)
-        shares = first + (last - first) * np.arange(intervals) / (intervals - 1 + self.left)
-        nodes = np.maximum([self.node(share) for share in shares], low)
-        nodes[0] = high
-        sigmas = torch.exp(f64(nodes)).clamp(path.sigma_min, path.sigma_max)
-        sigmas[0] = path.sigma_max
-        return torch.cat([sigmas, f64([0.0])])
-
-    @property
-    def part(self) -> float:
-        """The share of the distribution below its centre."""
-        return self.below / (self.above + self.below)
-
-    def share(self, node: float) -> float:
-        """The distribution function."""
-        z = node - self.centre
-        if z < 0:
-            return 2 * self.part / (1 + math.exp(-z / self.below))
-        return self.part + (1 - self.part) * math.tanh(z / self.above / 2)
-
-    def node(self, share: float) -> float:
-        """Its inverse."""
-        if share < self.part:
-            half = max(share / (2 * self.part), 1e-15)
-            return self.centre + self.below * math.log(half / (1 - half))
-        return self.centre + 2 * self.above * math.atanh(min((share - self.part) / (1 - self.part), 1 - 1e-15))
-
-
 TABLE = [
-    Shape(centre, above, below, left)
+    Logistic(math.exp(centre), above, below, left)
     for centre, (above, below), left in product(
         (-1.5, -0.7, 0.0), ((1.2, 1.5), (1.5, 1.5), (1.2, 3.0), (3.0, 3.0), (2.0, 1.5)), (0.0, 1.0)
     )
@@ -151,6 +112,11 @@ def auto_grid(model: Model, profile: Profile, method: Method, intervals: int) ->
     return ranked[best if missed[best] <= BETTER * missed[0] else 0]
 
 
+def to_zero(shape: Logistic, path: Path, intervals: int) -> Tensor:
+    """(intervals + 1,) float64 sigmas, the last of which is 0."""
+    return torch.cat([shape.nodes(path.sigma_max, path.sigma_min, intervals), f64([0.0])])
+
+
 def likely_grids(profile: Profile, path: Path, method: Method, intervals: int) -> list[Tensor]:
     """Grids of so many intervals for a model on `path`: one found for each doubt, then named ones, by what the stand-in
     misses on them.
@@ -158,33 +124,35 @@ def likely_grids(profile: Profile, path: Path, method: Method, intervals: int) -
     count = min(intervals, MOST)
     if count < 3:
         return [make_grid("logistic", path, intervals, "denoise")]
-    found = [_found(StandIn(profile, path, doubt), method, count).grid(path, intervals) for doubt in reversed(DOUBTS)]
+    found = [
+        to_zero(_found(StandIn(profile, path, doubt), method, count), path, intervals) for doubt in reversed(DOUBTS)
+    ]
     model = StandIn(profile, path, DOUBTS[0])
     named = sorted(_named(path, count, intervals), key=lambda pair: model.missed(method, pair[0]))
     return [*found, *(many for _, many in named)]
 
 
-def _found(model: StandIn, method: Method, count: int) -> Shape:
+def _found(model: StandIn, method: Method, count: int) -> Logistic:
     """The shape that the simplex method leads to from the best two of the table."""
 
-    def missed(shape: Shape) -> float:
-        return model.missed(method, shape.grid(model.path, count))
+    def missed(shape: Logistic) -> float:
+        return model.missed(method, to_zero(shape, model.path, count))
 
     ranked = sorted(TABLE, key=missed)
     return min([ranked[0], *(_improved(model, method, shape, count) for shape in ranked[:2])], key=missed)
 
 
-def _improved(model: StandIn, method: Method, shape: Shape, count: int) -> Shape:
-    def unpacked(x: np.ndarray) -> Shape:
-        return Shape(x[0], math.exp(x[1]), math.exp(x[2]), x[3])
+def _improved(model: StandIn, method: Method, shape: Logistic, count: int) -> Logistic:
+    def unpacked(x: np.ndarray) -> Logistic:
+        return Logistic(math.exp(x[0]), math.exp(x[1]), math.exp(x[2]), x[3])
 
     def loss(x: np.ndarray) -> float:
         found = unpacked(x)
-        if not (0 <= found.left <= 1.5 and min(found[1:3]) > 0.3 and max(found[1:3]) < 12):
+        if not (abs(x[0]) < 5 and 0 <= found.left <= 1.5 and min(found[1:3]) > 0.3 and max(found[1:3]) < 12):
             return 1e3
-        return math.log(model.missed(method, found.grid(model.path, count))) if math.isfinite(x.sum()) else 1e3
+        return math.log(model.missed(method, to_zero(found, model.path, count))) if math.isfinite(x.sum()) else 1e3
 
-    start = np.array([shape.centre, math.log(shape.above), math.log(shape.below), min(max(shape.left, 0.1), 0.9)])
+    start = np.array([*np.log(shape[:3]), min(max(shape.left, 0.1), 0.9)])
     edges = np.diag(SIMPLEX)
     edges[3, 3] *= 1 if start[3] < 0.5 else -1
     options = {"maxfev": TRIALS, "initial_simplex": np.vstack([start, start + edges])}

@@ -1,11 +1,12 @@
 """A grid that spends a budget of evaluations: the largest one that costs no more."""
 
+import warnings
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ddim_ode.grids import GridError, check_grid, make_grid, most_intervals
+from ddim_ode.grids import GridError, GridWarning, check_grid, make_grid, most_intervals, shape_of
 from ddim_ode.models.denoiser import Model, Prediction
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import Path, f64
@@ -14,6 +15,8 @@ from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.options import DEFAULT_NFE, SolveOptions
 from ddim_ode.planning.profile import Profile, profile_of
 from ddim_ode.solvers import Solver, integrate
+
+NOISY, HOPELESS = 3.0, 0.75  # the sigma above which steps are lost, and the share of them that is too much
 
 
 class DryRun(ProbabilityFlow):
@@ -76,6 +79,7 @@ def grid_for(model: Model, options: SolveOptions, upward: bool = False, labelled
         if each * (intervals - 1) < budget:
             sigmas = make_grid(name, model.path, intervals, final)
             if _least_cost(model, each, sigmas) <= budget and dry(sigmas).nfe <= budget:
+                _warn_if_hopeless(name, model.path, sigmas)
                 return sigmas
     cost = int(dry(make_grid(name, model.path, 1, final)).nfe)
     raise SampleError(f"nfe={budget} is too small: one step costs {cost} evaluations; use nfe >= {cost}")
@@ -98,3 +102,21 @@ def _least_cost(model: Model, each: int, sigmas: Tensor) -> int:
     """A bound that is quick to find: an evaluation where each interval begins, and single passes for the others."""
     steps = int((sigmas > 0).sum()) - 1
     return sum(model.evaluations(sigma) for sigma in sigmas[:-1].tolist()) + steps * (each - 1)
+
+
+def _warn_if_hopeless(grid: str, path: Path, sigmas: Tensor) -> None:
+    """Say so in a GridWarning where nearly every step of a named grid is spent on noise, and which grid does better.
+
+    Even steps of sigma from 80 are the example: nine in ten of them are above 8.
+    """
+    intervals = len(sigmas) - 1
+    if intervals < 4 or shape_of(grid):
+        return
+    lost, fewer = (int((s[:-1] > NOISY).sum()) for s in (sigmas, make_grid("logistic", path, intervals, "denoise")))
+    if lost > HOPELESS * intervals and fewer < lost:
+        warnings.warn(
+            f"grid={grid!r} spends {lost} of {intervals} steps above sigma={NOISY:g}, where there is little but noise;"
+            f" grid='logistic' spends {fewer} there",
+            GridWarning,
+            stacklevel=2,
+        )

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from ddim_ode.grids import FINALS, GRIDS, MOST_INTERVALS, Final, Grid, GridError, explicit_grid
+from ddim_ode.grids import FINALS, MOST_INTERVALS, Final, Grid, explicit_grid, shape_of
 from ddim_ode.models.guidance import GuidanceError
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.profile import Profile
 from ddim_ode.solvers import METHODS, Control, Method, get_method
 from ddim_ode.solvers.eta import EtaError, EtaLike
 from ddim_ode.solvers.stochastic import with_noise
-from ddim_ode.support.checks import choice, shown, whole
+from ddim_ode.support.checks import shown, whole
 from ddim_ode.support.scalars import number
 from ddim_ode.support.tables import range_of
 
@@ -106,7 +106,7 @@ class SolveOptions:
 
     def _check_grid(self) -> None:
         if isinstance(self.grid, str):
-            choice("grid", self.grid, (*GRIDS, AUTO), GridError)
+            shape_of(self.grid, also=[AUTO])
         elif self.grid is not None and not isinstance(self.grid, Profile):
             self._keep("grid", tuple(explicit_grid(self.grid).tolist()))
 

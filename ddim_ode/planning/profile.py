@@ -19,7 +19,6 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
-from ddim_ode.grids import logistic
 from ddim_ode.models.denoiser import Model, NonFiniteError, Prediction
 from ddim_ode.models.provenance import innermost
 from ddim_ode.ode.flow import ProbabilityFlow
@@ -27,10 +26,12 @@ from ddim_ode.paths import f64
 from ddim_ode.planning.inputs import check_model, check_seeds, seeded_noise
 from ddim_ode.solvers import DivergedError, Method, adams, integrate
 from ddim_ode.support.checks import as_path, flag
+from ddim_ode.support.logistic import Logistic
 from ddim_ode.support.seeds import generator
 from ddim_ode.support.tensors import read_tensors, write_tensors
 
-NODES, CENTRE, WIDTH = 64, 0.7, 2.5  # at which a trajectory is kept, and their logistic grid
+NODES, CENTRE, WIDTH = 64, 0.7, 2.5  # at which a trajectory is kept, and where they are
+SHAPE = Logistic(CENTRE, WIDTH, WIDTH, 0)
 PLACES = 10  # at which it is disturbed
 STRIDE = 6  # of the nodes, in the steps from there to the image
 SIZE = 0.01  # of what disturbs it, RMS in data units
@@ -162,7 +163,7 @@ def measure(model: Model, labelled: bool = False, seeds: Sequence[int] = SEEDS) 
             "; give its path sigma_min and sigma_max, or an explicit grid"
         )
     start, labels = _begin(model, seeds, labelled)
-    sigmas = torch.cat([logistic(model.path, NODES - 1, CENTRE, WIDTH), f64([model.sigma_min])])
+    sigmas = SHAPE.nodes(model.sigma_max, model.sigma_min, NODES)
     places = torch.linspace(1, NODES - 1, PLACES).round().long().tolist()
     before = [max(n - 3, 0) for n in places]
     record = _Record(model, {float(sigmas[n]) for n in (*places, *before)})

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ddim_ode import paths
 from ddim_ode.errors import DDIMError
-from ddim_ode.grids import GRIDS
+from ddim_ode.grids import shape_of
 from ddim_ode.paths import angle, data, flow, noise
 from ddim_ode.solvers.adaptive import TorchDiffEq
 from ddim_ode.solvers.adaptive_adams import AdaptiveAdams
@@ -25,6 +25,7 @@ from ddim_ode.solvers.base import (
     integrate,
     moves,
 )
+from ddim_ode.solvers.default_grids import DEFAULT_GRIDS
 from ddim_ode.solvers.exponential import EULER, HEUN, MIDPOINT, THIRDS, Adams, SingleStep
 from ddim_ode.solvers.lattice import LATTICE
 from ddim_ode.solvers.reversible import BDIA, BELM, EDICT, FixedPoint, Leapfrog, ReversibleHeun
@@ -69,7 +70,7 @@ class MethodError(DDIMError):
 
 
 def adams(
-    order: int, path: str = "angle", basis: str = "angle", corrector: bool = False, grid: str = "trailing_angle"
+    order: int, path: str = "angle", basis: str = "angle", corrector: bool = False, grid: str = "logistic"
 ) -> Method:
     """A variable-step exponential Adams method, with a start-up that keeps its order. Give it to `sample(method=...)`.
 
@@ -84,10 +85,11 @@ def adams(
         grid: the named grid it uses unless told otherwise.
 
     Raises:
-        MethodError: an order, path, basis or grid that does not exist.
+        MethodError: an order, path or basis that does not exist. GridError: a grid.
     """
-    for kind, name, known in [("path", path, PATHS), ("basis", basis, BASES), ("grid", grid, GRIDS)]:
+    for kind, name, known in [("path", path, PATHS), ("basis", basis, BASES)]:
         choice(kind, name, known, MethodError)
+    shape_of(grid)
     flag("corrector", corrector)
     starts = {2: EULER, 3: EULER, 4: THIRDS} if corrector else {1: EULER, 2: EULER, 3: MIDPOINT, 4: THIRDS}
     if (whole := index(order)) not in starts or whole is None:
@@ -126,43 +128,43 @@ UNIPC_2 = Adams("log_snr", half, order=2, corrector=True, lower_final=math.inf)
 UNIPC_3 = replace(UNIPC_2, order=3)
 UNIPC_2_BH1, UNIPC_3_BH1 = replace(UNIPC_2, rule=bh1), replace(UNIPC_3, rule=bh1)
 
-# (solver, path, default grid, order, evaluations a step, summary). The grid is the one that measured best on a real
-# network (docs/benchmarks.md), the paper's own for ddim and heun. The order is the one that a method shows, start and
-# end included: with a first (or, by lower_order_final, last) step of Euler it is 2 whatever the number of slopes.
-ROWS: Mapping[str, tuple[Solver, paths.Path, str, int, int, str]] = {
-    "ddim": (Adams("log_snr"), data, "uniform", 1, 1, "DDIM with eta = 0 (Song et al. 2021, Eq. 12)"),
-    "euler": (RungeKutta("euler"), noise, "uniform", 1, 1, "DDIM as an ODE: Euler in sigma (Song et al. 2021, Eq. 14)"),
-    "euler_flow": (RungeKutta("euler"), flow, "uniform", 1, 1, "Euler of rectified flow (Liu et al. 2023)"),
-    "midpoint": (RungeKutta("midpoint"), angle, "uniform", 2, 2, "midpoint rule in the angle (Runge 1895)"),
-    "heun": (RungeKutta("heun2"), noise, "karras", 2, 2, "Heun in sigma (EDM: Karras et al. 2022, Alg. 1)"),
-    "heun_angle": (RungeKutta("heun2"), angle, "trailing", 2, 2, "Heun in the angle (Heun 1900)"),
-    "heun3": (RungeKutta("heun3"), angle, "uniform", 3, 3, "Heun of order 3 in the angle (Heun 1900)"),
-    "rk4": (RungeKutta("rk4"), angle, "trailing_angle", 4, 4, "Runge-Kutta, 3/8 rule, in the angle (Kutta 1901)"),
-    "plms": (PLMS, noise, "log_snr", 2, 1, "PNDM, one evaluation more to start (Liu et al. 2022; latent-diffusion)"),
-    "ipndm": (PNDM_4, noise, "log_snr", 2, 1, "PNDM, fewer slopes to start (Zhang & Chen 2023)"),
-    "ipndm_v": (AB4, noise, "trailing", 2, 1, "iPNDM for unequal steps (diff-sampler); the same as lms"),
-    "lms": (AB4, noise, "trailing", 2, 1, "linear multistep: 4 slopes in sigma (k-diffusion)"),
-    "deis_rhoab3": (AB4, noise, "trailing", 2, 1, "rhoAB3-DEIS (Zhang & Chen 2023); the same as lms"),
-    "deis_tab2": (Adams("timestep", order=3), noise, "trailing", 2, 1, "tAB2-DEIS, 3 slopes (Zhang & Chen 2023)"),
-    "deis_tab3": (Adams("timestep", order=4), noise, "trailing", 2, 1, "tAB3-DEIS, 4 slopes (Zhang & Chen 2023)"),
-    "deis_log2": (DEIS_2, noise, "log_snr", 2, 1, "DEIS in log sigma, 2 slopes (diffusers)"),
-    "deis_log3": (DEIS_3, noise, "log_snr", 2, 1, "DEIS in log sigma, 3 slopes (diffusers)"),
-    "dpm_solver_2": (SingleStep("log_snr", half), noise, "log_snr", 2, 2, "DPM-Solver-2 (Lu et al. 2022, Alg. 1)"),
-    "dpm_solver_3": (DPM_3, noise, "log_snr", 3, 3, "DPM-Solver-3 (Lu et al. 2022, Alg. 2)"),
-    "dpmpp_2s": (SingleStep("log_snr", half), data, "log_snr", 2, 2, "DPM-Solver++(2S) (Lu et al. 2022b, Alg. 1)"),
-    "dpmpp_2m": (DPMPP_2M, data, "log_snr", 2, 1, "DPM-Solver++(2M) (Lu et al. 2022b, Alg. 2)"),
-    "dpmpp_3m": (DPMPP_3M, data, "log_snr", 2, 1, "DPM-Solver++(3M) (the authors' code, which loses a factor of 2)"),
-    "unipc_2": (UNIPC_2, data, "trailing", 2, 1, "UniPC-2, B(h) = e^h - 1 (Zhao et al. 2023)"),
-    "unipc_2_bh1": (UNIPC_2_BH1, data, "log_snr", 2, 1, "UniPC-2, B(h) = h (Zhao et al. 2023)"),
-    "unipc_3": (UNIPC_3, data, "trailing", 2, 1, "UniPC-3, B(h) = e^h - 1 (Zhao et al. 2023)"),
-    "unipc_3_bh1": (UNIPC_3_BH1, data, "log_snr", 2, 1, "UniPC-3, B(h) = h (Zhao et al. 2023)"),
-    "fixed_point": (FixedPoint(RungeKutta("euler")), flow, "near_image", 1, 1, "DDIM; encodes by iteration, 5 a step"),
-    "leapfrog": (Leapfrog(), flow, "near_image", 2, 1, "leapfrog in integers: encodes and decodes bit for bit"),
-    "exact_heun": (ReversibleHeun(LATTICE), flow, "near_image", 2, 1, "reversible Heun in integers: bit for bit"),
-    "reversible_heun": (ReversibleHeun(), flow, "near_image", 2, 1, "reversible Heun in floats (Kidger et al. 2021)"),
-    "bdia": (BDIA(), angle, "near_image", 2, 1, "BDIA-DDIM, gamma = 1 (Zhang et al. 2023)"),
-    "belm": (BELM(), noise, "near_image", 2, 1, "O-BELM, for schedules to sigma = 100 or so (Wang et al. 2024)"),
-    "edict": (EDICT(), angle, "near_image", 1, 2, "EDICT, p = 0.93, likewise (Wallace et al. 2023)"),
+# (solver, path, order, evaluations a step, summary); the grid is in `default_grids`, or "logistic". The order is the
+# one that a method shows, start and end included: with a first (or, by lower_order_final, last) step of Euler it is 2
+# whatever the number of slopes.
+ROWS: Mapping[str, tuple[Solver, paths.Path, int, int, str]] = {
+    "ddim": (Adams("log_snr"), data, 1, 1, "DDIM with eta = 0 (Song et al. 2021, Eq. 12)"),
+    "euler": (RungeKutta("euler"), noise, 1, 1, "DDIM as an ODE: Euler in sigma (Song et al. 2021, Eq. 14)"),
+    "euler_flow": (RungeKutta("euler"), flow, 1, 1, "Euler of rectified flow (Liu et al. 2023)"),
+    "midpoint": (RungeKutta("midpoint"), angle, 2, 2, "midpoint rule in the angle (Runge 1895)"),
+    "heun": (RungeKutta("heun2"), noise, 2, 2, "Heun in sigma (EDM: Karras et al. 2022, Alg. 1)"),
+    "heun_angle": (RungeKutta("heun2"), angle, 2, 2, "Heun in the angle (Heun 1900)"),
+    "heun3": (RungeKutta("heun3"), angle, 3, 3, "Heun of order 3 in the angle (Heun 1900)"),
+    "rk4": (RungeKutta("rk4"), angle, 4, 4, "Runge-Kutta, 3/8 rule, in the angle (Kutta 1901)"),
+    "plms": (PLMS, noise, 2, 1, "PNDM, one evaluation more to start (Liu et al. 2022; latent-diffusion)"),
+    "ipndm": (PNDM_4, noise, 2, 1, "PNDM, fewer slopes to start (Zhang & Chen 2023)"),
+    "ipndm_v": (AB4, noise, 2, 1, "iPNDM for unequal steps (diff-sampler); the same as lms"),
+    "lms": (AB4, noise, 2, 1, "linear multistep: 4 slopes in sigma (k-diffusion)"),
+    "deis_rhoab3": (AB4, noise, 2, 1, "rhoAB3-DEIS (Zhang & Chen 2023); the same as lms"),
+    "deis_tab2": (Adams("timestep", order=3), noise, 2, 1, "tAB2-DEIS, 3 slopes (Zhang & Chen 2023)"),
+    "deis_tab3": (Adams("timestep", order=4), noise, 2, 1, "tAB3-DEIS, 4 slopes (Zhang & Chen 2023)"),
+    "deis_log2": (DEIS_2, noise, 2, 1, "DEIS in log sigma, 2 slopes (diffusers)"),
+    "deis_log3": (DEIS_3, noise, 2, 1, "DEIS in log sigma, 3 slopes (diffusers)"),
+    "dpm_solver_2": (SingleStep("log_snr", half), noise, 2, 2, "DPM-Solver-2 (Lu et al. 2022, Alg. 1)"),
+    "dpm_solver_3": (DPM_3, noise, 3, 3, "DPM-Solver-3 (Lu et al. 2022, Alg. 2)"),
+    "dpmpp_2s": (SingleStep("log_snr", half), data, 2, 2, "DPM-Solver++(2S) (Lu et al. 2022b, Alg. 1)"),
+    "dpmpp_2m": (DPMPP_2M, data, 2, 1, "DPM-Solver++(2M) (Lu et al. 2022b, Alg. 2)"),
+    "dpmpp_3m": (DPMPP_3M, data, 2, 1, "DPM-Solver++(3M) (the authors' code, which loses a factor of 2)"),
+    "unipc_2": (UNIPC_2, data, 2, 1, "UniPC-2, B(h) = e^h - 1 (Zhao et al. 2023)"),
+    "unipc_2_bh1": (UNIPC_2_BH1, data, 2, 1, "UniPC-2, B(h) = h (Zhao et al. 2023)"),
+    "unipc_3": (UNIPC_3, data, 2, 1, "UniPC-3, B(h) = e^h - 1 (Zhao et al. 2023)"),
+    "unipc_3_bh1": (UNIPC_3_BH1, data, 2, 1, "UniPC-3, B(h) = h (Zhao et al. 2023)"),
+    "fixed_point": (FixedPoint(RungeKutta("euler")), flow, 1, 1, "DDIM; encodes by iteration, 5 a step"),
+    "leapfrog": (Leapfrog(), flow, 2, 1, "leapfrog in integers: encodes and decodes bit for bit"),
+    "exact_heun": (ReversibleHeun(LATTICE), flow, 2, 1, "reversible Heun in integers: bit for bit"),
+    "reversible_heun": (ReversibleHeun(), flow, 2, 1, "reversible Heun in floats (Kidger et al. 2021)"),
+    "bdia": (BDIA(), angle, 2, 1, "BDIA-DDIM, gamma = 1 (Zhang et al. 2023)"),
+    "belm": (BELM(), noise, 2, 1, "O-BELM, for schedules to sigma = 100 or so (Wang et al. 2024)"),
+    "edict": (EDICT(), angle, 1, 2, "EDICT, p = 0.93, likewise (Wallace et al. 2023)"),
 }
 
 # (solver, order, evaluations a step, summary): on the flow path, without a grid.
@@ -215,10 +217,13 @@ STOCHASTIC: Mapping[str, tuple[Solver | Adaptive, paths.Path, str, int, int, str
 }
 
 METHODS: Mapping[str, Method] = {
-    **{name: Method(*row) for name, row in ROWS.items()},
-    "adams2": adams(2, grid="trailing"),
-    "adams3": adams(3, corrector=True),
-    "adams4": adams(4),
+    **{
+        name: Method(solver, path, DEFAULT_GRIDS.get(name, "logistic"), order, cost, summary)
+        for name, (solver, path, order, cost, summary) in ROWS.items()
+    },
+    "adams2": adams(2, grid=DEFAULT_GRIDS["adams2"]),
+    "adams3": adams(3, corrector=True, grid=DEFAULT_GRIDS["adams3"]),
+    "adams4": adams(4, grid=DEFAULT_GRIDS["adams4"]),
     **{name: Method(row[0], flow, "", *row[1:]) for name, row in ADAPTIVE.items()},
     **{name: Method(*row) for name, row in STOCHASTIC.items()},
 }

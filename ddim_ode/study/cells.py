@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
-from ddim_ode.grids import GRIDS
+from ddim_ode.grids import GRIDS, shape_of
 from ddim_ode.planning.options import AUTO, MOST_NFE, SolveOptions
 from ddim_ode.solvers import Method, get_method
 from ddim_ode.support.checks import choice, described, shown, whole
@@ -178,9 +178,8 @@ def _tolerance(value: Any) -> float:
 def _grids(grids: Sequence[str]) -> list[str | None]:
     """The names of grids, and None for a method's own."""
     chosen: list[str | None] = []
-    known = ("own", "all", AUTO, *GRIDS)
     for name in listed("grids", grids):
-        choice("grid", name, known, StudyError)
+        shape_of(name, also=["own", "all", AUTO], error=StudyError)
         chosen += list(GRIDS) if name == "all" else [None if name == "own" else name]
     if not chosen:
         raise StudyError("grids is empty; give 'own' for each method's own")

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,9 @@ from ddim_ode.solvers import Method
 from ddim_ode.study.archive import opened
 from ddim_ode.study.cells import Cell, EtaValue, Shared, StudyError, cells_of, listed, named
 from ddim_ode.study.measure import Bench, Tell, shown
+from ddim_ode.study.meter import Cost
 from ddim_ode.study.reference import Reference
-from ddim_ode.study.results import Cost, ModelFacts, RealFacts, ReferenceFacts, Study, StudySettings
+from ddim_ode.study.results import ModelFacts, RealFacts, ReferenceFacts, Study, StudySettings
 from ddim_ode.study.rows import Row, best
 from ddim_ode.support.checks import as_path, of_kind
 from ddim_ode.support.checks import shown as shown_value
@@ -30,6 +31,7 @@ __all__ = ["BUDGETS", "COMPARED", "Study", "StudyProgress", "compare"]
 
 COMPARED = ("ddim", "heun_angle", "dpmpp_2m", "unipc_2", "deis_tab3", "adams2", "adams3", "adams4", "rk4", "adaptive")
 BUDGETS = (5, 10, 20, 50)
+EACH: Final = "each"  # of all classes in turn
 TOLD = ("seeds", "labels", "guidance", "guidance_range", "dtype", "features")  # of what makes a folder one study's
 
 
@@ -56,7 +58,7 @@ def compare(
     nfe: Sequence[int] = BUDGETS,
     seeds: Iterable[int] = range(64),
     *,
-    labels: Labels = None,
+    labels: Labels | Literal["each"] = EACH,
     guidance: float = 1.0,
     guidance_range: tuple[float, float] | None = None,
     grids: Sequence[str] = ("own",),
@@ -77,7 +79,9 @@ def compare(
         model: a `Denoiser`, or something around one.
         methods: names in `METHODS`, or a mapping of names to names or `Method`s.
         nfe: budgets, the most evaluations a sample may cost (adaptive methods: on average).
-        seeds, labels, guidance, guidance_range, dtype, batch_size: as in `sample`.
+        seeds, guidance, guidance_range, dtype, batch_size: as in `sample`.
+        labels: "each" for all classes in turn, if the model has any; or as in `sample`: one, or one a seed, in
+            0..num_classes-1, None for the null class.
         grids: names in `GRIDS`, "own" for each method's own, "all" for every one, "auto" for those that are made for
             each method on this model.
         etas: scales of noise, each tried with each method; none for the methods as they are.
@@ -98,59 +102,110 @@ def compare(
         StudyError, MethodError, SampleError, GuidanceError, MetricError: a study that cannot be.
         OutputError: `out` cannot be written, or is not the folder of a study.
     """
-    begin = time.perf_counter()
     check_model(model)
     check_callback(callback)
     if out is not None:
         as_path("out", out, "folder")
     if command is not None:
         of_kind("command", command, str, "a text, or None")
+    grids = listed("grids", grids)
+    cells = cells_of(named(methods), nfe, tols, grids, etas)
+    options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
+    bench = bench_for(model, options, seeds, labels, reference_tol, real=real, features=features)
+    return study_of(bench, cells, grids, None if out is None else Path(out), callback, command=command)
+
+
+def bench_for(
+    model: Model,
+    options: SolveOptions,
+    seeds: Iterable[int],
+    labels: Labels | Literal["each"],
+    reference_tol: float,
+    *,
+    real: Tensor | None = None,
+    features: Features | None = None,
+) -> Bench:
+    """What measures the cells of a study. The arguments are those of `compare`, which says what it raises."""
+    check_model(model)
     if not 0 < number(reference_tol) < 1:
         raise StudyError(f"reference_tol={shown_value(reference_tol)} must be a number between 0 and 1, such as 0.001")
-    chosen = named(methods)
-    grids = listed("grids", grids)
-    cells = cells_of(chosen, nfe, tols, grids, etas)
     numbers = check_seeds(seeds)
-    classes = check_labels(model, labels, len(numbers))
-    options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
+    classes = _classes(model, labels, len(numbers))
     check_size(model, len(numbers), torch.float64, None)  # of the reference
-    bench = Bench(model, Shared(numbers, classes, options, float(reference_tol)), real, features)
-    reference, found = _measured(bench, cells, None if out is None else Path(out), callback)
+    return Bench(model, Shared(numbers, classes, options, float(reference_tol)), real, features)
+
+
+def study_of(
+    bench: Bench,
+    cells: Sequence[Cell],
+    grids: Sequence[str],
+    out: Path | None = None,
+    callback: Callable[[StudyProgress], None] | None = None,
+    *,
+    command: str | None = None,
+    worth: Callable[[Cell, Sequence[Row]], bool] = lambda cell, rows: True,
+) -> Study:
+    """Measure cells one after another, and say how they compare.
+
+    worth: whether a cell is to be measured, after those of the rows.
+    """
+    reference, found = _measured(bench, cells, out, callback, worth)
     rows = tuple(row for row, _ in found)
     errors = {row.key: each["error"] for row, each in found if "error" in each}
     pictures = {row.key: each["shown"] for row, each in found if "shown" in each}
     budgets = sorted({cell.nfe for cell in cells if cell.nfe})
     return Study(
-        model=ModelFacts.of(model, bench.identity["model"]),
+        model=ModelFacts.of(bench.given, bench.identity["model"]),
         settings=StudySettings(
-            methods=list(chosen),
+            methods=list(dict.fromkeys(cell.name for cell in cells)),
             nfe=budgets,
             tols=sorted({cell.tol for cell in cells if cell.tol}),
-            grids=grids,
+            grids=list(grids),
+            own_grids={cell.name: cell.method.grid for cell in cells if cell.grid},
             etas=list(dict.fromkeys(cell.eta for cell in cells if cell.eta is not None)),
-            batch_size=options.batch_size,
+            batch_size=bench.shared.options.batch_size,
             **{name: bench.identity[name] for name in TOLD},
-            real=None if real is None else RealFacts("images", len(real)),
+            real=None if bench.real is None else RealFacts("images", len(bench.real.images)),
         ),
         versions=circumstances()["versions"],
         command=command,
         reference=ReferenceFacts.of(reference),
         rows=rows,
         best=best(rows, errors, budgets),
-        timing=Cost.of(bench.meter, time.perf_counter() - begin, model.device),
+        timing=Cost.of(bench.meter, time.perf_counter() - bench.began, bench.given.device),
         pictures={**pictures, "reference": shown(reference.x)} if pictures else {},
     )
 
 
+def _classes(model: Model, labels: Labels | Literal["each"], count: int) -> Tensor | None:
+    """The class of each sample, (count,), or None for the null class and of a model that has none."""
+    if not isinstance(labels, str):
+        return check_labels(model, labels, count)
+    if labels != EACH:
+        raise StudyError(
+            f"labels={shown_value(labels)} is unknown; give 'each' for all classes in turn, numbers, or None for the"
+            " null class"
+        )
+    return torch.arange(count) % model.num_classes if model.num_classes else None
+
+
 def _measured(
-    bench: Bench, cells: Sequence[Cell], out: Path | None, callback: Callable[[StudyProgress], None] | None
+    bench: Bench,
+    cells: Sequence[Cell],
+    out: Path | None,
+    callback: Callable[[StudyProgress], None] | None,
+    worth: Callable[[Cell, Sequence[Row]], bool],
 ) -> tuple[Reference, list[tuple[Row, Mapping[str, Tensor]]]]:
-    """The reference and every cell, from the folder `out` or anew."""
+    """The reference and every cell that is worth it, from the folder `out` or anew."""
+    found: list[tuple[Row, Mapping[str, Tensor]]] = []
     tell = [_teller(callback, n, len(cells)) for n in range(len(cells))]
     try:
         with opened(out, bench.identity, bench.answers) as archive:
             reference = bench.reference(archive, tell[0])
-            return reference, [bench.row(cell, archive, reference, tell[n]) for n, cell in enumerate(cells)]
+            for n, cell in enumerate(cells):
+                if worth(cell, [row for row, _ in found]):
+                    found.append(bench.row(cell, archive, reference, tell[n]))
+            return reference, found
     except Stopped as stopped:
         raise stopped.error from None
 

@@ -17,8 +17,9 @@ from ddim_ode.metrics.spaces import Features
 from ddim_ode.models.denoiser import Model, NonFiniteError
 from ddim_ode.models.identity import fingerprint
 from ddim_ode.models.provenance import innermost
-from ddim_ode.planning.options import AUTO
+from ddim_ode.planning.options import AUTO, SolveOptions
 from ddim_ode.planning.plan import prepare
+from ddim_ode.planning.profile import profile_of
 from ddim_ode.sampling import sample_with
 from ddim_ode.solvers import DivergedError, Solution
 from ddim_ode.study.answers import Examiner, of_model
@@ -27,7 +28,7 @@ from ddim_ode.study.cells import Cell, Shared, StudyError
 from ddim_ode.study.meter import Meter, forget_peak, peak_memory, synchronise
 from ddim_ode.study.reference import Reference, rms_each, solve_reference
 from ddim_ode.study.roundtrip import round_trip
-from ddim_ode.study.rows import CLEAR, LEAVES, Evaluations, RoundTrip, Row, Timing, errors_of
+from ddim_ode.study.rows import CLEAR, LEAVES, Evaluations, GridCost, RoundTrip, Row, Timing, errors_of
 from ddim_ode.support.counts import spread
 from ddim_ode.support.records import finite
 
@@ -40,14 +41,16 @@ Tell = Callable[[str, float], None]
 class Bench:
     """It measures the cells of a model, whose network `meter` watches.
 
-    identity: all that makes a folder one study's, in values that JSON can hold. answers: numbers of the model's
-    predictions for fixed noise.
+    given: the model as it was given, whose network nothing watches.
+    began: when it was made, by `time.perf_counter`.
+    identity: all that makes a folder one study's, in values that JSON can hold.
+    answers: numbers of the model's predictions for fixed noise.
     """
 
     def __init__(
         self, model: Model, shared: Shared, real: Tensor | None = None, features: Features | None = None
     ) -> None:
-        self.shared, self.meter = shared, Meter()
+        self.began, self.given, self.shared, self.meter = time.perf_counter(), model, shared, Meter()
         self.model = self.meter.watch(model)
         latent = getattr(innermost(model), "latent", False)
         self.pictures = len(model.shape) == 3 and model.shape[0] in (1, 3) and not latent
@@ -111,7 +114,8 @@ class Bench:
 
     def measure(self, cell: Cell, reference: Reference, tell: Tell) -> tuple[Row, Mapping[str, Tensor]]:
         """Sample, and compare with the reference. Raises as `sample`."""
-        found, timing = self._timed(cell, tell)
+        options, cost = self._placed(cell)
+        found, timing = self._timed(cell, options, tell)
         x = found.x.cpu().double()
         tensors = {"nfe": found.nfe} | ({} if cell.noisy else {"error": rms_each(x - reference.x)})
         if self.space:
@@ -124,6 +128,7 @@ class Bench:
             measured_nfe=Evaluations(**spread(found.nfe).model_dump()),
             steps=float(found.steps.double().mean()),
             found_tol=found.tol if cell.tol is None else None,
+            grid_cost=cost,
             not_converged=int((~found.converged).sum()),
             **self._likeness(cell, x, reference.x),
             reconstruction=self._round_trip(cell, reference.x) if cell.invertible else None,
@@ -131,14 +136,26 @@ class Bench:
         )
         return row, tensors
 
-    def _timed(self, cell: Cell, tell: Tell) -> tuple[Solution, Timing]:
-        s, device, options = self.shared, self.model.device, cell.options(self.shared.options)
-        if cell.method.adaptive and cell.nfe:  # to look for its tolerance is not a part of what sampling costs
-            plan = prepare(self.model, options, len(s.seeds), labels=s.labels, seeds=s.seeds)
-            options = replace(options, nfe=None, tol=plan.tol)
-        if cell.grid == AUTO:  # nor is the profile of the model
-            plan = prepare(self.model, options, len(s.seeds), labels=s.labels, seeds=s.seeds)
-            options = replace(options, nfe=None, grid=plan.sigmas)
+    def _placed(self, cell: Cell) -> tuple[SolveOptions, GridCost | None]:
+        """The options of a cell with the tolerance, or the grid, that is looked for first, and what the grid has cost.
+
+        Neither is a part of what sampling costs.
+        """
+        s, options = self.shared, cell.options(self.shared.options)
+        plan = partial(prepare, self.model, count=len(s.seeds), labels=s.labels, seeds=s.seeds)
+        if cell.method.adaptive and cell.nfe:
+            return replace(options, nfe=None, tol=plan(options=options).tol), None
+        if cell.grid != AUTO or cell.noisy or cell.method.exact:  # of which the last two are refused such a grid
+            return options, None
+        like = plan(options=replace(options, grid="logistic"))  # the model, guided if it is to be
+        profile = profile_of(like.model, like.labels is not None)
+        before = self.meter.evaluations
+        sigmas = plan(options=replace(options, grid=profile)).sigmas
+        cost = GridCost(profile.evaluations, self.meter.evaluations - before)
+        return replace(options, nfe=None, grid=sigmas), cost
+
+    def _timed(self, cell: Cell, options: SolveOptions, tell: Tell) -> tuple[Solution, Timing]:
+        s, device = self.shared, self.model.device
         forget_peak(device)
         synchronise(device)
         begin = time.perf_counter()

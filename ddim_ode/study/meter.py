@@ -1,10 +1,13 @@
 """The cost of a study: seconds and samples in the network alone, and the most memory."""
 
+import os
+import platform
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,6 +61,35 @@ class _Watched:
         return self._call(*arguments)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The time and evaluations of the last run of a study, in which cells that were kept cost nothing.
+
+    ratio: of all seconds to those in the network alone, None where nothing was left to measure.
+    """
+
+    seconds: float
+    network_seconds: float
+    ratio: float | None
+    evaluations: int
+    date: str
+    machine: str
+    threads: int
+
+    @classmethod
+    def of(cls, meter: Meter, seconds: float, device: torch.device) -> "Cost":
+        """The cost of a run that ends now."""
+        return cls(
+            seconds=seconds,
+            network_seconds=meter.seconds,
+            ratio=seconds / meter.seconds if meter.seconds else None,
+            evaluations=meter.evaluations,
+            date=date.today().isoformat(),
+            machine=_machine(device),
+            threads=torch.get_num_threads(),
+        )
+
+
 def synchronise(device: torch.device) -> None:
     """Wait for a GPU, so that the clock tells what it did."""
     if device.type == "cuda":
@@ -82,3 +114,9 @@ def peak_memory(device: torch.device) -> float | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / 1e6
     return None
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} cores, {platform.machine()}"

@@ -1,21 +1,30 @@
-"""Which method should I take? A small study of the methods that have won elsewhere, and its winner."""
+"""Which method should I take? A small study of the methods that have won elsewhere, and its winner.
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+Each is tried on its own grid and on the one that is made for it on this model. That is often the better one, and has a
+price of its own, which `row.grid_cost` tells: a profile of the model, and trials.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 
 from ddim_ode.models.denoiser import Model
+from ddim_ode.planning.inputs import check_callback
+from ddim_ode.planning.options import AUTO, SolveOptions
 from ddim_ode.planning.plan import Labels
-from ddim_ode.study.cells import StudyError
-from ddim_ode.study.comparison import Study, StudyProgress, compare
+from ddim_ode.study.cells import Cell, StudyError, cells_of, named
+from ddim_ode.study.comparison import EACH, Study, StudyProgress, bench_for, study_of
 from ddim_ode.study.rows import Row
 from ddim_ode.support.checks import shown
 from ddim_ode.support.scalars import number
 
 CANDIDATES = ("ddim", "dpmpp_2m", "unipc_2", "deis_tab3", "adams2", "adams3", "adams4", "heun_angle", "rk4", "adaptive")
 LADDER = (4, 6, 8, 10, 12, 15, 20, 25, 32, 40, 50)  # budgets that a tolerance is looked for on
-CLIMBERS = ("dpmpp_2m", "unipc_2", "adams2", "adams3", "adams4", "adaptive")
+CLIMBERS = ("adaptive", "dpmpp_2m", "unipc_2", "adams2", "adams3", "adams4")
+GRIDS = ("own", AUTO)
 
 
 class Recommendation(NamedTuple):
@@ -33,18 +42,21 @@ def recommend(
     tol: float | None = None,
     *,
     seeds: Iterable[int] = range(16),
-    labels: Labels = None,
+    labels: Labels | Literal["each"] = EACH,
     guidance: float = 1.0,
     guidance_range: tuple[float, float] | None = None,
     dtype: torch.dtype = torch.float32,
     batch_size: int | None = None,
     callback: Callable[[StudyProgress], None] | None = None,
 ) -> Recommendation:
-    """The method of the smallest median error at a budget, or the cheapest one whose median error is within `tol`.
+    """The method and grid of the smallest median error at a budget, or the cheapest whose median error is within `tol`.
+
+    The grid is the method's own, or "auto", which is made for the method on this model.
 
     Args:
         nfe: the most evaluations a sample may cost.
-        tol: the error to accept, RMS over a sample in data units, instead.
+        tol: the error to accept, RMS over a sample in data units, instead. Cells that would cost more than one that is
+            within it are not tried.
         seeds, labels, guidance, guidance_range, dtype, batch_size, callback: as in `compare`. More seeds make a surer
             choice.
 
@@ -55,35 +67,46 @@ def recommend(
         raise StudyError("give nfe, a budget, or tol, an error to accept, and not both")
     if tol is not None and not 0 < number(tol) < 1:
         raise StudyError(f"tol={shown(tol)} must be a number between 0 and 1, such as 0.01")
-    tol = None if tol is None else number(tol)
-    study = compare(
-        model,
-        CANDIDATES if tol is None else CLIMBERS,
-        LADDER if nfe is None else [nfe],
-        seeds,
-        labels=labels,
-        guidance=guidance,
-        guidance_range=guidance_range,
-        tols=[] if tol is None else [tol],
-        dtype=dtype,
-        batch_size=batch_size,
-        reference_tol=3e-3 if tol is None else min(3e-3, tol / 10),
-        callback=callback,
-    )
+    check_callback(callback)
+    options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
+    if tol is None:
+        cells = cells_of(named(CANDIDATES), [nfe] if nfe is not None else [], [], GRIDS, [])
+        study = study_of(bench_for(model, options, seeds, labels, 3e-3), cells, GRIDS, callback=callback)
+        _rows_with_errors(study)
+        first = study.best[0]
+        return Recommendation(study.row(first["key"]), first["tied"], True, study)
+    tol = number(tol)
+    cells = sorted(cells_of(named(CLIMBERS), LADDER, [tol], GRIDS, []), key=lambda cell: cell.nfe or 0)
+    bench = bench_for(model, options, seeds, labels, min(3e-3, tol / 10))
+    study = study_of(bench, cells, GRIDS, callback=callback, worth=partial(_may_win, tol))
+    rows = _rows_with_errors(study)
+    within = _within(tol, rows)
+    row = min(within, key=_cost) if within else min(rows, key=_error)
+    return Recommendation(row, [], bool(within), study)
+
+
+def _rows_with_errors(study: Study) -> list[Row]:
     rows = [row for row in study.rows if row.error]
     if not rows:
         raise StudyError(f"no method could be run: {study.rows[0].reason}")
-    if tol is None:
-        first = study.best[0]
-        return Recommendation(study.row(first["key"]), first["tied"], True, study)
-    within = [row for row in rows if row.error and row.error.median <= tol]
-    if within:
-        return Recommendation(min(within, key=_cost), [], True, study)
-    return Recommendation(min(rows, key=lambda row: row.error.median if row.error else 0.0), [], False, study)
+    return rows
+
+
+def _may_win(tol: float, cell: Cell, rows: Sequence[Row]) -> bool:
+    """Whether a cell may be cheaper than those that are within the tolerance already, or as cheap."""
+    return cell.nfe is None or cell.nfe <= min((_cost(row)[0] for row in _within(tol, rows)), default=math.inf)
+
+
+def _within(tol: float, rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.error and row.error.median <= tol]
+
+
+def _error(row: Row) -> float:
+    assert row.error
+    return row.error.median
 
 
 def _cost(row: Row) -> tuple[float, float]:
     """By which the cheapest row is chosen: its evaluations, and among equally many its error."""
     assert row.measured_nfe
-    assert row.error
-    return row.measured_nfe.mean, row.error.median
+    return row.measured_nfe.mean, _error(row)

@@ -1,11 +1,9 @@
 """A finished study: its findings by name, on disk and read back."""
 
 import os
-import platform
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from ddim_ode.models.provenance import describe, provenance_of
 from ddim_ode.study.archive import IDENTITY, KIND, is_ours
 from ddim_ode.study.cells import EtaValue, StudyError
 from ddim_ode.study.measure import SHOWN
-from ddim_ode.study.meter import Meter
+from ddim_ode.study.meter import Cost
 from ddim_ode.study.reference import METHOD, Reference
 from ddim_ode.study.rows import Best, Row
 from ddim_ode.study.schema import SchemaError, read
@@ -55,9 +53,10 @@ class ModelFacts:
         """The facts of a model, guided or not."""
         facts, origin = describe(model), provenance_of(model)
         steps, (low, high) = facts["timesteps"], facts["sigma_range"]
+        name = facts["schedule"].lower() if origin or not steps else ""  # a table of one's own has no name
         return cls(
             name=Path(origin.folder).resolve().name if origin else "model",
-            schedule=f"{steps} timesteps" if steps else facts["schedule"].lower(),
+            schedule=", ".join(filter(None, (name, f"{steps} timesteps" if steps else ""))),
             sigma_min=low,
             sigma_max=high,
             fingerprint=fingerprint,
@@ -77,6 +76,7 @@ class RealFacts:
 class StudySettings:
     """The choices that a study was made with.
 
+    own_grids: name of a method -> its own grid; adaptive ones have none.
     guidance_range: [low, high] in sigma, an open end is None; or None where guidance acts everywhere.
     """
 
@@ -84,6 +84,7 @@ class StudySettings:
     nfe: list[int]
     tols: list[float]
     grids: list[str]
+    own_grids: dict[str, str]
     etas: list[EtaValue]
     batch_size: int | None
     seeds: list[int]
@@ -123,35 +124,6 @@ class ReferenceFacts:
             **{name: getattr(found, name) for name in ("tol", "nfe_mean", "wanted", "agreed")},
             error=OwnErrors(found.median, found.rms),
             dtype="float64",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """The time and evaluations of the last run of a study, in which cells that were kept cost nothing.
-
-    ratio: of all seconds to those in the network alone, None where nothing was left to measure.
-    """
-
-    seconds: float
-    network_seconds: float
-    ratio: float | None
-    evaluations: int
-    date: str
-    machine: str
-    threads: int
-
-    @classmethod
-    def of(cls, meter: Meter, seconds: float, device: torch.device) -> "Cost":
-        """The cost of a run that ends now."""
-        return cls(
-            seconds=seconds,
-            network_seconds=meter.seconds,
-            ratio=seconds / meter.seconds if meter.seconds else None,
-            evaluations=meter.evaluations,
-            date=date.today().isoformat(),
-            machine=_machine(device),
-            threads=torch.get_num_threads(),
         )
 
 
@@ -238,8 +210,7 @@ class Study:
         found = told.pop("format", None)
         if found != FORMAT:
             raise StudyError(f"{file} has format {found!r}, and this version reads format {FORMAT}; {AGAIN}")
-        if isinstance(settings := told.get("settings"), dict):
-            settings.setdefault("guidance_range", None)  # which was not written down at first
+        _add_what_was_not_told_at_first(told)
         try:
             study = read(cls, {**told, "pictures": {}}, "the study")
         except SchemaError as error:
@@ -273,17 +244,21 @@ class Study:
         return pandas.json_normalize([row.to_dict() for row in self.rows])
 
 
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{os.cpu_count()} cores, {platform.machine()}"
-
-
 def _check_ours(folder: Path) -> None:
     """Raise OutputError where a file would be replaced that no study has left."""
     here = [name for name in FILES if (folder / name).exists()]
     if here and not is_ours(folder, RESULTS):
         raise OutputError(f"{folder} holds {here[0]}, and no study of ours; choose another folder")
+
+
+def _add_what_was_not_told_at_first(told: dict[str, Any]) -> None:
+    """Complete the results of an earlier version."""
+    if isinstance(settings := told.get("settings"), dict):
+        settings.setdefault("guidance_range", None)
+        settings.setdefault("own_grids", {})
+    for row in told["rows"] if isinstance(told.get("rows"), list) else []:
+        if isinstance(row, dict):
+            row.setdefault("grid_cost", None)
 
 
 def _missing(folder: Path) -> str:

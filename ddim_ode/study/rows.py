@@ -59,6 +59,17 @@ class RoundTrip:
 
 
 @dataclass(frozen=True)
+class GridCost:
+    """Evaluations, of all samples together, that a grid took which was made for the model.
+
+    profile: of the model's profile, which all such grids of a study share. trials: of likely grids, on the network.
+    """
+
+    profile: int
+    trials: int
+
+
+@dataclass(frozen=True)
 class Timing:
     """Wall time of all samples of a cell, and the most memory in use then, where the system tells."""
 
@@ -72,7 +83,7 @@ class Row:
     """A cell of a study and its outcome.
 
     status: "skipped" (it cannot be done as asked) or "failed" have a `reason`, and the rest is None.
-    steps: mean over the samples. found_tol: the tolerance found for a budget.
+    steps: mean over the samples. found_tol: the tolerance found for a budget. grid_cost: of the grid "auto".
     error: None with noise on the way, where there is no trajectory to compare with.
     resolved: whether the error is well above the reference's own.
     psnr (dB), ssim, consistency: means against the reference's images, see `ddim_ode.metrics`.
@@ -92,6 +103,7 @@ class Row:
     measured_nfe: Evaluations | None = None
     steps: float | None = None
     found_tol: float | None = None
+    grid_cost: GridCost | None = None
     not_converged: int | None = None
     error: Errors | None = None
     resolved: bool | None = None

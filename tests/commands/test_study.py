@@ -2,7 +2,10 @@
 
 import csv
 import json
+import re
 import shlex
+
+from tests.helpers.command_line import make_model
 
 FILES = {
     "report.html",
@@ -53,10 +56,36 @@ def test_a_study_of_which_nothing_could_be_done_is_a_failure(run, model, tmp_pat
     assert "dopri5|-|nfe=2 skipped" in out
 
 
+def test_the_verdict_names_grids_that_are_not_the_methods_own_and_says_on_what_it_was_chosen(run, model, tmp_path):
+    """`lms` and `ipndm_v` are the same method under two names, which cannot be told apart."""
+    common = ["compare", model, "--methods", "lms,ipndm_v", "--nfe", 4, "--reference-tol", 0.1, "-n", 2, "--label", 3]
+    own, karras, auto = (
+        run(*common, "--grids", grid, "--out", tmp_path / grid).out for grid in ("own", "karras", "auto")
+    )
+    verdict = r"best at   4 evaluations: (?:lms|ipndm_v) on {}, error .* \(not told apart: (?:lms|ipndm_v){}\)\n"
+    assert re.search(verdict.format("trailing", ""), own)
+    assert re.search(verdict.format("karras", " on karras"), karras)
+    assert re.search(verdict.format("auto", " on auto"), auto)
+    assert "Chosen on 2 seeds of tiny (cosine, 50 timesteps, sigma " in own
+    assert ", class 3, no guidance, at 4 evaluations, against adaptive " in own
+    assert "To make 2 grids for the model (auto) took " in auto
+    assert "(auto)" not in own
+
+
+def test_classes_of_a_model_that_has_none_are_refused(run, fails, tmp_path):
+    plain = make_model(tmp_path / "plain", num_classes=0)
+    common = ["compare", plain, "--methods", "ddim", "--nfe", 2, "-n", 2, "--reference-tol", 0.1, "--out"]
+    assert "this model has no classes; leave --label out" in fails(*common, tmp_path / "a", "--label", "each")
+    assert "), at 2 evaluations, against adaptive " in run(*common, tmp_path / "a").out
+    assert json.loads((tmp_path / "a" / "results.json").read_text())["settings"]["labels"] is None
+
+
 def test_recommend_prints_a_command_that_runs(run, model, tmp_path):
     out = run("recommend", model, "--nfe", 4, "-n", 4).out
-    command, expected = out.splitlines()[:2]
+    command, expected, *_, chosen = out.splitlines()
     assert expected.startswith("expected error ")
+    assert chosen.startswith("Chosen on 4 seeds of tiny (cosine, 50 timesteps, sigma ")
+    assert ("To make a grid for the model" in out) == ("--grid auto" in command)
     words = shlex.split(command)
     assert words[:3] == ["ddim-ode", "sample", str(model)]
     assert run(*words[1:-1], tmp_path / "samples").code == 0

@@ -53,8 +53,9 @@ def results() -> dict[str, Any]:
         "settings": {
             "methods": [*(name for name, *_ in METHODS), "sde_srk"],
             "nfe": list(BUDGETS),
-            "tols": [0.1, 0.01, 0.001],
+            "tols": [0.001, 0.01, 0.1],
             "grids": ["own"],
+            "own_grids": {name: grid for name, grid, *_ in METHODS if grid} | {"sde_srk": "log_snr"},
             "etas": [0.5, 1.0],
             "seeds": list(range(64)),
             "labels": [i % 10 for i in range(64)],
@@ -150,6 +151,7 @@ def _row(
         "reason": None,
         "measured_nfe": ends,
         "steps": float(spent),
+        "grid_cost": None,
         "error": {
             "median": error,
             "median_low": error * 0.86,

@@ -14,7 +14,7 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.grids import GRIDS, make_grid
 from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.models.fields import GaussianField
-from ddim_ode.planning.auto_grid import TABLE, Shape, StandIn, auto_grid
+from ddim_ode.planning.auto_grid import FINALISTS, StandIn, auto_grid
 from ddim_ode.planning.profile import Profile, profile_of
 from ddim_ode.solvers import METHODS
 from tests.helpers.assertions import one_line
@@ -40,27 +40,6 @@ def profile(kind: str) -> Profile:
     return profile_of(MODELS[kind], False)
 
 
-@pytest.mark.parametrize("shape", [*TABLE[::7], Shape(0.3, 0.4, 11.0, 1.5)])
-@pytest.mark.parametrize("path", [EDM, paths.DiscreteVP.cosine(), paths.Flow(0.001, 999.0)])
-@pytest.mark.parametrize("intervals", [3, 10, 200])
-def test_a_shape_gives_a_grid_of_the_path(shape, path, intervals):
-    sigmas = shape.grid(path, intervals)
-    assert len(sigmas) == intervals + 1
-    assert (sigmas[0], sigmas[-1]) == (path.sigma_max, 0)
-    assert (sigmas.diff() < 0).all()
-    assert sigmas[-2] >= path.sigma_min * (1 - 1e-12)
-    if shape.left == 0:
-        assert float(sigmas[-2]) == pytest.approx(path.sigma_min)
-
-
-@pytest.mark.parametrize("shape", TABLE[::4])
-def test_nodes_are_the_inverse_of_shares(shape):
-    nodes = np.linspace(-6, 6, 25)
-    shares = [shape.share(node) for node in nodes]
-    assert np.all(np.diff(shares) > 0)
-    assert [shape.node(share) for share in shares] == pytest.approx(nodes.tolist(), abs=1e-6)
-
-
 @pytest.mark.parametrize("name", ["dpmpp_2m", "adams4", "unipc_2", "ddim"])
 @pytest.mark.parametrize("kind", ["tight", "field"])
 def test_the_stand_in_knows_which_grids_are_good(kind, name):
@@ -72,9 +51,11 @@ def test_the_stand_in_knows_which_grids_are_good(kind, name):
         real.append(float(rms(found - truth).log().mean()))
         told.append(math.log(stand_in.missed(method, sigmas)))
     assert np.corrcoef(real, told)[0, 1] > 0.8
-    assert real[int(np.argmin(told))] < min(real) + math.log(1.5)
+    likely = np.argsort(told)[:FINALISTS]  # of which the model itself will choose
+    assert min(real[n] for n in likely) < min(real) + math.log(1.1)
 
 
+@pytest.mark.filterwarnings("ignore::ddim_ode.grids.GridWarning")  # of even steps of sigma
 @pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "unipc_2", "adams3", "adams4", "heun"])
 @pytest.mark.parametrize("kind", MODELS)
 def test_it_is_no_worse_than_the_best_of_the_named_grids(kind, name):

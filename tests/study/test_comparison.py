@@ -17,6 +17,7 @@ from ddim_ode.grids import make_grid
 from ddim_ode.models.guidance import GuidanceError
 from ddim_ode.planning.inputs import seeded_noise
 from ddim_ode.planning.options import SolveOptions
+from ddim_ode.planning.profile import profile_of
 from ddim_ode.solvers import MethodError
 from ddim_ode.study.cells import StudyError
 from ddim_ode.study.comparison import Study, compare
@@ -48,7 +49,7 @@ def flow_by_scipy(noise: Tensor, sigmas: tuple[float, float]) -> Tensor:
 def test_errors_are_those_of_an_independent_script():
     """DDIM's Eq. 12 by hand against scipy's solution of the flow, without our solvers."""
     seeds, nfe = [3, 1, 4], 7
-    found = compare(MODEL, ["ddim"], [nfe], seeds, dtype=torch.float64, reference_tol=1e-10)
+    found = compare(MODEL, ["ddim"], [nfe], seeds, labels=None, dtype=torch.float64, reference_tol=1e-10)
     noise = seeded_noise(seeds, MODEL.shape).double()
     sigmas = make_grid("uniform", MODEL.path, nfe, "denoise").tolist()
     x = noise * math.sqrt(1 + sigmas[0] ** 2)
@@ -176,6 +177,38 @@ def test_numbers_of_any_kind_and_given_twice():
     assert len(found.best) == 1
 
 
+def test_labels_are_taken_in_turn_unless_told_otherwise():
+    def found(model=MODEL, **given):
+        return compare(model, ["ddim"], [2], range(5), reference_tol=0.1, **given)
+
+    each, none = found(), found(labels=None)
+    assert each.settings.labels == [0, 1, 2, 0, 1]
+    assert timeless(each) == timeless(found(labels=[0, 1, 2, 0, 1])) == timeless(found(labels="each"))
+    assert none.settings.labels is None
+    assert none.rows[0].error != each.rows[0].error
+    assert found(dataclasses.replace(MODEL, num_classes=0)).settings.labels is None
+    assert compare(MODEL, ["ddim"], [4], range(2), guidance=2.0, reference_tol=0.1).settings.labels == [0, 1]
+
+
+def test_what_a_grid_costs_that_is_made_for_the_model(tmp_path):
+    """Of a study whose own grids are measured, what is left for the network is the profile, the trials and samples."""
+    few = {"methods": ["ddim", "adams2"], "nfe": [6], "seeds": range(4), "reference_tol": 0.01, "out": tmp_path}
+    own = compare(MODEL, **few)
+    both = compare(MODEL, **few, grids=["own", "auto"])
+    made = [row.grid_cost for row in both.rows if row.grid == "auto"]
+    assert len({cost.profile for cost in made}) == 1
+    assert both.timing.evaluations == made[0].profile + sum(cost.trials for cost in made) + 2 * 4 * 6
+    assert made[0].profile == profile_of(MODEL, True).evaluations
+    assert [row for row in both.rows if row.grid != "auto"] == list(own.rows)
+    assert {row.grid_cost for row in own.rows} == {None}
+    assert both.settings.own_grids == {"ddim": "uniform", "adams2": ddim_ode.METHODS["adams2"].grid}
+    again = compare(MODEL, **few, grids=["own", "auto"])
+    assert again.rows == both.rows  # with what their grids have cost
+    refused = compare(MODEL, ["exact_heun"], [6], range(4), grids=["auto"], reference_tol=0.01)
+    assert refused.rows[0].status == "skipped"
+    assert refused.timing.evaluations == own.timing.evaluations - 2 * 4 * 6  # the reference's, and no profile
+
+
 def test_a_data_frame_needs_pandas(study, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     assert one_line(StudyError, study.to_pandas) == "to_pandas needs pandas; pip install pandas"
@@ -196,6 +229,7 @@ BAD = [
     (StudyError, {"grids": []}, "grids is empty"),
     (ddim_ode.DDIMError, {"features": "inceptoin"}, "did you mean 'inception'?"),
     (ddim_ode.DDIMError, {"labels": [9]}, "label 9 does not exist"),
+    (StudyError, {"labels": "eech"}, "labels='eech' is unknown; give 'each' for all classes in turn, numbers, or None"),
     (StudyError, {"methods": [ddim_ode.adams(3)]}, "a Method without a name; give a mapping, as in {'mine': adams(3)}"),
     (MethodError, {"methods": {"a": 3}}, "method is the int 3; give a name in METHODS, or a Method"),
     *((StudyError, {"nfe": value}, "is not a list; write [") for value in ("5", 5, {5}, {5: 5})),

@@ -101,11 +101,15 @@ def test_a_range_of_guidance_is_told_and_kept(tmp_path):
     assert "2.0, where sigma is above 1" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_results_of_before_ranges_of_guidance_were_told_have_none(study, saved):
+def test_results_of_before_something_was_told_lack_it(study, saved):
     results = unsealed(saved / "results.json")
     assert results["settings"].pop("guidance_range") is None
+    assert results["settings"].pop("own_grids") == {"ddim": "uniform", "exact_heun": "near_image"}
+    assert {row.pop("grid_cost") for row in results["rows"]} == {None}
     (saved / "results.json").write_text(json.dumps(results))
-    assert Study.load(saved).settings == study.settings
+    found = Study.load(saved)
+    assert found.settings == dataclasses.replace(study.settings, own_grids={})
+    assert found.rows == study.rows
 
 
 def test_numbers_of_other_libraries_are_kept_as_plain_ones(study, tmp_path):

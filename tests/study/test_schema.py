@@ -15,11 +15,11 @@ TEMPLATES = Path(page.__file__).parent / "templates"
 #: Written down once more, so that a change of the columns is meant.
 COLUMNS = """
     key method grid eta nfe tol kind status reason measured_nfe_min measured_nfe_median measured_nfe_mean
-    measured_nfe_max steps found_tol not_converged error_median error_median_low error_median_high error_rms
-    error_rms_low error_rms_high error_share resolved psnr ssim consistency distribution_frechet distribution_kid
-    distribution_kid_error distribution_precision distribution_recall distribution_sliced_wasserstein
-    reconstruction_rms reconstruction_bit_exact reconstruction_nfe_up reconstruction_nfe_down timing_seconds
-    timing_images_per_second timing_peak_memory_mb
+    measured_nfe_max steps found_tol grid_cost_profile grid_cost_trials not_converged error_median error_median_low
+    error_median_high error_rms error_rms_low error_rms_high error_share resolved psnr ssim consistency
+    distribution_frechet distribution_kid distribution_kid_error distribution_precision distribution_recall
+    distribution_sliced_wasserstein reconstruction_rms reconstruction_bit_exact reconstruction_nfe_up
+    reconstruction_nfe_down timing_seconds timing_images_per_second timing_peak_memory_mb
 """
 
 

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from ddim_ode.solvers import Solution
     from ddim_ode.support.counts import Spread
 
-FILES = {"samples": "samples.safetensors", "manifest": "manifest.json", "grid": "grid.png", "trace": "trace.png"}
+FILES = {
+    "samples": "samples.safetensors",
+    "manifest": "manifest.json",
+    "profile": "profile.safetensors",
+    "grid": "grid.png",
+    "trace": "trace.png",
+}
 ROWS = 12  # of a histogram
 WIDTH = 50
 UNLIMITED = 10**6  # characters of a line that nobody looks at
@@ -101,6 +107,11 @@ def warn_short(short: int, count: int) -> None:
 
 def warn(line: str) -> None:
     print(f"warning: {one_line(line)}", file=sys.stderr)
+
+
+def note(line: str) -> None:
+    """Tell of what is neither a result nor a warning."""
+    print(visible(line), file=sys.stderr)
 
 
 def visible(text: str) -> str:

@@ -25,7 +25,7 @@ from ddim_ode.support.tensors import write_tensors
 from ddim_ode.support.validation import ConfigError, Record, parse
 from ddim_ode.support.versions import circumstances
 
-SAMPLES = "samples.safetensors"
+SAMPLES, PROFILE = "samples.safetensors", "profile.safetensors"
 
 
 class RunSettings(Record):
@@ -42,7 +42,7 @@ class RunSettings(Record):
     guidance_range: tuple[float, float | None] | None
     eta: float | Literal["ddpm_large"] | None = None
     eta_range: tuple[float, float | None] | None = None
-    grid: str | tuple[float, ...] | None
+    grid: str | tuple[float, ...] | None  # "auto" for a profile in a file too
     final: Final
     dtype: Literal["float32", "float64"]
     batch_size: int

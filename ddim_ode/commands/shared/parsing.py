@@ -1,17 +1,20 @@
 """What options say, from text: seeds, labels, grids, ranges of sigma, the device and the model there."""
 
 import math
+import os
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 
 from ddim_ode.checkpoints import load
 from ddim_ode.errors import unknown
-from ddim_ode.grids import GRIDS, GridError
+from ddim_ode.grids import GRIDS, GridError, shape_of
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.guidance import GuidanceError
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.options import AUTO, SolveOptions
+from ddim_ode.planning.profile import Profile, ProfileError
 from ddim_ode.solvers.eta import EtaError
 from ddim_ode.support.checks import shown
 from ddim_ode.support.dtypes import DTYPES
@@ -89,9 +92,22 @@ def parse_numbers(name: str, text: str, kind: type[Number]) -> list[Number]:
         raise SampleError(f"{name}={shown(text)} is not a list of numbers; write it as in {example}") from None
 
 
+def parse_profile(text: str | None) -> Profile | None:
+    """The profile in a file, for text that is neither a grid's name nor a list. Raises ProfileError."""
+    if text is None or text in (*GRIDS, AUTO) or not (text.endswith(".safetensors") or os.path.isfile(text)):
+        return None
+    try:
+        return Profile.load(Path(text))
+    except ProfileError as error:
+        raise ProfileError(f"{error} with --grid auto") from None
+
+
 def parse_grid(text: str | None) -> str | tuple[float, ...] | None:
     """A grid's name, or sigmas between commas. Raises GridError."""
     if text is None or text in (*GRIDS, AUTO):
+        return text
+    if text.startswith("logistic"):
+        shape_of(text)
         return text
     if "," not in text:
         raise GridError(unknown("grid", text, (*GRIDS, AUTO)) + "; or give decreasing sigmas, as in 80,10,1,0")

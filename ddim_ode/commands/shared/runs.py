@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
-from ddim_ode.commands.shared.manifest import SAMPLES, Manifest, RunSettings, weights_of
+from ddim_ode.commands.shared.manifest import PROFILE, SAMPLES, Manifest, RunSettings, weights_of
 from ddim_ode.data import is_picture, save_grid, save_images
 from ddim_ode.models.denoiser import Denoiser, NonFiniteError
 from ddim_ode.models.guidance import GuidanceError
 from ddim_ode.planning.inputs import SampleError
-from ddim_ode.planning.plan import Callback, Progress
+from ddim_ode.planning.options import AUTO
+from ddim_ode.planning.plan import Callback, Progress, prepare
+from ddim_ode.planning.profile import Profile, profile_of
 from ddim_ode.planning.tolerance import ends_for
 from ddim_ode.sampling import sample_with
 from ddim_ode.solvers import Solution
@@ -39,6 +41,7 @@ class Drawn:
     labels: list[int] | None
     seconds: float
     threads: int
+    profile: Profile | None = None  # that the grid was made from
 
 
 def draw(
@@ -48,11 +51,13 @@ def draw(
     record: Manifest | None = None,
     images: bool = False,
     callback: Callback | None = None,
+    profile: Profile | None = None,
 ) -> Drawn:
     """Draw the samples that the settings ask for into samples.safetensors and, if asked for, images/.
 
     They are drawn in blocks of some batches, of which one is in memory. With an earlier run's record it is done by that
-    run's grid or tolerance, and threads.
+    run's grid or tolerance, and threads. A grid for this model is made from the profile, or from one that is measured
+    first; the folder keeps it.
 
     Raises as `sample` does.
     """
@@ -68,6 +73,11 @@ def draw(
         if settings.fast:
             moved = moved.fast()
             warm_up(moved, min(settings.batch_size, len(seeds)))
+        if options.grid == AUTO:
+            plan = prepare(moved, replace(options, grid=profile or AUTO), len(seeds), labels=labels)
+            profile = profile or profile_of(plan.model, plan.labels is not None)  # which is known by now
+            options = replace(options, nfe=None, grid=plan.sigmas)  # once, for all blocks
+            profile.save(folder / PROFILE)
         file.reserve("x", options.dtype, (len(seeds), *model.shape))
         for rows in _blocks(len(seeds), settings.batch_size, math.prod(model.shape) * options.dtype.itemsize):
             started = time.perf_counter()
@@ -94,7 +104,7 @@ def draw(
             file.add("converged", solution.converged)
         threads = torch.get_num_threads()
     sigmas = ends_for(moved, options) if options.row.adaptive else solution.sigmas
-    return Drawn(solution, tuple(sigmas.tolist()), labels, seconds, threads)
+    return Drawn(solution, tuple(sigmas.tolist()), labels, seconds, threads, profile)
 
 
 def complete(

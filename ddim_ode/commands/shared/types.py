@@ -33,6 +33,10 @@ NoEma = Annotated[
 TOL_HELP = "Adaptive methods: error to accept, RMS over an image in [-1, 1]."
 
 ModelName = Annotated[str, MODEL]
+ModelChoice = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="Show where each method steps on this model.", show_default=False)
+]
+PlannedNfe = Annotated[int, typer.Option("--nfe", help="Evaluations a sample, of a MODEL.")]
 Images = Annotated[
     list[Path] | None,
     typer.Argument(
@@ -87,6 +91,13 @@ EtaRange = Annotated[
 ]
 GridText = Annotated[
     str | None, typer.Option(help="Grid's name, or decreasing sigmas: 80,10,1,0.", show_default="the method's")
+]
+GridOrProfile = Annotated[
+    str | None,
+    typer.Option(
+        help="Grid's name, or decreasing sigmas: 80,10,1,0, or the profile.safetensors of a run with 'auto'.",
+        show_default="the method's",
+    ),
 ]
 GridUpText = Annotated[
     str | None, typer.Option(help="Grid's name, or decreasing sigmas > 0: 80,10,1.", show_default="the method's")

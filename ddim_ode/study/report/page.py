@@ -20,6 +20,7 @@ from PIL import Image
 
 from ddim_ode.study.report import series
 from ddim_ode.study.report.tables import distribution_table, in_digits, reconstruction_table, results_table
+from ddim_ode.study.report.words import chosen_on, grids_made, grouped, guided, names_of, seconds, shortly
 from ddim_ode.study.rows import LEAVES, leaf
 from ddim_ode.study.schema import lookup
 from ddim_ode.support.files import replacing
@@ -73,13 +74,15 @@ def render(results: Mapping[str, Any], strips: Mapping[str, bytes]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": in_digits, "seconds": seconds, "breakable": breakable}
+    environment.filters |= {"number": in_digits, "seconds": seconds, "breakable": breakable, "grouped": grouped}
     return environment.get_template("report.html.j2").render(
         results,
         style=style,
         script=script,
         policy=f"default-src 'none'; img-src data:; style-src {digest(style)}; script-src {digest(script)}",
         winners=winners(results),
+        chosen_on=chosen_on(results),
+        grids_made=grids_made(rows),
         plotted=any(lookup(row, value) for row in rows for value in PLOTTED),
         tables=[results_table(rows), distribution_table(rows), reconstruction_table(rows)],
         columns=titles,
@@ -104,15 +107,12 @@ def render(results: Mapping[str, Any], strips: Mapping[str, bytes]) -> str:
 
 
 def winners(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For each budget that has one: the best row, and the names of other methods that cannot be told from it."""
+    """For each budget that has one: the best row, and the names of others that cannot be told from it."""
     rows = {row["key"]: row for row in results["rows"]}
-    found = []
-    for best in results["best"]:
-        row = rows[best["key"]]
-        names = dict.fromkeys(series.name_of(rows[key]) for key in best["tied"])
-        names.pop(series.name_of(row), None)  # itself, on another grid or at a smaller budget
-        found.append({"nfe": best["nfe"], "row": row, "tied": list(names)})
-    return found
+    return [
+        {"nfe": best["nfe"], "row": rows[best["key"]], "tied": names_of(results, best["tied"], best["key"])}
+        for best in results["best"]
+    ]
 
 
 def fitting(strips: Mapping[str, bytes], shape: Sequence[int], room: int) -> tuple[dict[str, bytes], int, float]:
@@ -171,26 +171,3 @@ def visible(value: Any) -> Any:
 def breakable(text: str) -> Markup:
     """A name that a narrow column may break after an underscore."""
     return escape(visible(text)).replace("_", Markup("_<wbr>"))
-
-
-def shortly(values: Sequence[int]) -> str:
-    """Numbers for people: a range as its ends, and no more than twelve of others."""
-    if len(values) > 2 and list(values) == list(range(values[0], values[0] + len(values))):
-        return f"{values[0]} to {values[-1]}"
-    listed = ", ".join(map(str, values[:12]))
-    return listed if len(values) <= 12 else f"{listed}, … ({len(values)} in all)"
-
-
-def guided(settings: Mapping[str, Any]) -> str:
-    """The scale of guidance, and where it acts if not everywhere."""
-    low, high = settings.get("guidance_range") or (None, None)
-    ends = [f"{word} {in_digits(end)}" for word, end in (("above", low), ("below", high)) if end]
-    return f"{settings['guidance']}" + (f", where sigma is {' and '.join(ends)}" if ends else "")
-
-
-def seconds(value: float) -> str:
-    """A duration for people."""
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -140,6 +140,14 @@ def _with_error(name: str) -> Callable[[RowRecord], Entry]:
     return entry
 
 
+def _making(row: RowRecord) -> Entry:
+    """What the grid took, and how much of it the profile."""
+    cost = [lookup(row, at) for at in MAKING]
+    if None in cost:
+        return Entry("–", None)
+    return Entry(f"{sum(cost)}", sum(cost), f"profile {cost[0]}")
+
+
 def _text(name: str) -> Callable[[RowRecord], Entry]:
     """A value as it is."""
     at = leaf(name)
@@ -149,6 +157,8 @@ def _text(name: str) -> Callable[[RowRecord], Entry]:
 def _asked(row: RowRecord) -> Entry:
     return Entry(asked(row), row["nfe"] if row["nfe"] is not None else -row["tol"])
 
+
+MAKING = [leaf("grid_cost.profile"), leaf("grid_cost.trials")]
 
 IDENTITY = [
     Column("Method", "The solver; ddim-ode methods describes them.", _text("method")),
@@ -181,6 +191,12 @@ RESULTS = [
     ),
     Column(
         "Images/s", "Samples made in a second of wall time on this study's machine.", _plain("timing.images_per_second")
+    ),
+    Column(
+        "Making the grid",
+        "Evaluations that it took once to make the grid for this model: its profile, which all such grids share, and "
+        "trials.",
+        _making,
     ),
     Column("Seconds", "Wall time for all samples of the row.", _plain("timing.seconds")),
     Column("Memory, MB", "Largest memory in use while the row ran.", _plain("timing.peak_memory_mb")),

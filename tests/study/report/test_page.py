@@ -149,7 +149,9 @@ def test_a_study_without_errors_says_so(written):
     results = study_example.results()
     results["rows"] = [row for row in results["rows"] if not row["error"]]
     results["best"] = []
-    assert "No cell of this study has an error that could be compared." in Page(written(results, {})).text()
+    text = Page(written(results, {})).text()
+    assert "No cell of this study has an error that could be compared." in text
+    assert "Chosen on" not in text
 
 
 def test_what_was_not_done_is_in_the_table_with_its_reason(written, study):
