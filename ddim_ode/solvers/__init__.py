@@ -70,7 +70,7 @@ class MethodError(DDIMError):
 
 
 def adams(
-    order: int, path: str = "angle", basis: str = "angle", corrector: bool = False, grid: str = "logistic"
+    order: int, path: str = "angle", basis: str = "angle", corrector: bool = False, grid: str | None = None
 ) -> Method:
     """A variable-step exponential Adams method, with a start-up that keeps its order. Give it to `sample(method=...)`.
 
@@ -82,19 +82,20 @@ def adams(
         path: "noise", "data", "angle" or "flow": the slope that is interpolated is eps, x0, v or eps - x0.
         basis: "sigma", "log_snr", "angle" or "timestep": the variable in which it is a polynomial.
         corrector: interpolate order - 1 slopes, and repeat each interval when the next evaluation is there.
-        grid: the named grid it uses unless told otherwise.
+        grid: the named grid it uses unless told otherwise; None is that of `adams2`, `adams3` or `adams4`.
 
     Raises:
         MethodError: an order, path or basis that does not exist. GridError: a grid.
     """
     for kind, name, known in [("path", path, PATHS), ("basis", basis, BASES)]:
         choice(kind, name, known, MethodError)
-    shape_of(grid)
     flag("corrector", corrector)
     starts = {2: EULER, 3: EULER, 4: THIRDS} if corrector else {1: EULER, 2: EULER, 3: MIDPOINT, 4: THIRDS}
     if (whole := index(order)) not in starts or whole is None:
         raise MethodError(f"order={shown(order)} is not an order of Adams methods here; choose {min(starts)} to 4")
     order = whole
+    grid = DEFAULT_GRIDS.get(f"adams{order}", "logistic") if grid is None else grid
+    shape_of(grid)
     name = f"Adams-{'Moulton' if corrector else 'Bashforth'} on the path '{path}', polynomial in {basis}"
     return Method(
         solver=Adams(
@@ -221,9 +222,9 @@ METHODS: Mapping[str, Method] = {
         name: Method(solver, path, DEFAULT_GRIDS.get(name, "logistic"), order, cost, summary)
         for name, (solver, path, order, cost, summary) in ROWS.items()
     },
-    "adams2": adams(2, grid=DEFAULT_GRIDS["adams2"]),
-    "adams3": adams(3, corrector=True, grid=DEFAULT_GRIDS["adams3"]),
-    "adams4": adams(4, grid=DEFAULT_GRIDS["adams4"]),
+    "adams2": adams(2),
+    "adams3": adams(3, corrector=True),
+    "adams4": adams(4),
     **{name: Method(row[0], flow, "", *row[1:]) for name, row in ADAPTIVE.items()},
     **{name: Method(*row) for name, row in STOCHASTIC.items()},
 }

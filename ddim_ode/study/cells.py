@@ -12,7 +12,7 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.grids import GRIDS, shape_of
 from ddim_ode.planning.options import AUTO, MOST_NFE, SolveOptions
 from ddim_ode.solvers import Method, get_method
-from ddim_ode.support.checks import choice, described, shown, whole
+from ddim_ode.support.checks import described, shown, whole
 from ddim_ode.support.scalars import number
 from ddim_ode.support.tables import entries
 

@@ -56,7 +56,7 @@ def methods() -> str:
     rows: dict[str, list[tuple[Any, ...]]] = {kind: [] for kind in reversed(KINDS)}
     for name, method in METHODS.items():
         kind = next(kind for kind, fits in KINDS.items() if fits(method))
-        grid = f"[`{method.grid}`][ddim_ode.grids.{method.grid}]" if method.grid else ""
+        grid = f"[`{method.grid}`][ddim_ode.grids.{method.grid.partition(':')[0]}]" if method.grid else ""
         rows[kind].append((f"`{name}`", method.order, method.evaluations, kind_of(method), grid, plain(method.summary)))
     head = ("method", "order", "evaluations a step", "kind", "grid", "what it is")
     return "\n\n".join(f"## {kind}\n\n{table(head, found)}" for kind, found in rows.items())

@@ -84,6 +84,7 @@ def test_float64_is_the_network_too(run: Command, model: Path, tmp_path: Path) -
 # --- the manifest ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::ddim_ode.grids.GridWarning")  # of karras, whose steps are few here
 @pytest.mark.parametrize(
     "options",
     [

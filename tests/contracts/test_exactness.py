@@ -164,6 +164,6 @@ def test_the_comparison_would_notice_a_hundredth_of_a_timestep():
     eps, table = MixtureEps(), linear_table()
     path = paths.DiscreteVP(torch.tensor(table, dtype=torch.float64))
     ts = timesteps("uniform", 10, "denoise")
-    x = sample(eps.mixture.denoiser(path), nfe=10, seeds=(0, 1), dtype=torch.float64).x
+    x = sample(eps.mixture.denoiser(path), nfe=10, seeds=(0, 1), grid="uniform", dtype=torch.float64).x
     assert relative(x, eq12(eps, table, ts, "denoise", (0, 1))) <= TOLERANCE
     assert relative(x, eq12(eps, table, [*ts[:5], ts[5] + 0.01, *ts[6:]], "denoise", (0, 1))) > 1e-7

@@ -203,7 +203,7 @@ def test_a_float32_state_is_enough(name):
 
 def test_ddim_is_the_adams_method_of_order_1_on_either_path():
     model = MIXTURE.denoiser(PATHS["linear"])
-    ddim = sample(model, "ddim", nfe=9, seeds=range(4), dtype=torch.float64).x
+    ddim = sample(model, "ddim", nfe=9, seeds=range(4), grid="uniform", dtype=torch.float64).x
     for path in (paths.noise, paths.data):
         for basis in BASES:
             method = Method(Adams(basis), path, "uniform", 1, 1, "")

@@ -26,6 +26,8 @@ from tests.helpers.assertions import one_line
 from tests.helpers.small_study import MIXTURE, MODEL, SMALL, timeless
 from tests.helpers.tensors import rms
 
+OWN = ddim_ode.METHODS["ddim"].grid
+
 
 @pytest.fixture(scope="module")
 def study() -> Study:
@@ -51,7 +53,7 @@ def test_errors_are_those_of_an_independent_script():
     seeds, nfe = [3, 1, 4], 7
     found = compare(MODEL, ["ddim"], [nfe], seeds, labels=None, dtype=torch.float64, reference_tol=1e-10)
     noise = seeded_noise(seeds, MODEL.shape).double()
-    sigmas = make_grid("uniform", MODEL.path, nfe, "denoise").tolist()
+    sigmas = make_grid(ddim_ode.METHODS["ddim"].grid, MODEL.path, nfe, "denoise").tolist()
     x = noise * math.sqrt(1 + sigmas[0] ** 2)
     for sigma, then in pairwise(sigmas):
         data, eps = MIXTURE.denoise(x, sigma)
@@ -156,7 +158,7 @@ def test_a_cell_that_fails_is_a_row_and_the_study_goes_on():
 
 def test_what_a_callback_raises_ends_the_study(tmp_path):
     def stop(now):
-        if now.what == "ddim|uniform|nfe=3":
+        if now.what == f"ddim|{OWN}|nfe=3":
             raise OSError("the disk of my log is full")
 
     with pytest.raises(OSError, match="the disk of my log is full"):
@@ -172,7 +174,7 @@ def test_one_seed_has_an_error_and_no_consistency():
 def test_numbers_of_any_kind_and_given_twice():
     etas = [np.float32(0.5), 0.5, 0, 0.0]
     found = compare(MODEL, ["ddim"], np.array([3, 3]), np.arange(2), etas=etas)
-    assert [row.key for row in found.rows] == ["ddim|uniform|nfe=3|eta=0.5", "ddim|uniform|nfe=3|eta=0.0"]
+    assert [row.key for row in found.rows] == [f"ddim|{OWN}|nfe=3|eta=0.5", f"ddim|{OWN}|nfe=3|eta=0.0"]
     assert json.loads(json.dumps(found.results))["best"] == found.best
     assert len(found.best) == 1
 
@@ -201,7 +203,7 @@ def test_what_a_grid_costs_that_is_made_for_the_model(tmp_path):
     assert made[0].profile == profile_of(MODEL, True).evaluations
     assert [row for row in both.rows if row.grid != "auto"] == list(own.rows)
     assert {row.grid_cost for row in own.rows} == {None}
-    assert both.settings.own_grids == {"ddim": "uniform", "adams2": ddim_ode.METHODS["adams2"].grid}
+    assert both.settings.own_grids == {"ddim": OWN, "adams2": ddim_ode.METHODS["adams2"].grid}
     again = compare(MODEL, **few, grids=["own", "auto"])
     assert again.rows == both.rows  # with what their grids have cost
     refused = compare(MODEL, ["exact_heun"], [6], range(4), grids=["auto"], reference_tol=0.01)

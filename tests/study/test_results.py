@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from ddim_ode.solvers import METHODS
 from ddim_ode.study.cells import StudyError
 from ddim_ode.study.comparison import Study, compare
 from ddim_ode.study.report import page
@@ -23,6 +24,7 @@ from tests.helpers.mixtures import labelled
 from tests.helpers.small_study import MIXTURE, MODEL
 from tests.helpers.tables import PATHS
 
+OWN = METHODS["ddim"].grid
 FILES = {"report.html", "results.json", "results.csv", "pictures.safetensors", "work_precision.png", "sheet.png"}
 
 
@@ -82,9 +84,9 @@ def test_an_infinite_number_is_read_as_none(study, tmp_path):
 
 
 def test_a_row_by_its_key(study):
-    assert study.row("ddim|uniform|nfe=5|eta=0.5").eta == 0.5
-    line = one_line(StudyError, study.row, "ddim|uniform|nfe=5")
-    assert line.startswith("unknown row 'ddim|uniform|nfe=5'; did you mean 'ddim|uniform|nfe=5|eta=0.")
+    assert study.row(f"ddim|{OWN}|nfe=5|eta=0.5").eta == 0.5
+    line = one_line(StudyError, study.row, f"ddim|{OWN}|nfe=5")
+    assert line.startswith(f"unknown row 'ddim|{OWN}|nfe=5'; did you mean 'ddim|{OWN}|nfe=5|eta=0.")
 
 
 def test_a_row_is_a_record_and_a_record_a_row(study):
@@ -104,7 +106,7 @@ def test_a_range_of_guidance_is_told_and_kept(tmp_path):
 def test_results_of_before_something_was_told_lack_it(study, saved):
     results = unsealed(saved / "results.json")
     assert results["settings"].pop("guidance_range") is None
-    assert results["settings"].pop("own_grids") == {"ddim": "uniform", "exact_heun": "near_image"}
+    assert results["settings"].pop("own_grids") == {"ddim": OWN, "exact_heun": "near_image"}
     assert {row.pop("grid_cost") for row in results["rows"]} == {None}
     (saved / "results.json").write_text(json.dumps(results))
     found = Study.load(saved)
@@ -205,7 +207,7 @@ def without(record: dict[str, Any], name: str) -> dict[str, Any]:
             lambda row: row | {"status": "lost"},
             "the study.rows[0].status is 'lost', and should be typing.Literal['done'",
         ),
-        (lambda row: row["key"], "the study.rows[0] is 'ddim|uniform|nfe=5|eta=0.0', and should be Row"),
+        (lambda row: row["key"], f"the study.rows[0] is 'ddim|{OWN}|nfe=5|eta=0.0', and should be Row"),
     ],
 )
 def test_a_row_with_other_fields_is_named(saved, change, line):
