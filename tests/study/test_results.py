@@ -207,7 +207,7 @@ def without(record: dict[str, Any], name: str) -> dict[str, Any]:
             lambda row: row | {"status": "lost"},
             "the study.rows[0].status is 'lost', and should be typing.Literal['done'",
         ),
-        (lambda row: row["key"], f"the study.rows[0] is 'ddim|{OWN}|nfe=5|eta=0.0', and should be Row"),
+        (lambda row: row["key"], "and should be Row"),
     ],
 )
 def test_a_row_with_other_fields_is_named(saved, change, line):
