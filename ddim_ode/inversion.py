@@ -55,6 +55,7 @@ def encode(
         nfe: the most network evaluations that encoding a sample may cost (default 20); not for adaptive methods.
         labels, guidance, guidance_range, max_nfe, dtype, callback: as in `sample`.
         grid: a name in `GRIDS`, or decreasing sigmas, of which the last is that of the images (default: sigma_min).
+            None is near_image for a method whose steps can be undone, and the method's own for another.
         tol: the error to accept with an adaptive method, which is one way's: both ways add up.
         deterministic: evaluate every sample alone and with torch's deterministic algorithms, so that it can be
             decoded among others. It costs the speed of batches.

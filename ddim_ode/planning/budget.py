@@ -15,6 +15,7 @@ from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.options import DEFAULT_NFE, SolveOptions
 from ddim_ode.planning.profile import Profile, profile_of
 from ddim_ode.solvers import Solver, integrate
+from ddim_ode.solvers.default_grids import ENCODING
 
 NOISY, HOPELESS = 3.0, 0.75  # the sigma above which steps are lost, and the share of them that is too much
 
@@ -68,7 +69,8 @@ def grid_for(model: Model, options: SolveOptions, upward: bool = False, labelled
         if nfe is not None and nfe != (cost := int(dry(sigmas).nfe)):
             raise SampleError(f"nfe={nfe} contradicts an explicit grid that costs {cost}; leave nfe out")
         return sigmas
-    name = method.grid if options.grid is None else options.grid
+    own = ENCODING if upward and method.invertible else method.grid
+    name = own if options.grid is None else options.grid
     budget = DEFAULT_NFE if nfe is None else nfe
     most = most_intervals(name, model.path, final)
     each = method.evaluations  # predictions a step

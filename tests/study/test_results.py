@@ -106,7 +106,7 @@ def test_a_range_of_guidance_is_told_and_kept(tmp_path):
 def test_results_of_before_something_was_told_lack_it(study, saved):
     results = unsealed(saved / "results.json")
     assert results["settings"].pop("guidance_range") is None
-    assert results["settings"].pop("own_grids") == {"ddim": OWN, "exact_heun": "near_image"}
+    assert results["settings"].pop("own_grids") == {name: METHODS[name].grid for name in ("ddim", "exact_heun")}
     assert {row.pop("grid_cost") for row in results["rows"]} == {None}
     (saved / "results.json").write_text(json.dumps(results))
     found = Study.load(saved)

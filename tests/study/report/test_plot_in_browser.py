@@ -12,7 +12,7 @@ pytest.importorskip("selenium", reason="needs selenium: pip install selenium")
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from tests.helpers.browsing import find, point
 
@@ -21,6 +21,7 @@ def test_pointing_at_a_point_shows_its_numbers(page):
     tip = find(page, "#tooltip")
     assert not tip.is_displayed()
     ActionChains(page).move_to_element(point(page, "dpmpp_2m|log_snr|nfe=20|eta=0")).perform()
+    WebDriverWait(page, 5).until(lambda _: tip.is_displayed())  # which a busy machine is slow to do
     assert tip.text.split("\n")[:5] == ["dpmpp_2m on log_snr, NFE 20", "NFE measured", "20", "Median error", "0.0105"]
     box, drawing = tip.rect, find(page, ".drawing").rect
     assert box["x"] >= drawing["x"] - 1
