@@ -78,8 +78,8 @@ def diffusers(on: Problem) -> Iterator[list[Cell]]:
         for budget in BUDGETS:
             try:
                 x, spent = rival(budget)
-            except IndexError as error:  # of timesteps that rounding has made equal, as Karras's on a cosine schedule
-                found.append(Cell("diffusers", name, "", budget, 0.0, [], str(error)))
+            except (IndexError, AssertionError) as error:  # timesteps that Karras's rounding made equal, as on cosine
+                found.append(Cell("diffusers", name, "", budget, 0.0, [], repr(error)))
                 continue
             found.append(Cell("diffusers", name, "", budget, spent, on.errors(x).tolist()))
         yield found
