@@ -126,3 +126,17 @@ def test_the_table_says_what_is_out_of_the_ordinary(run: Command) -> None:
     assert words["ddim"] == []
     assert words["adaptive"] == ["adaptive"]
     assert words["dopri5"] == ["adaptive,", "coupled"]
+
+
+def test_where_the_methods_step_on_a_model(run, fails, tmp_path):
+    folder = make_model(tmp_path)
+    told = json.loads(run("methods", folder, "--nfe", 6, "--json").out)
+    model = ddim_ode.load(folder)
+    assert told["sigma_range"] == [model.sigma_min, model.sigma_max]
+    rows = {row["name"]: row for row in told["methods"]}
+    assert rows.keys() == {name for name, method in ddim_ode.METHODS.items() if not method.adaptive}
+    for name in ("ddim", "adams4", "unipc_2", "heun"):
+        assert rows[name]["grid"] == ddim_ode.METHODS[name].grid
+        assert rows[name]["sigmas"] == ddim_ode.sample(model, name, nfe=6, seeds=[0]).sigmas.tolist()
+    assert "with nfe=1 these methods step at" in run("methods", folder, "--nfe", 1).out
+    assert "nfe=0 must be a whole number" in fails("methods", folder, "--nfe", 0)
