@@ -162,11 +162,13 @@ class Coder:
     def encode(self, x: Tensor) -> Tensor:
         """The mean of the posterior, or what is about to be quantised."""
         found = self._net().encode(x)
-        return found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents  # type: ignore[no-any-return]
+        latent: Tensor = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+        return latent
 
     def decode(self, z: Tensor) -> Tensor:
         """The image."""
-        return self._net().decode(z).sample  # type: ignore[no-any-return]
+        image: Tensor = self._net().decode(z).sample
+        return image
 
     def _net(self) -> Any:
         if self.dtype is None:
