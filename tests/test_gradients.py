@@ -244,7 +244,7 @@ def test_no_gradient_is_lost_without_a_word():
     assert line == "nothing here requires a gradient; give noise, start or a network that does"
     with torch.no_grad():
         assert "under torch.no_grad" in one_line(GradientError, gradients, MIXTURE, "direct")
-    line = one_line(DivergedError, gradients, MIXTURE, "reversible", method="belm", nfe=20)
+    line = one_line(DivergedError, gradients, MIXTURE, "reversible", method="belm", nfe=20, grid="near_image")
     assert re.match(r"the way back missed the start by [\d.e+]+ of it, so that the gradient would be wrong; use", line)
     sol = sample(net, "leapfrog", nfe=4, differentiable="reversible")
     with torch.no_grad():

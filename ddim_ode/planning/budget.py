@@ -15,8 +15,8 @@ from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.options import DEFAULT_NFE, SolveOptions
 from ddim_ode.planning.profile import Profile, profile_of
 from ddim_ode.solvers import Solver, integrate
-from ddim_ode.solvers.default_grids import ENCODING
 
+ENCODING = "near_image"  # the grid of a method whose steps can be undone, on its way up
 NOISY, HOPELESS = 3.0, 0.75  # the sigma above which steps are lost, and the share of them that is too much
 
 

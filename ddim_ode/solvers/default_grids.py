@@ -8,7 +8,6 @@ its latent it steps densely near the image instead, which gives far better laten
 
 from collections.abc import Mapping
 
-ENCODING = "near_image"
 DEFAULT_GRIDS: Mapping[str, str] = {
     "ddim": "logistic:1:1.5:1.5:0",
     "euler": "logistic:1:1.5:1.5:0",
