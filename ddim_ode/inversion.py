@@ -23,6 +23,7 @@ from ddim_ode.models.identity import fingerprint
 from ddim_ode.planning.inputs import SampleError, check_callback, check_data, check_model, check_size
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.planning.plan import Callback, Labels, prepare
+from ddim_ode.planning.tuned_files import resolved
 from ddim_ode.solvers import Method, MethodError, Outcome, Solution, Watch
 from ddim_ode.support.checks import described, flag
 from ddim_ode.support.process import computing
@@ -66,7 +67,7 @@ def encode(
         NonFiniteError, DivergedError: as in `sample`.
     """
     options = SolveOptions(
-        method=method,
+        method=resolved(model, method),
         nfe=nfe,
         tol=tol,
         max_nfe=max_nfe,

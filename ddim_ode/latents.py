@@ -14,6 +14,7 @@ from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.grids import explicit_grid
 from ddim_ode.ode.flow import along
 from ddim_ode.planning.options import SolveOptions
+from ddim_ode.solvers import name_of
 from ddim_ode.solvers.lattice import LATTICE
 from ddim_ode.support.checks import ArgumentError, as_path, shown
 from ddim_ode.support.dtypes import DTYPES
@@ -135,15 +136,17 @@ class Latent:
             OutputError: the file cannot be written.
         """
         options = self.options
-        if not isinstance(options.method, str):
+        # Tuned grids need not be kept: the sigmas are.
+        name = options.method if isinstance(options.method, str) else name_of(options.method)
+        if name is None:
             raise LatentError("a latent of a Method without a name cannot be saved; use one in METHODS")
         tensors = {f"state{n}": state for n, state in enumerate(self.states)}
         tensors |= {"sigmas": self.sigmas, "nfe": self.nfe, "converged": self.converged}
         if self.labels is not None:
             tensors["labels"] = self.labels
         settings = StoredOptions(
-            **{name: getattr(options, name) for name in OPTIONS},
-            **{name: getattr(self, name) for name in FACTS},
+            **{key: getattr(options, key) for key in OPTIONS} | {"method": name},
+            **{key: getattr(self, key) for key in FACTS},
             dtype=str(options.dtype).removeprefix("torch."),
         )
         write_tensors(as_path("file", file), tensors, {"format": FORMAT, "settings": settings.model_dump_json()})

@@ -20,6 +20,7 @@ from ddim_ode.planning.inputs import (
 )
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.planning.plan import Callback, Labels, prepare
+from ddim_ode.planning.tuned_files import resolved
 from ddim_ode.solvers import Method, Outcome, Solution, Watch
 from ddim_ode.solvers.eta import EtaLike
 
@@ -52,8 +53,10 @@ def sample(
 
     Args:
         model: a `Denoiser`, or something around one.
-        method: a name in `METHODS`, or a `Method` such as `adams(3, path="data", basis="log_snr")` makes.
-        nfe: the most network evaluations a sample may cost; the number of steps follows from it (default 20).
+        method: a name in `METHODS`, or a `Method` such as `adams(3, path="data", basis="log_snr")` makes, or "tuned",
+            the one in the file tuned.json beside the model, see `load_tuned`.
+        nfe: the most network evaluations a sample may cost; the number of steps follows from it (default 20). Of the
+            grids of a tuned method the largest within it is taken (default: the largest).
             With an explicit grid leave it out: the grid decides. An adaptive method first looks for the tolerance
             whose mean NFE is at most this, on 8 samples that are not counted, and reports it.
         seeds: one int a sample (default: 0); its noise is drawn on the CPU from its own generator.
@@ -86,12 +89,13 @@ def sample(
 
     Raises:
         SampleError, MethodError, GridError, GuidanceError, GradientError, EtaError, BrownianError: arguments that
-            cannot be.
+            cannot be; a method that was tuned to another model, or to other guidance.
+        TunedError: tuned.json is not there, or damaged.
         NonFiniteError: the network returned NaN or infinity.
         DivergedError: the solver diverged.
     """
     options = SolveOptions(
-        method=method,
+        method=resolved(model, method),
         nfe=nfe,
         tol=tol,
         max_nfe=max_nfe,
@@ -142,6 +146,8 @@ def sample_with(
     else:
         check_start(given[0], latents, model.shape)
         numbers, count = (), len(latents)
+    if start is not None and options.row.own_grids:
+        raise SampleError(f"{options.name} begins with noise; give noise or seeds, or use a method such as 'adams3'")
     check_size(model, count, options.dtype, options.batch_size)
     plan = prepare(model, options, count, labels=labels, seeds=numbers or None)
     if latents is not None:

@@ -74,8 +74,9 @@ def encode(
     from ddim_ode.commands.shared import input_images, parsing
     from ddim_ode.support.counts import spread
 
+    network, _ = parsing.open_model(model, device.value, dtype.value)
     options = parsing.solve_options(
-        method=method,
+        method=parsing.parse_method(method, network),
         nfe=nfe,
         tol=tol,
         max_nfe=max_nfe,
@@ -85,7 +86,6 @@ def encode(
         dtype=dtype.value,
         batch_size=batch_size,
     )
-    network, _ = parsing.open_model(model, device.value, dtype.value)
     given = input_images.gather(network, images, count, label, resize)
     with new_file(out, overwrite) as file, progress(len(given.x), what="encoding") as update:
         started = time.perf_counter()
@@ -212,8 +212,9 @@ def interpolate(
     from ddim_ode.sampling import sample_with
     from ddim_ode.support.counts import spread
 
+    network, _ = parsing.open_model(model, device.value, dtype.value)
     options = parsing.solve_options(
-        method=method,
+        method=parsing.parse_method(method, network),
         nfe=nfe,
         tol=tol,
         max_nfe=max_nfe,
@@ -222,7 +223,6 @@ def interpolate(
         dtype=dtype.value,
         batch_size=batch_size,
     )
-    network, _ = parsing.open_model(model, device.value, dtype.value)
     classes = parsing.parse_labels(label, 1)
     given = input_images.gather(network, images, resize=resize) if images else None
     noise = given.x if given else seeded_noise(parsing.parse_seeds(seeds, None), network.shape)

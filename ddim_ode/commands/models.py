@@ -1,9 +1,14 @@
 """What there is: bundled models, methods and grids, and what a model is."""
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from ddim_ode.commands.shared.display import print_json, print_table, text
+from ddim_ode.commands.shared.display import print_json, print_table, text, warn
 from ddim_ode.commands.shared.types import ConfigFile, Json, ModelChoice, ModelName, NoEma, PlannedNfe
+
+if TYPE_CHECKING:
+    from ddim_ode.models.denoiser import Denoiser
 
 
 def models(as_json: Json = False) -> None:
@@ -72,10 +77,44 @@ def _planned(name: str, nfe: int, as_json: bool) -> None:
         if row.adaptive:
             continue
         sigmas = grid_for(model, SolveOptions(method=method, nfe=nfe)).tolist()
-        told = sigmas if as_json else "  ".join(f"{sigma:.3g}" for sigma in sigmas)
+        told = sigmas if as_json else _shortly(sigmas)
         rows.append({"name": method, "grid": row.grid, "sigmas": told})
+    rows += _tuned(model, as_json)
     if as_json:
         print_json({"model": name, "nfe": nfe, "sigma_range": [model.sigma_min, model.sigma_max], "methods": rows})
     else:
         print(f"{name}: sigma from {model.sigma_max:g} to {model.sigma_min:.3g}; with nfe={nfe} these methods step at")
         print_table(("name", "grid", "sigmas"), rows)
+
+
+def _tuned(model: "Denoiser", as_json: bool) -> list[dict[str, Any]]:
+    """A row for each grid of the tuned method beside a model, if there is one; a warning if it cannot be used."""
+    from ddim_ode.errors import DDIMError
+    from ddim_ode.models.guidance import Guided
+    from ddim_ode.planning.budget import priced
+    from ddim_ode.planning.options import SolveOptions
+    from ddim_ode.planning.origins import check_origin
+    from ddim_ode.planning.tuned_files import beside, load_tuned
+    from ddim_ode.solvers import TUNED
+
+    file = beside(model)
+    if file is None or not file.is_file():
+        return []
+    try:
+        method = load_tuned(file)
+        assert method.origin
+        scale, interval = method.origin.guidance, method.origin.guidance_range or (0.0, math.inf)
+        asked = model if scale == 1 else Guided(model, scale, interval)
+        check_origin(asked, method)
+        grids = priced(asked, SolveOptions(method=method))
+    except DDIMError as error:
+        warn(f"{file}: {str(error).removeprefix(f'{file} ')}")
+        return []
+    return [
+        {"name": TUNED, "grid": f"nfe {cost}", "sigmas": sigmas.tolist() if as_json else _shortly(sigmas.tolist())}
+        for cost, sigmas in grids
+    ]
+
+
+def _shortly(sigmas: Sequence[float]) -> str:
+    return "  ".join(f"{sigma:.3g}" for sigma in sigmas)

@@ -14,6 +14,7 @@ from ddim_ode.commands.shared.types import (
     Dtype,
     EtaRange,
     EtaScale,
+    Force,
     GridOrProfile,
     Guidance,
     GuidanceRange,
@@ -41,6 +42,7 @@ def sample(
     out: Out,
     model: Annotated[str | None, MODEL] = None,
     method: MethodName = "ddim",
+    force: Force = False,
     nfe: Annotated[
         int | None,
         typer.Option(help="Most evaluations a sample may cost (adaptive methods: on average).", show_default="20"),
@@ -99,18 +101,25 @@ def sample(
     from ddim_ode.commands.shared.runs import complete, draw
     from ddim_ode.data import is_picture
     from ddim_ode.planning.options import AUTO, DEFAULT_BATCH
-    from ddim_ode.solvers import get_method
+    from ddim_ode.planning.tuned_schema import StoredMethod
+    from ddim_ode.solvers import TUNED, Method
 
-    record = profile = None
+    record = profile = network = None
     if manifest is not None:
         network, record = recall(manifest)
         settings = record.arguments
     else:
-        get_method(method)
+        if method == TUNED:
+            network = load(str(model))
+        chosen = parsing.parse_method(method, network, force)
+        if force:
+            parsing.refuse_force([chosen])
         profile = parsing.parse_profile(grid)
         settings = RunSettings(
             model=str(model) if model in bundled() or is_hub_id(str(model)) else str(Path(str(model)).resolve()),
-            method=method,
+            method=TUNED if isinstance(chosen, Method) else chosen,
+            tuned=StoredMethod.of(chosen) if isinstance(chosen, Method) else None,
+            force=force,
             nfe=nfe,
             tol=tol,
             max_nfe=max_nfe,
@@ -130,13 +139,14 @@ def sample(
         assert settings.options  # which are checked before a model is loaded
         if isinstance(settings.grid, tuple) and "final" in given:
             context.fail("an explicit --grid ends where it says; leave --final out")
-        network = load(str(model))
+        network = network or load(str(model))
     if images and not is_picture(network.shape):
         context.fail(f"samples of shape {network.shape} are no pictures; leave --images out")
-    if trace and not get_method(settings.method).tells_steps:
+    row = settings.options.row
+    if trace and not row.tells_steps:
         method = settings.method
         context.fail(f"{method} does not choose its steps, or not visibly; leave --trace out, or use --method adaptive")
-    searching = record is None and settings.nfe and get_method(settings.method).adaptive
+    searching = record is None and settings.nfe and row.adaptive
     status = "compiling" if settings.fast else "looking for the tolerance" if searching else ""
     status = "making the grid" if record is None and settings.grid == AUTO else status
     with new_folder(out, overwrite) as folder, progress(len(settings.seeds), status) as update:

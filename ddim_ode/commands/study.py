@@ -5,12 +5,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ddim_ode.commands.shared import display
-from ddim_ode.commands.shared.types import BatchSize, Device, Dtype, Guidance, Json, ModelName, On, Precision
+from ddim_ode.commands.shared.types import BatchSize, Device, Dtype, Force, Guidance, Json, ModelName, On, Precision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,10 @@ def compare(
     methods: Annotated[
         str | None,
         typer.Option(
-            metavar="NAMES", help="Solvers, between commas; `ddim-ode methods` lists them.", show_default="ten of them"
+            metavar="NAMES",
+            help="Solvers, between commas; `ddim-ode methods` lists them. 'tuned' is the one beside the model,"
+            " FILE.json one that was saved.",
+            show_default="ten of them",
         ),
     ] = None,
     nfe: Annotated[str, typer.Option(metavar="NUMBERS", help="Budgets, between commas.")] = "5,10,20,50",
@@ -81,6 +84,7 @@ def compare(
     dtype: Precision = Dtype.float32,
     batch_size: BatchSize = None,
     device: On = Device.cpu,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Compare solvers at equal measured NFE: error against a reference solution, time, pictures, and a page of it all.
@@ -93,16 +97,20 @@ def compare(
 
     network, precision = parsing.open_model(model, device.value, dtype.value)
     numbers = parsing.parse_seeds(seeds, 64 if count is None and seeds is None else count)
+    names = comparison.COMPARED if methods is None else parsing.names_in(methods)
+    chosen = {name: parsing.parse_method(name, network, force) for name in names}
+    if force:
+        parsing.refuse_force(chosen.values())
     with bar() as update:
         found = comparison.compare(
             network,
-            methods=comparison.COMPARED if methods is None else _names(methods),
+            methods=chosen if any(name != method for name, method in chosen.items()) else names,
             nfe=parsing.parse_numbers("nfe", nfe, int),
             seeds=numbers,
-            labels=_label(network, label),
+            labels=parsing.label_for(network, label),
             guidance=guidance,
-            grids=_names(grids),
-            etas=[] if etas is None else [parsing.parse_eta(part) for part in _names(etas)],
+            grids=parsing.names_in(grids),
+            etas=[] if etas is None else [parsing.parse_eta(part) for part in parsing.names_in(etas)],
             tols=[] if tols is None else parsing.parse_numbers("tols", tols, float),
             dtype=precision,
             batch_size=batch_size,
@@ -147,7 +155,7 @@ def recommend(
 
     network, precision = parsing.open_model(model, device.value, dtype.value)
     numbers = parsing.parse_seeds(seeds, count)
-    classes = _label(network, label)
+    classes = parsing.label_for(network, label)
     with bar() as update:
         found = ask(
             network,
@@ -199,22 +207,6 @@ def bar() -> Iterator[Callable[["StudyProgress"], None]]:
         yield update
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _label(network: "Denoiser", text: str | None) -> int | Literal["each"] | None:
-    """The label that is asked for; without one all classes in turn, where there are any."""
-    from ddim_ode.commands.shared.parsing import parse_label
-    from ddim_ode.planning.inputs import SampleError
-
-    if text is None:
-        return "each" if network.num_classes else None
-    if text != "none" and not network.num_classes:
-        raise SampleError("this model has no classes; leave --label out")
-    return None if text == "none" else parse_label(text)
-
-
 def _real(what: str, network: "Denoiser") -> "Tensor":
     from ddim_ode import data
 
@@ -236,7 +228,7 @@ def _command(context: typer.Context) -> str:
             continue
         value = context.params[name]
         option = [] if name == "model" else [parameter.opts[0]]
-        words += [*option, str(getattr(value, "value", value))]
+        words += option if value is True else [*option, str(getattr(value, "value", value))]
     return shlex.join([*words, "--out", "study"])
 
 

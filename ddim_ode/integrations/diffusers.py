@@ -4,6 +4,7 @@ A solver of ours calls the network; a pipeline calls the network itself and asks
 a run is interrupted wherever its solver asks: see `integrations.runs`.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,13 @@ from ddim_ode.checkpoints.scheduler_config import Scheduler, read_scheduler, wit
 from ddim_ode.grids import shape_of
 from ddim_ode.integrations.callers import calling_pipeline, last_timestep, refuse_flows
 from ddim_ode.integrations.runs import Left, OutsideNetwork, PipelineRun, SchedulerError, check_sample
+from ddim_ode.integrations.tables import check_scaled, check_steps, first_scale, method_for
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.ode.flow import along
 from ddim_ode.paths import f64
 from ddim_ode.planning.budget import DryRun, grid_for
 from ddim_ode.planning.options import SolveOptions
-from ddim_ode.solvers import get_method
+from ddim_ode.planning.origins import check_range
 from ddim_ode.support.checks import flag, of_kind, shown, whole
 from ddim_ode.support.scalars import number
 
@@ -55,7 +57,10 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
     config, for whoever is made from it, and do nothing. Half-precision pipelines get a float32 state.
 
     Args:
-        method: a name in `METHODS`.
+        method: a name in `METHODS`, or "tuned".
+        tuned: of the method "tuned" the file, whose budgets alone can be `num_inference_steps`. Whether it was tuned to
+            this network and guidance nobody can see here. Tables begin with noise, and with what `scale_model_input`
+            makes of it, so that pipelines which start from an image, or never ask for that, are refused.
         grid: a name in `GRIDS`; None is the method's own.
         final: "denoise", or "sigma_min" to stop at the model's smallest sigma.
         num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr: the schedule
@@ -65,7 +70,9 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         quantize: round timesteps, for a network that cannot take fractions.
 
     Raises:
-        MethodError, GridError, SchedulerError: a name that is unknown, a method that is adaptive or draws noise.
+        MethodError, GridError, SchedulerError: a name that is unknown, a method that is adaptive or draws noise, or one
+            that was tuned to sigmas that this schedule does not have.
+        TunedError: the file of a tuned method is missing or damaged.
         ScheduleError: a schedule or a prediction that is unknown.
         DenoiserError: noise prediction at zero terminal SNR.
     """
@@ -91,27 +98,30 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         rescale_betas_zero_snr: bool = False,
         snr_shift_scale: float = 1.0,
         quantize: bool = False,
+        tuned: str | os.PathLike[str] | None = None,
     ):
         if not isinstance(method, str):
             raise SchedulerError(
                 f"method is a {type(method).__name__}, which no config can hold; give a name in METHODS"
             )
-        self._method = get_method(method)
+        self._method = method_for(method, tuned, grid, final)
         if self._method.adaptive or not self._method.deterministic:
             why = "chooses its timesteps on the way" if self._method.adaptive else "draws noise on the way"
             raise SchedulerError(f"method={method!r} {why}, and a pipeline cannot follow; use one such as 'dpmpp_2m'")
+        self._asked = method if tuned is None else self._method
         if grid is not None:
             shape_of(grid)
         flag("quantize", quantize)
         # diffusers drops values that nobody gave when it makes another scheduler of a config, and others have others.
         dropped = [key for key in self.config.get("_use_default_values", ()) if key not in Scheduler.model_fields]
-        self.register_to_config(_use_default_values=dropped)
+        self.register_to_config(_use_default_values=dropped, tuned=None if tuned is None else os.fspath(tuned))
         schedule, predicts = read_scheduler(self.config)
         self._model = Denoiser(OutsideNetwork(), schedule.path(), predicts, (1, 1, 1), quantize=quantize)
+        check_range(self._model.sigma_min, self._model.sigma_max, self._method)
         self.timesteps = torch.empty(0)
         self.num_inference_steps: int | None = None
         self._grid = self._sigmas = f64([])
-        self._begin = 0
+        self._begin, self._scale, self._scaled = 0, 1.0, False
         self._run: PipelineRun | None = None
         self._left = Left()
 
@@ -151,12 +161,14 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         pipe = calling_pipeline(self)
         refuse_flows(pipe, sigmas, mu)
         options = SolveOptions(
-            method=self.config["method"],
+            method=self._asked,
             nfe=num_inference_steps,
             grid=self.config["grid"] if sigmas is None else sigmas,
             final=self.config["final"],
         )
+        check_steps(self._model, options)
         self._grid = self._sigmas = grid_for(self._model, options)
+        self._scale = first_scale(self._model, self._method, self._grid)
         times = self._times(self._grid)
         try:
             self.timesteps = times.to(device)
@@ -183,8 +195,11 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         self._new_run(begin)
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:
-        """The sample itself: it is in the network's own scale."""
-        return sample
+        """The sample itself, in the network's own scale; the first one of a table times the scale of the table."""
+        if self._run is not None or self._scale == 1:
+            return sample
+        self._scaled = True
+        return self._scale * sample
 
     def step(
         self,
@@ -221,6 +236,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         check_sample(sample, model_output)
         if run is None:
             self._left.refuse(sample)
+            check_scaled(self._scale, self._scaled)
             run = self._run = PipelineRun(self._model, self._method, self._sigmas, sample)
         elif not torch.equal(sample, run.given):
             self._left.refuse(sample, run.given)
@@ -257,6 +273,8 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
 
     def _step_at(self, place: int) -> int | None:
         """Which interval of the grid begins with the question at timesteps[place], if any does."""
+        if self._method.own_grids:  # tables have no state to begin from but noise
+            return None if place else 0
         rest = self.timesteps[place:].cpu()
         for n in range(len(self._grid) - 1):
             times = self._times(self._grid[n:])
@@ -268,7 +286,7 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         """Forget the run, but for what it handed out if that was not its image."""
         if self._run is not None and not self._run.ended:
             self._left.remember(self._run)
-        self._begin, self._run = begin, None
+        self._begin, self._run, self._scaled = begin, None, False
 
     def _check_end(self, pipe: Any) -> None:
         """Raise SchedulerError where a pipeline is told to stop between two evaluations of a step."""

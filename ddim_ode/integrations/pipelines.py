@@ -48,6 +48,11 @@ class Prompted(nn.Module):
         self.unet = unet
         self.register_buffer("embeddings", embeddings)
 
+    @property
+    def without_prompts(self) -> nn.Module:
+        """The network that any prompts could be given to, for which alone a method is tuned."""
+        return self.unet
+
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         return self.unet(x, t, encoder_hidden_states=self.embeddings[labels]).sample[:, : x.shape[1]]
 

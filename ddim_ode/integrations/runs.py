@@ -83,7 +83,7 @@ class PipelineRun:
                 f"the sample has shape {tuple(x.shape)}, where this run has {tuple(self.given.shape)}; call"
                 " set_timesteps before another run"
             )
-        if self.answers.known or self.method.invertible:
+        if self.answers.known or self.method.invertible or self.method.own_grids:
             raise SchedulerError(
                 "the sample was changed in between, where this method cannot take it up; use one of one evaluation a"
                 " step, such as 'dpmpp_2m'"

@@ -14,15 +14,19 @@ from ddim_ode.models.networks import offloaded_weight
 from ddim_ode.paths import f64
 
 
-def fingerprint(model: Model) -> str:
+def fingerprint(model: Model, dtype: torch.dtype | None = None) -> str:
     """A digest of what a model predicts with: its weights, path, shape and guidance; not the code of a function.
 
     A compiled, a distributed or an offloaded network has the digest of the plain one; a fast one, which computes in
     another precision, has not.
+
+    Args:
+        dtype: the precision in which floating-point weights are read (default: their own), so that a network moved to a
+            finer one has the digest that it had.
     """
     digest = hashlib.sha256()
     if isinstance(model, Guided):
-        digest.update(f"guided {model.scale} {model.sigma_range} {fingerprint(model.model)}".encode())
+        digest.update(f"guided {model.scale} {model.sigma_range} {fingerprint(model.model, dtype)}".encode())
         return digest.hexdigest()
     sigmas = torch.logspace(-3, 5, 200, dtype=torch.float64)
     facts = [model.path.scale(f64(1.0)).item(), model.sigma_min, model.sigma_max, *model.path.u(sigmas).tolist()]
@@ -32,6 +36,8 @@ def fingerprint(model: Model) -> str:
         digest.update(repr((model.predicts, model.quantize)).encode())
         if isinstance(model.net, nn.Module):
             for name, value in _weights(model.net):
+                if dtype is not None and value.is_floating_point():
+                    value = value.detach().to(dtype)
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
                 digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from ddim_ode.planning.profile import Profile, profile_of
 from ddim_ode.solvers import Solver, integrate
 
 ENCODING = "near_image"  # the grid of a method whose steps can be undone, on its way up
+ROUNDED = 1e-9  # by which a sigma may miss the model's smallest and still be that
 NOISY, HOPELESS = 3.0, 0.75  # the sigma above which steps are lost, and the share of them that is too much
 
 
@@ -53,7 +54,7 @@ def grid_for(model: Model, options: SolveOptions, upward: bool = False, labelled
     samples have labels, for `grid="auto"`, which is placed for so many intervals as `logistic` would have.
 
     Raises:
-        SampleError: a budget that one step exceeds, or one that contradicts an explicit grid.
+        SampleError: a budget that one step, or every grid of the method, exceeds, or that contradicts an explicit grid.
         GridError: a grid that this model cannot have.
     """
     method, nfe, final = options.row, options.nfe, options.final
@@ -69,6 +70,8 @@ def grid_for(model: Model, options: SolveOptions, upward: bool = False, labelled
         if nfe is not None and nfe != (cost := int(dry(sigmas).nfe)):
             raise SampleError(f"nfe={nfe} contradicts an explicit grid that costs {cost}; leave nfe out")
         return sigmas
+    if options.grid is None and method.grids:
+        return _longest(model, options, upward)
     own = ENCODING if upward and method.invertible else method.grid
     name = own if options.grid is None else options.grid
     budget = DEFAULT_NFE if nfe is None else nfe
@@ -94,10 +97,48 @@ def _auto(model: Model, options: SolveOptions, like: Tensor, labelled: bool) -> 
     profile = options.grid if isinstance(options.grid, Profile) else profile_of(model, labelled)
     profile.check(model)
     sigmas = auto_grid(model, profile, options.row, len(like) - 1)
-    if options.final == "denoise":
-        return check_grid(sigmas, model.path)
-    nodes = sigmas[:-1]
-    return check_grid(torch.cat([nodes[nodes > model.sigma_min], f64([model.sigma_min])]), model.path)
+    return check_grid(sigmas if options.final == "denoise" else _to_sigma_min(model, sigmas), model.path)
+
+
+def priced(model: Model, options: SolveOptions, upward: bool = False) -> list[tuple[int, Tensor]]:
+    """The grids of a method that has its own, each after what a sample costs on it, the cheapest first.
+
+    Raises GridError for one that this model cannot have.
+    """
+    found = [(_cost(model, options, sigmas, upward), sigmas) for sigmas in _brought(model, options)]
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def _longest(model: Model, options: SolveOptions, upward: bool) -> Tensor:
+    """The longest of the method's own grids that the budget allows; without a budget the longest of all."""
+    for sigmas in sorted(_brought(model, options), key=len, reverse=True):
+        if options.nfe is None:
+            return sigmas
+        least = 0 if upward else _least_cost(model, options.row.evaluations, sigmas)  # which spares most trials
+        if least <= options.nfe and _cost(model, options, sigmas, upward) <= options.nfe:
+            return sigmas
+    costs = [cost for cost, _ in priced(model, options, upward)]
+    raise SampleError(
+        f"nfe={options.nfe} is too small: {options.name} has grids for {', '.join(map(str, costs))} evaluations"
+        f"; use nfe >= {costs[0]}, or tune it for fewer"
+    )
+
+
+def _brought(model: Model, options: SolveOptions) -> list[Tensor]:
+    """The grids that come with the method, with the end that is asked for."""
+    grids = [check_grid(grid, model.path) for grid in options.row.grids]
+    return [_to_sigma_min(model, grid) for grid in grids] if options.final == "sigma_min" else grids
+
+
+def _cost(model: Model, options: SolveOptions, sigmas: Tensor, upward: bool) -> int:
+    """What a sample costs on a grid."""
+    method = options.row
+    return int(DryRun(model, method.path, method.solver, sigmas.flip(0) if upward else sigmas).nfe)
+
+
+def _to_sigma_min(model: Model, sigmas: Tensor) -> Tensor:
+    """The grid, ending at the model's smallest sigma instead of with the image."""
+    return torch.cat([sigmas[sigmas > model.sigma_min * (1 + ROUNDED)], f64([model.sigma_min])])
 
 
 def _least_cost(model: Model, each: int, sigmas: Tensor) -> int:

@@ -39,8 +39,9 @@ class SolveOptions:
         method: a name in `METHODS`, or a `Method`.
         nfe: the most network evaluations a sample may cost, at most 100,000; of an adaptive method, on average.
         tol, max_nfe, first_step: of an adaptive method, see `sample`.
-        grid: a name in `GRIDS`, or decreasing sigmas, kept as a tuple of floats; None is the method's own, "auto" one
-            that is made for the method on this model, from its `Profile`, which may be given instead.
+        grid: a name in `GRIDS`, or decreasing sigmas, kept as a tuple of floats; None is the method's own, of several
+            the largest that nfe allows, "auto" one that is made for the method on this model, from its `Profile`, which
+            may be given instead.
         final: "denoise" or "sigma_min", where a named grid ends.
         guidance: scale of classifier-free guidance, from -1e6 to 1e6; 1 is none.
         guidance_range: (low, high) in sigma, outside of which there is none; an end that is None is open.
@@ -79,6 +80,8 @@ class SolveOptions:
         self._check_grid()
         self._check_guidance()
         self._check_noise()
+        if self.row.own_grids:
+            self._check_own_grids()
         if self.row.adaptive:
             self._check_adaptive()
         else:
@@ -90,8 +93,10 @@ class SolveOptions:
 
     @property
     def name(self) -> str:
-        """The name of the method in errors: "this method" where it has none."""
-        return self.method if isinstance(self.method, str) else "this method"
+        """The name of the method in errors: "this method" or "a tuned method" where it has none."""
+        if isinstance(self.method, str):
+            return self.method
+        return "a tuned method" if getattr(self.method, "origin", None) else "this method"
 
     @cached_property
     def row(self) -> Method:
@@ -130,6 +135,17 @@ class SolveOptions:
             self._keep("eta", number(self.eta))
         if self.eta_range is not None:
             self._keep("eta_range", range_of("eta_range=", self.eta_range, EtaError))
+
+    def _check_own_grids(self) -> None:
+        if self.grid is not None and self.grid not in self.row.grids:
+            raise SampleError(
+                f"grid={shown(self.grid)} is not one that {self.name} has numbers for; leave grid out, and give nfe"
+            )
+        if self.final != "denoise":
+            raise SampleError(
+                f"{self.name} leads from noise to the image alone: it does not encode, nor stop at final={self.final!r}"
+                "; use another method, such as 'adams3'"
+            )
 
     def _check_adaptive(self) -> None:
         if isinstance(self.grid, str | Profile):

@@ -18,8 +18,9 @@ from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.planning.budget import grid_for
 from ddim_ode.planning.inputs import FEWER, SampleError, check_labels, seeded_noise
 from ddim_ode.planning.options import DEFAULT_BATCH, SolveOptions
+from ddim_ode.planning.origins import check_origin
 from ddim_ode.planning.tolerance import ends_for, tolerance_for
-from ddim_ode.solvers import Control, Method, Outcome, Solution, Step, Watch, follow
+from ddim_ode.solvers import Control, Method, MethodError, Outcome, Solution, Step, Watch, follow
 from ddim_ode.support.resources import allocating
 
 CALIBRATION = 8  # samples that a tolerance is looked for with
@@ -207,13 +208,14 @@ def prepare(
 
     Raises:
         SampleError, GridError, GuidanceError: options or labels that this model cannot have.
+        MethodError: a method that was tuned to another model, or to other guidance.
     """
-    if options.guidance != 1:
-        if isinstance(model, Guided):
-            given, scale = f"{options.guidance:g}", f"{model.scale:g}"
-            raise SampleError(f"the model is guided already, at scale {scale}; leave guidance={given} out")
-        model = Guided(model, options.guidance, options.guidance_range or (0.0, math.inf))
+    model = with_guidance(model, options)
     row, classes = options.row, check_labels(model, labels, count)
+    if row.own_grids or (row.origin and options.grid is None):
+        check_origin(model, row)
+    if row.own_grids and upward:
+        raise MethodError(f"{options.name} leads from noise to the image alone; use another method, such as 'adams3'")
     sigmas = ends_for(model, options) if row.adaptive else grid_for(model, options, upward, classes is not None)
     if upward and sigmas[-1] == 0:
         raise SampleError("the grid ends at sigma=0, where no data lie; end at the model's sigma_min")
@@ -241,6 +243,16 @@ def prepare(
         )
     few = CALIBRATION if row.per_sample else min(plan.batch_size, count)  # what a batch shares depends on its size
     return plan.with_budget(options.nfe, classes is not None, few)
+
+
+def with_guidance(model: Model, options: SolveOptions) -> Model:
+    """The model, guided if the options say so. Raises SampleError for one that is guided already, and as `Guided`."""
+    if options.guidance == 1:
+        return model
+    if isinstance(model, Guided):
+        given, scale = f"{options.guidance:g}", f"{model.scale:g}"
+        raise SampleError(f"the model is guided already, at scale {scale}; leave guidance={given} out")
+    return Guided(model, options.guidance, options.guidance_range or (0.0, math.inf))
 
 
 def watch_of(callback: Callback | None, rows: range, steps: int | None) -> Watch | None:

@@ -17,7 +17,6 @@ from ddim_ode.solvers.base import (
     Method,
     Outcome,
     Reversible,
-    Solution,
     Solver,
     Step,
     Watch,
@@ -30,6 +29,7 @@ from ddim_ode.solvers.exponential import EULER, HEUN, MIDPOINT, THIRDS, Adams, S
 from ddim_ode.solvers.lattice import LATTICE
 from ddim_ode.solvers.reversible import BDIA, BELM, EDICT, FixedPoint, Leapfrog, ReversibleHeun
 from ddim_ode.solvers.runge_kutta import RungeKutta
+from ddim_ode.solvers.solution import Solution
 from ddim_ode.solvers.stochastic import Churn, SDEDPMpp2M
 from ddim_ode.solvers.torch_sde import AdaptiveSDE, TorchSDE
 from ddim_ode.solvers.weights import BASES, bh1, equal_steps, half, half_quadratic
@@ -63,6 +63,9 @@ PATHS: Mapping[str, paths.Path] = {"noise": noise, "data": data, "angle": angle,
 #: Where our Adams methods use fewer slopes, see `Adams.most`. On their default grids they stay below it; from
 #: sigma = 20000 down in equal steps of log sigma, a cubic in the angle would send images to 100.
 MOST = 20.0
+
+
+TUNED = "tuned"  # the name of what lies beside a model, which no method has by itself
 
 
 class MethodError(DDIMError):
@@ -236,5 +239,16 @@ def get_method(method: str | Method) -> Method:
         return method
     if not isinstance(method, str):
         raise MethodError(f"method is {described(method)}; give a name in METHODS, or a Method such as adams(3) makes")
+    if method == TUNED:
+        raise MethodError(
+            f"method={TUNED!r} stands for the tables beside a model, which sample, compare and encode look for"
+            "; elsewhere give what load_tuned(FILE) returns"
+        )
     choice("method", method, METHODS, MethodError)
     return METHODS[method]
+
+
+def name_of(method: Method) -> str | None:
+    """The name in `METHODS` of a method, with grids that were tuned or without; None of one that is not there."""
+    plain = replace(method, grids=(), origin=None)
+    return next((name for name, row in METHODS.items() if row == plain), None)

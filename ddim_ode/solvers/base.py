@@ -1,8 +1,8 @@
-"""What a solver is, what a run returns, and the one loop that drives them all."""
+"""What a solver is, and the one loop that drives them all."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -12,6 +12,7 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import NonFiniteError
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import Path
+from ddim_ode.solvers.origin import Origin
 
 
 class DivergedError(DDIMError):
@@ -40,6 +41,7 @@ class Solver(Protocol):
         recorded      False: torch does not record its operations, so that no graph leads through them, as of exact ones
         slopes_only   it asks `ode` for slopes alone, so that any ODE will do: with a density, or an adjoint
         tells_steps   False: it chooses its steps and does not say which
+        own_grids     it steps on the grids of its `Method` alone, and begins with noise, not with a state
     """
 
     @property
@@ -142,7 +144,8 @@ class Reversible(ABC):
 class Method:
     """A row of `METHODS`: a solver, the path it integrates on and the grid it uses unless told otherwise.
 
-    evaluations: predictions that a step costs. summary: a line for people.
+    evaluations: predictions that a step costs. summary: a line for people. grids: explicit ones to choose from by what
+    they cost, in place of a named one. origin: of a tuned method, the model that it holds for.
     """
 
     solver: Any  # a `Solver`, or an `Adaptive`
@@ -151,6 +154,9 @@ class Method:
     order: int
     evaluations: int
     summary: str
+    _: KW_ONLY
+    grids: tuple[tuple[float, ...], ...] = ()
+    origin: Origin | None = None
 
     def _can(self, what: str, otherwise: bool = False) -> bool:
         """An attribute that a solver may have."""
@@ -164,6 +170,7 @@ class Method:
             "coupled": not self.per_sample,
             "stochastic": not self.deterministic,
             "invertible": self.invertible,
+            "tuned": self.origin is not None,
         }
         return ", ".join(word for word, holds in words.items() if holds)
 
@@ -212,28 +219,10 @@ class Method:
         """Whether it chooses its steps and says which."""
         return self.adaptive and self._can("tells_steps", True)
 
-
-@dataclass(frozen=True)
-class Solution:
-    """Samples and what they cost.
-
-    x: (B, *shape) in the state's dtype, data range [-1, 1], not clipped; xbar at the last sigma.
-    nfe: (B,) int64, network passes spent on each sample.
-    steps, rejected: (B,) int64, accepted and rejected steps of each sample.
-    sigmas: (N + 1,) float64, the grid; of an adaptive method (B, M), where each sample was, NaN after its last
-        (`adaptive` may evaluate first within its first step).
-    converged: (B,) bool, False where an adaptive method met max_nfe, or steps too small to go on, and took the rest in
-        one DDIM step.
-    tol: the tolerance of an adaptive method, whether given or found for a budget.
-    """
-
-    x: Tensor
-    nfe: Tensor
-    steps: Tensor
-    rejected: Tensor
-    sigmas: Tensor
-    converged: Tensor
-    tol: float | None = None
+    @property
+    def own_grids(self) -> bool:
+        """Whether it steps on its `grids` alone, from noise to the image, as a table of numbers does."""
+        return self._can("own_grids")
 
 
 #: called after every step with (steps done, share of the way, sigma reached, xbar of the batch)

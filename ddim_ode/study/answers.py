@@ -20,6 +20,7 @@ from ddim_ode.models.analytic import GaussianMixture
 from ddim_ode.models.denoiser import Model
 from ddim_ode.models.guidance import Guided
 from ddim_ode.planning.inputs import seeded_noise
+from ddim_ode.planning.options import SolveOptions
 from ddim_ode.sampling import sample_with
 from ddim_ode.study.cells import Cell, Shared
 from ddim_ode.study.reference import rms_each, solve_reference
@@ -65,14 +66,18 @@ class Examiner:
         return self._known[cell]
 
     def _samples(self, cell: Cell) -> Iterable[float]:
-        options = cell.options(self.shared.options)
+        options = self._options(cell)
         found = sample_with(self.model, options, seeds=SEEDS, labels=self.labels)
         return [*gist(found.x), *numbers(found.nfe, found.steps)]
 
     def _round_trip(self, cell: Cell) -> Iterable[float]:
-        options = cell.options(self.shared.options)
+        options = self._options(cell)
         x = seeded_noise(SEEDS, self.model.shape).clamp(-1, 1)
         return astuple(round_trip(self.model, x, options, self.labels))
+
+    def _options(self, cell: Cell) -> SolveOptions:
+        """Those of a cell, but that a tuned method may run on the mixture too."""
+        return replace(cell, method=replace(cell.method, origin=None)).options(self.shared.options)
 
     @cached_property
     def reference(self) -> Answers:

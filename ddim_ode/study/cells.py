@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.grids import GRIDS, shape_of
+from ddim_ode.models.denoiser import Model
 from ddim_ode.planning.options import AUTO, MOST_NFE, SolveOptions
+from ddim_ode.planning.tuned_files import resolved
 from ddim_ode.solvers import Method, get_method
 from ddim_ode.support.checks import described, shown, whole
 from ddim_ode.support.scalars import number
@@ -36,7 +38,7 @@ class Shared(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study. Either `nfe`, a budget, or `tol` is None; so is the grid of a method that needs none."""
+    """One run of a study. Either `nfe`, a budget, or `tol` is None; so is the grid of a method that is told none."""
 
     name: str  # that the study has for the method
     method: Method = field(compare=False)
@@ -69,16 +71,19 @@ class Cell:
             "coupled": not self.method.per_sample,
             "stochastic": self.noisy,
             "invertible": self.invertible,
+            "tuned": self.method.origin is not None,
         }
         return ", ".join(word for word, holds in words.items() if holds)
 
     @property
     def parameters(self) -> str:
-        """The solver, path and grid of its method as text, without addresses in memory, which no two processes share.
+        """The solver, path and grids of its method as text, without addresses in memory, which no two processes share.
 
         The summary is left out: it is for people.
         """
-        return ADDRESS.sub("", repr((self.method.solver, self.method.path, self.method.grid)))
+        method = self.method
+        own = (method.grids,) if method.grids else ()
+        return ADDRESS.sub("", repr((method.solver, method.path, method.grid, *own)))
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -90,15 +95,18 @@ class Cell:
         return replace(base, method=self.method, grid=self.grid, nfe=self.nfe, tol=self.tol, eta=self.eta)
 
 
-def named(methods: Sequence[str] | Mapping[str, str | Method]) -> dict[str, Method]:
-    """The methods of a study by name. Raises StudyError for none or one twice, MethodError for one that is unknown."""
+def named(methods: Sequence[str] | Mapping[str, str | Method], model: Model) -> dict[str, Method]:
+    """The methods of a study by name; "tuned" is the one beside the model.
+
+    Raises StudyError for none or one twice, MethodError for one that is unknown, TunedError as `tuned_to`.
+    """
     if isinstance(methods, str):
         raise StudyError(f"methods={methods!r} is a string; give a list of names, such as [{methods!r}]")
     if isinstance(methods, Mapping):
         for name in methods:
             if not isinstance(name, str) or not name:
                 raise StudyError(f"methods names one {shown(name)}; give each a name, as in {{'mine': adams(3)}}")
-        found = {name: get_method(method) for name, method in methods.items()}
+        found = {name: get_method(resolved(model, method)) for name, method in methods.items()}
     else:
         names = listed("methods", methods)
         for name in names:
@@ -106,7 +114,7 @@ def named(methods: Sequence[str] | Mapping[str, str | Method]) -> dict[str, Meth
                 raise StudyError("methods has a Method without a name; give a mapping, as in {'mine': adams(3)}")
             if not isinstance(name, str):
                 raise StudyError(f"methods has {described(name)} in it; give names in METHODS, or a mapping to Methods")
-        found = {name: get_method(name) for name in names}
+        found = {name: get_method(resolved(model, name)) for name in names}
         if len(found) < len(names):
             twice = next(name for name in found if names.count(name) > 1)
             raise StudyError(f"methods name {twice} twice; leave one of them out")
@@ -124,7 +132,8 @@ def cells_of(
 ) -> list[Cell]:
     """Every method at every budget, on every grid, with every scale of noise; adaptive ones at the tolerances if given.
 
-    The grid "own" is a method's own, "all" are all that have a name, "auto" is made for the method on the model.
+    The grid "own" is a method's own, "all" are all that have a name, "auto" is made for the method on the model. Of a
+    tuned method "own" has no name, and one that steps on its own grids alone is tried on no other.
 
     Raises StudyError for a budget, a tolerance or a grid that cannot be, or if nothing is left to run.
     """
@@ -135,7 +144,7 @@ def cells_of(
     cells = []
     for name, method in methods.items():
         for eta in scales or [None]:
-            for grid in [None] if method.adaptive else dict.fromkeys(g or method.grid for g in names):
+            for grid in _grids_of(method, names):
                 if method.adaptive and tolerances:
                     cells += [Cell(name, method, grid, None, tol, eta) for tol in tolerances]
                 else:
@@ -153,6 +162,13 @@ def listed(name: str, values: Sequence[Any], most: int = MOST) -> list[Any]:
     if len(found) > most:
         raise StudyError(f"{name} has more than {most} values; give fewer, or make more studies of it")
     return found
+
+
+def _grids_of(method: Method, names: Sequence[str | None]) -> list[str | None]:
+    """Those of the grids that a method is tried on, by name; None is for what has no name, or needs none."""
+    if method.adaptive or method.own_grids:
+        return [None]
+    return list(dict.fromkeys(name or (None if method.grids else method.grid) for name in names))
 
 
 def _scale(value: Any) -> EtaValue:

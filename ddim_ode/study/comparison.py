@@ -77,7 +77,7 @@ def compare(
 
     Args:
         model: a `Denoiser`, or something around one.
-        methods: names in `METHODS`, or a mapping of names to names or `Method`s.
+        methods: names in `METHODS`, "tuned" for the one beside the model, or a mapping of names to names or `Method`s.
         nfe: budgets, the most evaluations a sample may cost (adaptive methods: on average).
         seeds, guidance, guidance_range, dtype, batch_size: as in `sample`.
         labels: "each" for all classes in turn, if the model has any; or as in `sample`: one, or one a seed, in
@@ -100,6 +100,7 @@ def compare(
 
     Raises:
         StudyError, MethodError, SampleError, GuidanceError, MetricError: a study that cannot be.
+        TunedError: "tuned" is asked for, and there is no tuned.json beside the model, or it is damaged.
         OutputError: `out` cannot be written, or is not the folder of a study.
     """
     check_model(model)
@@ -109,7 +110,7 @@ def compare(
     if command is not None:
         of_kind("command", command, str, "a text, or None")
     grids = listed("grids", grids)
-    cells = cells_of(named(methods), nfe, tols, grids, etas)
+    cells = cells_of(named(methods, model), nfe, tols, grids, etas)
     options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
     bench = bench_for(model, options, seeds, labels, reference_tol, real=real, features=features)
     return study_of(bench, cells, grids, None if out is None else Path(out), callback, command=command)
@@ -161,7 +162,7 @@ def study_of(
             nfe=budgets,
             tols=sorted({cell.tol for cell in cells if cell.tol}),
             grids=list(grids),
-            own_grids={cell.name: cell.method.grid for cell in cells if cell.grid},
+            own_grids={cell.name: cell.method.grid for cell in cells if cell.grid and not cell.method.grids},
             etas=list(dict.fromkeys(cell.eta for cell in cells if cell.eta is not None)),
             batch_size=bench.shared.options.batch_size,
             **{name: bench.identity[name] for name in TOLD},

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import update_wrapper
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +46,7 @@ class Meter:
             self.evaluations += len(x)
             return out
 
-        return forward
+        return update_wrapper(forward, net, assigned=(), updated=())  # whose weights can be found then
 
 
 class _Watched:

@@ -5,16 +5,23 @@ price of its own, which `row.grid_cost` tells: a profile of the model, and trial
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 
+from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import Model
-from ddim_ode.planning.inputs import check_callback
+from ddim_ode.planning.budget import priced
+from ddim_ode.planning.inputs import check_callback, check_model
 from ddim_ode.planning.options import AUTO, SolveOptions
-from ddim_ode.planning.plan import Labels
+from ddim_ode.planning.origins import check_origin
+from ddim_ode.planning.plan import Labels, with_guidance
+from ddim_ode.planning.tuned_files import beside, load_tuned
+from ddim_ode.solvers import TUNED
 from ddim_ode.study.cells import Cell, StudyError, cells_of, named
 from ddim_ode.study.comparison import EACH, Study, StudyProgress, bench_for, study_of
 from ddim_ode.study.rows import Row
@@ -51,7 +58,8 @@ def recommend(
 ) -> Recommendation:
     """The method and grid of the smallest median error at a budget, or the cheapest whose median error is within `tol`.
 
-    The grid is the method's own, or "auto", which is made for the method on this model.
+    The grid is the method's own, or "auto", which is made for the method on this model. Where a tuned.json lies beside
+    the model, and was made for this guidance, the method in it is tried too, as "tuned".
 
     Args:
         nfe: the most evaluations a sample may cost.
@@ -62,27 +70,50 @@ def recommend(
 
     Raises:
         StudyError: both of nfe and tol, or neither, or a budget that is too small for all. As `compare` for the rest.
+        TunedError: the tuned.json beside the model is damaged.
     """
     if (nfe is None) == (tol is None):
         raise StudyError("give nfe, a budget, or tol, an error to accept, and not both")
     if tol is not None and not 0 < number(tol) < 1:
         raise StudyError(f"tol={shown(tol)} must be a number between 0 and 1, such as 0.01")
+    check_model(model)
     check_callback(callback)
     options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
     if tol is None:
-        cells = cells_of(named(CANDIDATES), [nfe] if nfe is not None else [], [], GRIDS, [])
+        cells = cells_of(named(CANDIDATES, model), [nfe] if nfe is not None else [], [], GRIDS, [])
+        cells = [*_tuned(model, options, nfe), *cells]
         study = study_of(bench_for(model, options, seeds, labels, 3e-3), cells, GRIDS, callback=callback)
         _rows_with_errors(study)
         first = study.best[0]
         return Recommendation(study.row(first["key"]), first["tied"], True, study)
     tol = number(tol)
-    cells = sorted(cells_of(named(CLIMBERS), LADDER, [tol], GRIDS, []), key=lambda cell: cell.nfe or 0)
+    cells = [*_tuned(model, options), *cells_of(named(CLIMBERS, model), LADDER, [tol], GRIDS, [])]
+    cells = sorted(cells, key=lambda cell: cell.nfe or 0)
     bench = bench_for(model, options, seeds, labels, min(3e-3, tol / 10))
     study = study_of(bench, cells, GRIDS, callback=callback, worth=partial(_may_win, tol))
     rows = _rows_with_errors(study)
     within = _within(tol, rows)
     row = min(within, key=_cost) if within else min(rows, key=_error)
     return Recommendation(row, [], bool(within), study)
+
+
+def _tuned(model: Model, options: SolveOptions, nfe: int | None = None) -> list[Cell]:
+    """The cells of the tuned method beside a model, one for each of its budgets or one for that of the study.
+
+    None where there is no such method, or it was not tuned to this model and guidance, or costs more.
+    """
+    file = beside(model)
+    if file is None or not os.path.lexists(file):
+        return []
+    method = load_tuned(file)
+    try:
+        guided = with_guidance(model, options)
+        check_origin(guided, method)
+    except DDIMError:
+        return []
+    costs = [cost for cost, _ in priced(guided, replace(options, method=method))]
+    budgets = costs if nfe is None else [nfe] if costs[0] <= nfe else []
+    return cells_of({TUNED: method}, budgets, [], ["own"], []) if budgets else []
 
 
 def _rows_with_errors(study: Study) -> list[Row]:

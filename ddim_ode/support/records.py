@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from ddim_ode.errors import DDIMError
@@ -13,6 +14,7 @@ from ddim_ode.support.reading import read_json
 
 KIND, SEAL = "kind", "sha256"
 MEANT = f"put the original back or, if the change is meant, delete its line {SEAL!r}"
+WIDTH = 120  # characters of a line that is meant to be read
 OURS = "ddim_ode "  # how our kinds begin, as in "ddim_ode sample 1"
 
 
@@ -40,6 +42,29 @@ def write_record(file: Path, kind: str, record: Mapping[str, Any]) -> None:
     """A sealed record: its kind ("ddim_ode sample 1") comes first and its seal last. Raises OutputError."""
     told = {KIND: kind, **record}
     write_json(file, {**told, SEAL: seal(told)})
+
+
+def write_folded(file: Path, kind: str, record: Mapping[str, Any]) -> None:
+    """A sealed record as of `write_record`, but what is long goes over several lines. Raises OutputError."""
+    told = {KIND: kind, **record}
+    with replacing(file) as new:
+        new.write(f"{folded({**told, SEAL: seal(told)})}\n".encode())
+
+
+def folded(value: Any, indent: str = "", width: int = WIDTH) -> str:
+    """The JSON of a value: on one line where that fits, numbers of a list side by side, else an item a line."""
+    text = json.dumps(value, allow_nan=False)
+    if not isinstance(value, Mapping | list | tuple) or (indent and len(indent) + len(text) <= width):
+        return text
+    deeper = indent + "  "
+    if isinstance(value, Mapping):
+        items = [f"{json.dumps(key)}: {folded(item, deeper, width)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(deeper + item for item in items) + f"\n{indent}}}"
+    items = [folded(item, deeper, width) for item in value]
+    if any(isinstance(item, Mapping | list | tuple) for item in value):
+        return "[\n" + ",\n".join(deeper + item for item in items) + f"\n{indent}]"
+    lines = fill(", ".join(items), width, initial_indent=deeper, subsequent_indent=deeper)
+    return f"[\n{lines}\n{indent}]"
 
 
 def read_record(file: Path, kind: str = OURS, error: type[DDIMError] = RecordError, remedy: str = "") -> dict[str, Any]:

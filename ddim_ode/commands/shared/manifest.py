@@ -15,7 +15,7 @@ from ddim_ode.grids import Final
 from ddim_ode.models.config import ModelConfig
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.planning.options import SolveOptions
-from ddim_ode.solvers import get_method
+from ddim_ode.planning.tuned_schema import StoredMethod
 from ddim_ode.support.counts import Spread
 from ddim_ode.support.dtypes import DTYPES
 from ddim_ode.support.process import MOST_THREADS
@@ -48,12 +48,15 @@ class RunSettings(Record):
     batch_size: int
     device: Literal["cpu", "cuda"]
     fast: bool = False
+    tuned: StoredMethod | None = None  # where method is "tuned": all of it, whatever becomes of its file
+    force: bool = False  # whether that may run on a model that it was not tuned to
 
     @property
     def options(self) -> SolveOptions:
         """How to solve."""
         values = {name: getattr(self, name) for name in OPTIONS}
-        return SolveOptions(**values | {"dtype": DTYPES[self.dtype]})
+        method = self.method if self.tuned is None else self.tuned.to_method(self.force)
+        return SolveOptions(**values | {"dtype": DTYPES[self.dtype], "method": method})
 
 
 #: the settings that are options, under the same names
@@ -126,7 +129,7 @@ def recall(file: Path) -> tuple[Denoiser, Manifest]:
     wanted = read_manifest(file)
     settings = wanted.arguments
     pick_device(settings.device)
-    if get_method(settings.method).adaptive != (wanted.tol is not None):
+    if settings.options.row.adaptive != (wanted.tol is not None):
         rule = "needs the tolerance that was used" if wanted.tol is None else "has no tolerance"
         raise ConfigError(f"{file}: tol: {settings.method} {rule}; give the manifest.json of a run as it was written")
     try:

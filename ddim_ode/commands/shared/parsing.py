@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -10,11 +11,13 @@ import torch
 from ddim_ode.checkpoints import load
 from ddim_ode.errors import unknown
 from ddim_ode.grids import GRIDS, GridError, shape_of
-from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.models.denoiser import Denoiser, Model
 from ddim_ode.models.guidance import GuidanceError
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.options import AUTO, SolveOptions
 from ddim_ode.planning.profile import Profile, ProfileError
+from ddim_ode.planning.tuned_files import load_tuned, tuned_to
+from ddim_ode.solvers import METHODS, TUNED, Method, MethodError, get_method
 from ddim_ode.solvers.eta import EtaError
 from ddim_ode.support.checks import shown
 from ddim_ode.support.dtypes import DTYPES
@@ -63,6 +66,18 @@ def parse_label(text: str | None) -> int | Literal["each"] | None:
         raise SampleError(f"label={shown(text)} is no class; give a whole number, or 'each' for all in turn") from None
 
 
+def label_for(network: Denoiser, text: str | None) -> int | Literal["each"] | None:
+    """The label of a study: without a text all classes in turn, where there are any; "none" is the null class.
+
+    Raises SampleError.
+    """
+    if text is None:
+        return "each" if network.num_classes else None
+    if text != "none" and not network.num_classes:
+        raise SampleError("this model has no classes; leave --label out")
+    return None if text == "none" else parse_label(text)
+
+
 def parse_labels(text: str | None, count: int) -> list[int] | None:
     """The class of each of `count` images: "3" for all, or "3,5,5"; "none" is the null class. Raises SampleError."""
     if text is None or text == "none":
@@ -90,6 +105,30 @@ def parse_numbers(name: str, text: str, kind: type[Number]) -> list[Number]:
         return [kind(part) for part in parts]
     except ValueError:
         raise SampleError(f"{name}={shown(text)} is not a list of numbers; write it as in {example}") from None
+
+
+def names_in(text: str) -> list[str]:
+    """Names between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_method(text: str, model: Model | None = None, force: bool = False) -> str | Method:
+    """The method in a file of `ddim-ode tune`, or for "tuned" in the one beside the model; any other text is its name.
+
+    Raises TunedError for a file that is missing or damaged, MethodError for a name that is unknown.
+    """
+    if text == TUNED and model is not None:
+        return tuned_to(model, force)
+    if text not in METHODS and (text.endswith(".json") or os.path.isfile(text)):
+        return load_tuned(text, force)
+    get_method(text)
+    return text
+
+
+def refuse_force(methods: Iterable[str | Method]) -> None:
+    """Raise MethodError for --force with methods none of which was tuned to a model."""
+    if not any(isinstance(method, Method) for method in methods):
+        raise MethodError("--force lets a tuned method run on another model, and none was given; leave it out")
 
 
 def parse_profile(text: str | None) -> Profile | None:

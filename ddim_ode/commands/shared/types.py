@@ -66,7 +66,15 @@ LabelsText = Annotated[
     ),
 ]
 
-MethodName = Annotated[str, typer.Option(help="Solver; `ddim-ode methods` lists them.")]
+MethodName = Annotated[
+    str,
+    typer.Option(
+        help="Solver; `ddim-ode methods` lists them. 'tuned' is the one beside the model, FILE.json one that was saved."
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Let a tuned method run on another model or guidance than it was tuned to.")
+]
 Nfe = Annotated[int | None, typer.Option(help="Most evaluations a sample may cost, one way.", show_default="20")]
 Tol = Annotated[float | None, typer.Option(help=TOL_HELP, show_default="0.01")]
 MaxNfe = Annotated[
