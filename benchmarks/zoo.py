@@ -8,6 +8,7 @@ grids        every method at 10 and 20 evaluations, on its default grid and on e
 auto         four methods on grids made for the model
 adaptive     `adaptive` at 8, 10, 15 and 20 evaluations in the mean, and for tolerances from 0.1 to 0.003
 diffusers    the schedulers of diffusers on the same problem
+tuned        a method tuned to the model at 6 and 10 predictions, all others there, and those schedulers
 
 A network takes about six minutes a problem and core of the first section, a closed form one. --problems takes parts of
 their names, such as "relabelled" or "/edm". --tell measures nothing.

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from ddim_ode.models.denoiser import Denoiser, Prediction
     from ddim_ode.models.guidance import Guided
     from ddim_ode.models.plausibility import Probe, probe
+    from ddim_ode.planning.tuned_files import load_tuned, save_tuned
     from ddim_ode.sampling import sample
     from ddim_ode.solvers import METHODS, Method, Solution, adams
     from ddim_ode.study import Study, compare, recommend
+    from ddim_ode.tuning import tune
 
     __version__: str
 
@@ -55,6 +57,7 @@ __all__ = [
     "grids",
     "interpolate",
     "load",
+    "load_tuned",
     "log_likelihood",
     "metrics",
     "paths",
@@ -62,7 +65,9 @@ __all__ = [
     "recommend",
     "reconstruct",
     "sample",
+    "save_tuned",
     "slerp",
+    "tune",
 ]
 
 _HOME = {
@@ -89,12 +94,15 @@ _HOME = {
     "from_pipeline": "integrations.pipelines",
     "interpolate": "interpolation",
     "load": "checkpoints",
+    "load_tuned": "planning.tuned_files",
     "log_likelihood": "likelihood",
     "probe": "models.plausibility",
     "recommend": "study",
     "reconstruct": "inversion",
     "sample": "sampling",
+    "save_tuned": "planning.tuned_files",
     "slerp": "interpolation",
+    "tune": "tuning",
 }
 
 

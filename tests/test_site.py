@@ -59,8 +59,8 @@ def test_every_public_name_has_a_docstring_and_one_place(hook):
         ("ddim_ode/paths.py", "class PathError", "def found(): ...\n\n\nclass PathError", "ddim_ode.paths.found"),
         (
             "ddim_ode/__init__.py",
-            '    "slerp",\n]',
-            '    "slerp",\n    "slerped",\n]',
+            '    "tune",\n]',
+            '    "tune",\n    "tuned",\n]',
             "cannot be found in the sources",
         ),
         ("docs/api/encoding.md", "::: ddim_ode.slerp\n", "", "slerp is public and stands 0 times"),

@@ -2,13 +2,14 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import ddim_ode
 from benchmarks.zoo.problems import Problem
 from benchmarks.zoo.rivals import rivals
 from ddim_ode.errors import DDIMError
@@ -20,6 +21,7 @@ BUDGETS = (10, 20)
 MEANS = (8, 10, 15, 20)  # evaluations that `adaptive` may spend, in the mean
 TOLS = (0.1, 0.055, 0.03, 0.017, 0.01, 0.0055, 0.003)
 DEFAULT = "default"  # the grid that a method has on the path
+TUNED = (6, 10)  # predictions
 AUTO = ("adams3", "adams4", "dpmpp_2m", "unipc_2")
 
 
@@ -71,11 +73,11 @@ def adaptive(on: Problem) -> Iterator[list[Cell]]:
         yield [run(on, "tolerances", "adaptive", tol, tol=tol)]
 
 
-def diffusers(on: Problem) -> Iterator[list[Cell]]:
+def diffusers(on: Problem, budgets: Sequence[int] = BUDGETS) -> Iterator[list[Cell]]:
     """The schedulers that a pipeline would have on such a path."""
     for name, rival in rivals(on).items():
         found = []
-        for budget in BUDGETS:
+        for budget in budgets:
             try:
                 x, spent = rival(budget)
             except (IndexError, AssertionError) as error:  # timesteps that Karras's rounding made equal, as on cosine
@@ -85,20 +87,33 @@ def diffusers(on: Problem) -> Iterator[list[Cell]]:
         yield found
 
 
+def tuned(on: Problem) -> Iterator[list[Cell]]:
+    """A method tuned to the model on other seeds, the methods that are not, and the schedulers of diffusers."""
+    each = on.model.evaluations(1.0)
+    budgets = [count * each for count in TUNED]
+    method = ddim_ode.tune(on.model, budgets, labels=None if on.labels is None else "each")
+    yield [run(on, "tuned", method, at, nfe=at) for at in budgets]
+    for name in (*on_grids(), "adaptive"):
+        yield [run(on, "untuned", name, at, nfe=at) for at in budgets]
+    for found in diffusers(on, budgets):
+        yield [replace(cell, section="rivals") for cell in found]
+
+
 SECTIONS: dict[str, Callable[[Problem], Iterator[list[Cell]]]] = {
     "grids": grids,
     "auto": auto,
     "adaptive": adaptive,
     "diffusers": diffusers,
+    "tuned": tuned,
 }
 
 
-def run(on: Problem, section: str, method: str, at: float, **choices: Any) -> Cell:
-    told = choices.get("grid") or DEFAULT
+def run(on: Problem, section: str, chosen: str | Method, at: float, **choices: Any) -> Cell:
+    method, told = chosen if isinstance(chosen, str) else "tuned", choices.get("grid") or DEFAULT
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GridWarning)  # of the hopeless ones, which are run like the others
-            found = on.sample(method, **choices)
+            found = on.sample(chosen, **choices)
     except DDIMError as error:
         return Cell(section, method, told, at, 0.0, [], str(error))
     return Cell(section, method, told, at, float(found.nfe.double().mean()), on.errors(found.x).tolist())
@@ -138,4 +153,7 @@ class Record:
             new.write(json.dumps(told).encode())
 
 
-PARTS = {name: (name,) for name in SECTIONS} | {"adaptive": ("budgets", "tolerances")}
+PARTS = {name: (name,) for name in SECTIONS} | {
+    "adaptive": ("budgets", "tolerances"),
+    "tuned": ("tuned", "untuned", "rivals"),
+}

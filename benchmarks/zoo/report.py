@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ def report(records: Sequence[Record]) -> str:
         table("`adaptive` against the best of all methods and named grids", records, adaptives, 1.1),
         table("The best default against the best scheduler of diffusers", records, rivals, 0.5),
         tolerances(records),
+        table("Tuned against the best method that is not", records, partial(tuned, section="untuned"), 0.5),
+        table("Tuned against the best scheduler of diffusers", records, partial(tuned, section="rivals"), 0.25),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -108,6 +111,12 @@ def rivals(record: Record) -> Iterable[Ratio]:
         if ours and theirs:
             best, other = min(ours, key=lambda c: c.error), min(theirs, key=lambda c: c.error)
             yield Ratio(record.name, f"{best.method} at {at:g}", best.error, other.method, other.error)
+
+
+def tuned(record: Record, section: str) -> Iterable[Ratio]:
+    for cell in of(record, "tuned"):
+        if best := min((c for c in of(record, section) if c.at == cell.at), key=lambda c: c.error, default=None):
+            yield Ratio(record.name, f"at {cell.at:g}", cell.error, best.method, best.error)
 
 
 def tolerances(records: Sequence[Record]) -> str:

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "ddim_ode"
 FLOORS = """errors | support | paths data | continuous grids | models | ode checkpoints | solvers | planning
     | latents gradients metrics | sampling | inversion likelihood | interpolation
-    | study training integrations | commands | cli | __main__"""
+    | study training tuning integrations | commands | cli | __main__"""
 LEVEL = {part: level for level, floor in enumerate(FLOORS.split("|")) for part in floor.split()}
 PUBLIC = {"__init__"}  # the package's own, whose imports are made when a name is first used
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -99,6 +99,7 @@ OPEN = {"METHODS", "PATHS", "adams", "get_method", "with_noise", "integrate", "f
         "Step",
     ),
     "Watch",
+    *("TUNED", "name_of", "Errors", "Origin", "Result", "Table", "tabulated"),
 }
 
 
