@@ -6,8 +6,8 @@ relabelled   the bundled network `fashion`, told its own time through sigma, so 
              its classes in turn ("labels"), without any ("null") and guided at scale 3 ("guided")
 digits-0.05, digits-0.15
              mixtures of 400 scanned digits of 8 x 8 pixels with that standard deviation, known in closed form
-field-32, field-64
-             Gaussian fields with the spectrum of natural images, whose flow is known exactly
+field-32, field-64, field-256
+             Gaussian fields with the spectrum of natural images, whose flow is known exactly; the last in colour
 fields-32    a mixture of six of them
 
 The truth of networks is found by exponential Adams 3 in 160 steps of log sigma, that of mixtures by 600; one on another
@@ -71,7 +71,8 @@ PATHS: dict[str, Path] = {
 }
 CONDITIONS = ("labels", "null", "guided")
 DIGITS = {"digits-0.05": 0.05, "digits-0.15": 0.15}
-FIELDS = {"field-32": (1, 32, 32), "field-64": (1, 64, 64)}
+FIELDS = {"field-32": (1, 32, 32), "field-64": (1, 64, 64), "field-256": (3, 256, 256)}
+FAMILIES = (*DIGITS, "field-32", "field-64", "fields-32", "relabelled", "field-256")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def names() -> list[str]:
 def chosen_on(name: str) -> bool:
     """Whether constants may be chosen on it: half of the families on half of the paths each."""
     family, path, *rest = name.split("/")
-    place = [*DIGITS, *FIELDS, "fields-32", "relabelled"].index(family) + list(PATHS).index(path)
+    place = FAMILIES.index(family) + list(PATHS).index(path)
     return (place + sum(CONDITIONS.index(condition) for condition in rest)) % 2 == 0
 
 

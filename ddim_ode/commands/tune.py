@@ -82,6 +82,10 @@ def tune(
         return
     rows = [_texts(result) for result in found.origin.results]
     display.print_table(tuple(dict.fromkeys(title for row in rows for title in row)), rows)
+    for result in found.origin.results:
+        for name, errors in result.others:
+            if errors.median < result.errors.median or errors.rms < result.errors.rms:
+                display.warn(f"with {result.predictions} predictions {name} misses less, in the median or in RMS")
     display.say(out)
 
 

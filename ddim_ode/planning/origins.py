@@ -38,13 +38,14 @@ def check_origin(model: Model, method: Method) -> None:
 
 
 def check_range(low: float, high: float, method: Method) -> None:
-    """Raise MethodError where one of a method's own grids begins outside of a model's range of sigma."""
+    """Raise MethodError where one of a method's own grids leaves a model's range of sigma."""
     for grid in method.grids:
-        if not low * (1 - ROUNDED) <= grid[0] <= high * (1 + ROUNDED):
-            raise MethodError(
-                f"this method begins at sigma={grid[0]:.6g}, and the model knows {low:.6g} to {high:.6g}"
-                "; tune it to this model"
-            )
+        for sigma in (grid[0], grid[-2]):  # the last is 0
+            if not low * (1 - ROUNDED) <= sigma <= high * (1 + ROUNDED):
+                raise MethodError(
+                    f"this method steps to sigma={sigma:.6g}, and the model knows {low:.6g} to {high:.6g}"
+                    "; tune it to this model"
+                )
 
 
 def digest_of(model: Model) -> str:

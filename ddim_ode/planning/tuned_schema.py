@@ -30,7 +30,7 @@ Flag = Annotated[bool, Field(strict=True)]
 Ranges = Annotated[str, Field(strict=True, pattern=RANGES)]
 
 #: what a file says of the model and the tuning, under the names of `Origin`
-FACTS = ("digest", "shape", "num_classes", "sigma_range", "guidance", "guidance_range", "labelled")
+FACTS = ("digest", "shape", "num_classes", "sigma_range", "guidance", "guidance_range", "labels", "tried")
 
 
 class TunedError(DDIMError):
@@ -85,7 +85,8 @@ class StoredMethod(Record):
     sigma_range: tuple[Size, Positive]
     guidance: Number
     guidance_range: tuple[Size, Positive | None] | None = None
-    labelled: Flag
+    labels: Annotated[str, Field(strict=True, pattern="^(each|none|[0-9]{1,10}(,[0-9]{1,10})*)$")]
+    tried: Flag
     seeds: Ranges
     held_out: Ranges
     method: Annotated[str, Field(strict=True)] | None = None  # whose grids alone were tuned

@@ -32,7 +32,8 @@ class Origin:
     """What a method was tuned to.
 
     digest: `fingerprint` of the model without its guidance. seeds, held_out: those it was tuned on, and judged on.
-    labelled: whether they had classes, in turn, or the null class. results: one for each budget, in their order.
+    labels: what they had: "each" for all classes in turn, "none", or the classes, as in "3" or "0,2". tried: whether
+    Gauss-Newton was. results: one for each budget, in their order.
     """
 
     digest: str
@@ -41,7 +42,8 @@ class Origin:
     sigma_range: tuple[float, float]
     guidance: float
     guidance_range: tuple[float, float] | None
-    labelled: bool
+    labels: str
+    tried: bool
     seeds: tuple[int, ...]
     held_out: tuple[int, ...]
     results: tuple[Result, ...]

@@ -16,15 +16,17 @@ from ddim_ode.tuning.problem import Asked, Samples, Trajectories, missed
 
 ROBUST = 4  # rounds in which samples that end in another mode lose their weight
 RIDGE = 1e-9  # of columns scaled to 1
-BEGIN, BEND = 12.0, 0.0  # of the family: the first sigma, and the bend
-EDGES = (0.5, 0.4, 0.25)  # first steps of the search, in log sigma and in the bend
+BEGIN, END = 20.0, 1.0  # of the family: the first sigma, and N times the last, in standard deviations of the data
+LEAST = 0.25  # of the range that a model knows, which the family begins with at least
+MOST_BEND = 0.95  # at 1 two places would meet
+EDGES: tuple[float, ...] = (0.5, 0.4, 0.25)  # first steps of the search, in log sigma and in the bend
 SWEEPS = 3
 TRIES = 40  # tables at most
 
 
 def least_squares(columns: list[Tensor], target: Tensor, weights: Tensor) -> Tensor:
     """(K,) coefficients of the columns (B, *shape) by which they come closest to the target, samples weighed (B,)."""
-    rows = torch.stack([column.flatten(1) for column in columns])
+    rows = torch.stack([column.reshape(len(target), -1) for column in columns])
     weighed = rows * weights[:, None]
     products = weighed.flatten(1) @ torch.cat([rows.flatten(1), target.reshape(1, -1)]).T
     scale = products[:, :-1].diagonal().clamp(min=1e-300).rsqrt()
@@ -60,33 +62,48 @@ def greedy(
 
 
 def search(
-    asked: Asked, count: int, samples: Samples, way: Trajectories, memory: int, told: Callable[[float], None]
+    asked: Asked,
+    count: int,
+    samples: Samples,
+    way: Trajectories,
+    *,
+    memory: int,
+    size: float,
+    limit: int,
+    told: Callable[[float], None],
 ) -> Numbers:
-    """The best table of the family, by the mean logarithm of what it misses; coordinate by coordinate."""
+    """The best table of the family, by the mean logarithm of what it misses; coordinate by coordinate.
+
+    size: standard deviation of the data. limit: after so many passes no other is tried.
+    """
     tried: dict[tuple[float, ...], tuple[float, Numbers]] = {}
 
     def loss(at: tuple[float, ...]) -> float:
         if at not in tried:
-            if len(tried) == TRIES:
+            top, bottom, bend = at
+            outside = not asked.low <= bottom < top <= asked.high or abs(bend) > MOST_BEND
+            if outside or (tried and (len(tried) == TRIES or asked.passes >= limit)):
                 return math.inf
-            sigmas = family(count, *at)
-            if not asked.low <= math.log(sigmas[-1]) < math.log(sigmas[0]) <= asked.high:
-                return math.inf
-            numbers, x = greedy(asked, sigmas, samples, way, memory)
+            numbers, x = greedy(asked, family(count, *at), samples, way, memory)
             errors = missed(x, samples.x)
             tried[at] = float(errors.clamp(min=1e-15).log().mean()), numbers
             told(float(errors.median()))
         return tried[at][0]
 
-    top = min(math.log(BEGIN), asked.high)
-    best: tuple[float, ...] = (top, max(math.log(0.6 / count), asked.low), BEND)
-    edges = list(EDGES)
+    def moved(at: tuple[float, ...], i: int, by: float) -> tuple[float, ...]:
+        return (*at[:i], at[i] + by, *at[i + 1 :])
+
+    room = LEAST * (asked.high - asked.low)
+    top = min(max(math.log(BEGIN * size), asked.low + 2 * room), asked.high)
+    best: tuple[float, ...] = (top, min(max(math.log(END * size / count), asked.low), top - room), 0.0)
+    loss(best)
+    edges = EDGES
     for _ in range(SWEEPS):
-        for i in range(3):
-            for sign in (1, -1):
-                while loss(other := (*best[:i], best[i] + sign * edges[i], *best[i + 1 :])) < loss(best):
+        for i, edge in enumerate(edges):
+            for by in (edge, -edge):
+                while loss(other := moved(best, i, by)) < loss(best):
                     best = other
-        edges = [edge / 2 for edge in edges]
+        edges = tuple(edge / 2 for edge in edges)
     return tried[best][1]
 
 

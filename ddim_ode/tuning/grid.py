@@ -37,7 +37,7 @@ class Places:
     @property
     def price(self) -> int:
         """Predictions that the Jacobian costs for a sample, or a few less."""
-        return self.count * self.count
+        return self.count * self.count * self.method.evaluations
 
     def vector(self) -> Tensor:
         return self.u

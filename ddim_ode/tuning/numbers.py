@@ -20,7 +20,7 @@ from ddim_ode.solvers.tuned import Table
 from ddim_ode.tuning.problem import Asked, Samples
 
 CLOSEST = 1e-3  # that two places may come, in log sigma
-STEP = 3e-3  # of a finite difference in the state, RMS: at 0.03 it is a fifth off, far below float32 rounds
+STEP = 3e-3  # of a finite difference, in sizes of the state: at 0.03 it is a fifth off, far below float32 rounds
 WIDE = 0.1  # of one in log sigma, each way: networks ripple in the label of time
 
 
@@ -135,8 +135,9 @@ def in_order(u: Tensor, low: float, high: float) -> Tensor:
 
 def _pushed(asked: Asked, moves: Tensor, y: Tensor, image: Tensor, u: float, labels: Tensor | None) -> Tensor:
     """How the image changes where the state y moves so, (K, B, *shape)."""
-    sizes = moves.flatten(2).square().mean(2).sqrt().clamp(min=1e-20)
-    h = (STEP / sizes).reshape(*sizes.shape, *[1] * (y.ndim - 1))
+    sizes = moves.reshape(*moves.shape[:2], -1).square().mean(2).sqrt().clamp(min=1e-20)
+    own = y.reshape(len(y), -1).square().mean(1).sqrt()
+    h = (STEP * own / sizes).reshape(*sizes.shape, *[1] * (y.ndim - 1))
     found = torch.empty_like(moves)
     each = max(1, asked.batch_size // len(y))
     for first in range(0, len(moves), each):

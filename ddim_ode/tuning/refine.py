@@ -3,17 +3,19 @@
     loss = mean log(e_i^2 + s^2),       e_i what sample i misses, s a share of their median
 
 Samples that end in another mode, far off whatever the numbers are, have little to say. Steps are damped (Levenberg
-1944, Marquardt 1963). Samples come in chunks, of which J'J and J'r are summed, so that large images need no more memory
-than small ones.
+1944, Marquardt 1963). Samples come in chunks, of which J'J and J'r are summed.
 """
 
 import math
 from collections.abc import Callable
-from typing import Protocol, Self, TypeVar
+from contextlib import suppress
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from ddim_ode.models.denoiser import NonFiniteError
+from ddim_ode.solvers import DivergedError
 from ddim_ode.solvers.tuned import Table
 from ddim_ode.tuning.problem import Asked, Samples, missed
 
@@ -23,6 +25,7 @@ MOST = 12  # iterations
 TRIALS = 6  # of a step, with more damping each time
 FIRST, LEAST, UP, DOWN = 1e-3, 1e-8, 6.0, 1 / 8  # damping, and the factors after a failure and a success
 MEMORY = 2**27  # numbers of a chunk's tangents
+PIXELS = 2**16  # of them at once in float64
 
 
 class Movable(Protocol):
@@ -42,7 +45,7 @@ class Movable(Protocol):
         """(P,) the parameters."""
         ...
 
-    def moved(self, vector: Tensor, low: float, high: float) -> Self:
+    def moved(self: "Kind", vector: Tensor, low: float, high: float) -> "Kind":
         """The same with others; places in log sigma stay in order, and in [low, high]."""
         ...
 
@@ -76,15 +79,19 @@ def refine(
         if spent + price > limit:
             break
         floor = FLOOR * float(errors.median())
-        matrix, slope = _normal_equations(asked, at, samples, 1 / (floor**2 + errors**2))
+        try:
+            matrix, slope = _normal_equations(asked, at, samples, 1 / (floor**2 + errors**2))
+        except (NonFiniteError, DivergedError):  # beside a state that was still finite
+            break
         scale = matrix.diagonal().clamp(min=1e-300).rsqrt()
         matrix, slope = matrix * scale[:, None] * scale, slope * scale
         before, gain = _loss(errors, floor), -math.inf
         for _ in range(TRIALS):
             step = scale * torch.linalg.solve(matrix + damping * torch.eye(len(slope)).to(matrix), slope)
             other = at.moved(at.vector() + step, asked.low, asked.high)
-            x = other.images(asked, samples)
-            gain = before - _loss(missed(x, samples.x), floor)
+            with suppress(NonFiniteError, DivergedError):  # of a step that was too long
+                x = other.images(asked, samples)
+                gain = before - _loss(missed(x, samples.x), floor)
             if gain > 0:
                 break
             damping *= UP
@@ -109,8 +116,11 @@ def _normal_equations(asked: Asked, at: Movable, samples: Samples, weights: Tens
         rows = slice(first, first + chunk)
         part = samples.part(rows)
         x, change = at.jacobian(asked, part)
-        flat = change.double().flatten(2)
-        weighed = (flat * (weights[rows] / weights.mean())[:, None]).flatten(1)
-        matrix = matrix + (weighed @ flat.flatten(1).T).cpu()
-        slope = slope + (weighed @ (part.x - x).flatten()).cpu()
+        root = (weights[rows] / weights.mean()).sqrt()
+        flat = change.reshape(*change.shape[:2], -1)
+        missing = (part.x - x).reshape(len(part), -1)
+        for some, left in zip(flat.split(PIXELS, 2), missing.split(PIXELS, 1), strict=True):
+            weighed = (some * root[:, None]).double().flatten(1)
+            matrix = matrix + (weighed @ weighed.T).cpu()
+            slope = slope + (weighed @ (left * root[:, None]).flatten()).cpu()
     return matrix, slope

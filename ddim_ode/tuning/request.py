@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from ddim_ode.planning.origins import digest_of, guidance_of
 from ddim_ode.planning.plan import with_guidance
 from ddim_ode.solvers import Method, get_method
 from ddim_ode.solvers.origin import Origin
-from ddim_ode.support.checks import as_path, flag, shown, whole
+from ddim_ode.support.checks import as_path, flag, of_kind, shown, whole
 from ddim_ode.support.files import reported
 from ddim_ode.support.scalars import index
 from ddim_ode.support.tables import entries
@@ -30,6 +30,8 @@ SEEDS = range(1000, 1048)
 HELD_OUT = range(64)
 BUDGET = 100_000  # evaluations for each budget of the method
 MOST = 100  # predictions: beyond, any method is good
+LEAST_SEEDS = 8
+MOST_LABELS = 10**4
 
 Labels = Tensor | Sequence[int] | int | Literal["each"] | None
 
@@ -61,15 +63,20 @@ def tune(
         nfe: the budgets, in network evaluations of a sample.
         seeds: of the samples to tune on, at least 8; the first 16 are enough for the search.
         held_out: of those to judge on, other ones.
-        labels: "each" is all classes in turn; one for all, or some, repeated in turn; None is the null class.
+        labels: "each" is all classes in turn, where there are any; one for all, or some, repeated in turn; None is the
+            null class.
         guidance, guidance_range: as in `sample`; what is tuned holds for these.
         refine: whether to go on to Gauss-Newton, which costs five to ten times the search.
         grid_only: the name of a method of which the grid alone is tuned. It then also encodes.
-        budget: the most network passes that are spent on each of the budgets, but for a first iteration of
-            Gauss-Newton. What all share, trajectories and images to compare with, comes to some hundred passes a seed.
+        budget: the network passes after which nothing more is begun for one of the budgets: a table of the search, or
+            an iteration of Gauss-Newton that has the price of the one before. What is not in it: some hundred passes a
+            seed for images and trajectories, which all share, and judging.
         batch_size: samples or variants at a time (default: 128).
-        out: a file that the method is written to after each budget; those that are in it already are not tuned again.
+        out: a file that the method is written to after each budget. Those that are in it already, of the same model,
+            seeds and settings, are not tuned again. Functions have no weights to tell them apart by: give each its own.
         callback: called with a `TuneProgress`.
+
+    Where samples have few numbers, or evaluations are many, it may be worse than others: `origin.results` tell.
 
     Returns:
         A `Method` for `sample(model, method, nfe=...)`, whose `origin.results` tell what it misses, beside others.
@@ -81,33 +88,33 @@ def tune(
     """
     check_model(model)
     check_callback(callback)
-    own, others = check_seeds(seeds), check_seeds(held_out)
-    if len(own) < 8 or not others or set(own) & set(others):
-        raise TuneError("seeds must be at least 8, and held_out one or more that are not among them")
+    own, others = tuple(check_seeds(seeds)), tuple(check_seeds(held_out))
+    if len(set(own)) < LEAST_SEEDS:
+        raise TuneError(f"seeds has {len(set(own))} different ones; give {LEAST_SEEDS} or more")
+    if both := set(own) & set(others):
+        raise TuneError(f"held_out has {min(both)}, which is among the seeds; judge on others")
     if not 0 < model.sigma_min < model.sigma_max < math.inf:
         raise TuneError(
             f"a model is tuned on a finite range of sigma, and this one's is [{model.sigma_min:g}, {model.sigma_max:g}]"
             "; give its path sigma_min and sigma_max"
         )
     options = SolveOptions(guidance=guidance, guidance_range=guidance_range, batch_size=batch_size)
-    labelled = labels is not None and bool(model.num_classes)
-    guided, only = with_guidance(model, options), None if grid_only is None else _grid_method(grid_only)
+    guided = with_guidance(model, options)
     scale, interval = guidance_of(guided)
-    if isinstance(labels, str) and labels != "each":
-        raise TuneError(f"labels={labels!r} must be 'each', one class, some, or None")
+    asked = Asked(guided, batch_size or DEFAULT_BATCH)
+    only = None if grid_only is None else _grid_method(grid_only)
+    budgets = _budgets(asked, only, nfe)
+    words, classes = _labels(model, labels)
     if flag("refine", refine):
         _check_precision(model)
     file = None if out is None else as_path("out", out)
-    if file is not None:
-        _check_writable(file)
     task = Task(
-        asked=Asked(guided, batch_size or DEFAULT_BATCH),
+        asked=asked,
         options=replace(options, guidance=1.0, guidance_range=None),
         only=only,
-        refine=refine,
         budget=whole("budget", budget, TuneError),
         told=callback or (lambda progress: None),
-        labels=(_labels(model, labels, len(own)), _labels(model, labels, len(others))),
+        labels=(_in_turn(classes, len(own)), _in_turn(classes, len(others))),
         origin=Origin(
             digest=digest_of(model),
             shape=tuple(model.shape),
@@ -115,16 +122,19 @@ def tune(
             sigma_range=(model.sigma_min, model.sigma_max),
             guidance=scale,
             guidance_range=None if interval == (0, math.inf) else interval,
-            labelled=labelled,
-            seeds=tuple(own),
-            held_out=tuple(others),
+            labels=words,
+            tried=refine,
+            seeds=own,
+            held_out=others,
             results=(),
         ),
     )
-    return task.run(_budgets(guided, only, nfe), file)
+    if file is not None:
+        _check_writable(file)
+    return task.run(budgets, file)
 
 
-def _budgets(model: Model, only: Method | None, nfe: Iterable[int] | int) -> dict[int, int]:
+def _budgets(asked: Asked, only: Method | None, nfe: Iterable[int] | int) -> dict[int, int]:
     """Predictions -> the budget that allows so many, in order. Raises TuneError for what cannot be tuned."""
     given = [nfe] if index(nfe) is not None else entries(nfe, MOST)
     if not given:
@@ -132,7 +142,7 @@ def _budgets(model: Model, only: Method | None, nfe: Iterable[int] | int) -> dic
     budgets = sorted({whole("nfe", one, TuneError, most=MOST, why="where any method is good") for one in given})
     found = dict[int, int]()
     for one in budgets:
-        steps, predictions = steps_for(model, only, one)
+        steps, predictions = steps_for(asked, only, one)
         if steps < 2:
             raise TuneError(f"nfe={one} allows one step; a method is tuned for 2 or more, so use a larger nfe")
         found.setdefault(predictions, one)
@@ -150,25 +160,39 @@ def _check_writable(file: Path) -> None:
 def _check_precision(model: Model) -> None:
     """Raise TuneError for a network whose rounding hides what Gauss-Newton looks at."""
     inner = innermost(model)
-    if isinstance(getattr(inner, "net", None), Fast) or getattr(inner, "dtype", None) == torch.bfloat16:
+    kind = torch.bfloat16 if isinstance(getattr(inner, "net", None), Fast) else getattr(inner, "dtype", None)
+    if kind in (torch.bfloat16, torch.float16):
         raise TuneError(
-            "the network computes in bfloat16, whose rounding hides the small changes that refining looks at; give one"
-            " in float32 (what is found then serves both), or refine=False"
+            f"the network computes in {str(kind).removeprefix('torch.')}, whose rounding hides the small changes that"
+            " refining looks at; give one in float32, or refine=False"
         )
 
 
 def _grid_method(name: str) -> Method:
     """A method whose grid can be tuned. Raises TuneError, MethodError."""
+    of_kind("grid_only", name, str, "the name of a method, such as 'adams3'")
     method = get_method(name)
     if method.adaptive or not method.deterministic or method.exact:
         raise TuneError(f"grid_only={name!r} must be a method on a grid, without noise and in floats, such as 'adams3'")
     return method
 
 
-def _labels(model: Model, labels: Labels, count: int) -> Tensor | None:
-    """One for each sample, (count,) int64: all classes in turn, or those that are given."""
-    if labels is None or not model.num_classes:
-        return None
-    given = range(model.num_classes) if isinstance(labels, str) else labels
-    few = torch.as_tensor(list(given) if isinstance(given, range) else given).reshape(-1)
-    return check_labels(model, few[torch.arange(count) % len(few)], count)
+def _labels(model: Model, labels: Labels) -> tuple[str, Tensor | None]:
+    """Classes in words, as `Origin` has them, and those to take in turn. Raises TuneError, SampleError."""
+    if labels is None or (labels == "each" and not model.num_classes):
+        return "none", None
+    if isinstance(labels, str):
+        if labels != "each":
+            raise TuneError(f"labels={labels!r} must be 'each', one class, some, or None")
+        return "each", torch.arange(model.num_classes)
+    given: list[Any] | None = [labels] if index(labels) is not None else entries(labels, MOST_LABELS)
+    if not given:
+        raise TuneError(f"labels={shown(labels)} must be 'each', one class, some, as in [0, 2], or None")
+    classes = check_labels(model, given, len(given))
+    assert classes is not None
+    return ",".join(map(str, classes.tolist())), classes
+
+
+def _in_turn(classes: Tensor | None, count: int) -> Tensor | None:
+    """One for each sample, (count,) int64."""
+    return None if classes is None else classes[torch.arange(count) % len(classes)]

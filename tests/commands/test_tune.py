@@ -56,7 +56,7 @@ def test_a_grid_of_ours_is_tuned(run: Command, folder: Path, tmp_path: Path) -> 
         (("--nfe", "few"), "nfe='few'"),
         (("--guidance-range", "1:2"), "guidance"),
         (("--grid-only", "dopri5"), "dopri5"),
-        (("--seeds", "0-3"), "at least 8"),
+        (("--seeds", "0-3"), "8 or more"),
         (("--label", "7"), "label"),
     ],
 )

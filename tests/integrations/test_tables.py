@@ -132,7 +132,7 @@ def test_only_what_it_was_tuned_for(file):
         ({"method": "ddim"}, SchedulerError, "does nothing with method='ddim'"),
         ({"grid": "karras"}, SampleError, "leave grid out"),
         ({"final": "sigma_min"}, SampleError, "use another method"),
-        ({"beta_start": 0.1, "beta_end": 0.2}, MethodError, "begins at sigma=20, and the model knows 0.333333"),
+        ({"beta_start": 0.1, "beta_end": 0.2}, MethodError, "steps to sigma=20, and the model knows 0.333333"),
         ({"method": "nothing", "tuned": None}, MethodError, "unknown method 'nothing'"),
     ],
 )

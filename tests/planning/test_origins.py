@@ -143,7 +143,7 @@ def test_the_same_guidance_however_it_is_given():
 def test_a_first_sigma_that_the_model_does_not_know_is_refused_even_if_forced(first):
     grid = [first, first / 2]
     for method in (tables_for(MODEL, grid, forced=True), grids_for(MODEL, "adams3", grid, forced=True)):
-        assert f"begins at sigma={first:.6g}" in one_line(MethodError, sample, MODEL, method)
+        assert f"steps to sigma={first:.6g}" in one_line(MethodError, sample, MODEL, method)
 
 
 def test_grids_that_were_tuned_are_not_asked_about_where_another_is_given():

@@ -171,7 +171,8 @@ def test_what_is_no_file_is_refused(file, tmp_path):
         (("digest",), "0", "pattern"),
         (("shape",), [0, 3], "greater than or equal to 1"),
         (("shape",), [10**30], "shape"),
-        (("labelled",), 1, "boolean"),
+        (("tried",), 1, "boolean"),
+        (("labels",), "some", "pattern"),
     ],
 )
 def test_what_is_wrong_in_a_sealed_file_is_named(file, place, value, words):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from ddim_ode.models.denoiser import NonFiniteError
 from ddim_ode.models.fields import GaussianField
 from ddim_ode.paths import Noise
 from ddim_ode.planning.options import SolveOptions
@@ -19,12 +20,17 @@ from tests.helpers.mixtures import labelled
 from tests.helpers.tensors import f64, normal
 
 PATH = Noise(0.01, 50.0)
+SIZE = 1.0  # of the mixture's images, about
 
 
 @pytest.fixture(scope="module")
 def mixture() -> tuple[Asked, Samples]:
     asked = Asked(labelled(shape=(1, 4, 4), components=12).denoiser(PATH), 128)
-    return asked, solved(asked, range(24), torch.arange(24) % 3, SolveOptions())
+    return asked, solved(asked, range(24), torch.arange(24) % 3, SolveOptions(), SIZE)
+
+
+def searched(asked, count, few, way, told) -> Numbers:
+    return search(asked, count, few, way, memory=count, size=SIZE, limit=10**9, told=told)
 
 
 def quiet(*told: object) -> None:
@@ -70,7 +76,7 @@ def test_the_search_beats_its_first_guess_and_refining_beats_the_search(mixture,
     few = some.part(slice(0, 16))
     way = Trajectories(asked, few)
     tried: list[float] = []
-    found = search(asked, 5, few, way, 5, tried.append)
+    found = searched(asked, 5, few, way, tried.append)
     assert 3 < len(tried) <= greedy.TRIES
     errors = missed(found.images(asked, few), few.x)
     assert float(errors.median()) < 0.8 * tried[0]
@@ -83,14 +89,14 @@ def test_the_search_beats_its_first_guess_and_refining_beats_the_search(mixture,
     )
     monkeypatch.setattr(greedy, "TRIES", 3)
     tried.clear()
-    search(asked, 5, few, way, 5, tried.append)
+    searched(asked, 5, few, way, tried.append)
     assert len(tried) == 3
 
 
 def test_refining_ends_within_its_limit(mixture):
     asked, some = mixture
     way = Trajectories(asked, some.part(slice(0, 16)))
-    found = search(asked, 4, some.part(slice(0, 16)), way, 4, quiet)
+    found = searched(asked, 4, some.part(slice(0, 16)), way, quiet)
     begin = found.moved(found.vector() * 1.05, asked.low, asked.high)  # from where there is much to gain
     seen: list[object] = []
     room = len(some) * begin.count  # to look at where it begins
@@ -103,7 +109,7 @@ def test_refining_ends_within_its_limit(mixture):
 def test_chunks_of_samples_give_the_same_numbers(mixture, monkeypatch):
     asked, some = mixture
     way = Trajectories(asked, some.part(slice(0, 16)))
-    begin = search(asked, 3, some.part(slice(0, 16)), way, 3, quiet)
+    begin = searched(asked, 3, some.part(slice(0, 16)), way, quiet)
     limit = asked.passes
     whole = refine(asked, begin, some, limit, quiet)
     monkeypatch.setattr("ddim_ode.tuning.refine.MEMORY", 5000)
@@ -120,3 +126,47 @@ def test_a_grid_begins_where_the_best_named_one_is_and_is_moved_from_there(mixtu
     assert after < before - 0.05
     assert found.result()[0] == pytest.approx(50.0)
     assert found.result()[-1] == 0.0
+
+
+@pytest.mark.parametrize("path", [Noise(0.001, 0.2), Noise(20, 1000), Noise(1e-5, 0.05), Noise(0.1, 0.3)])
+def test_the_search_begins_within_any_range(path):
+    asked = Asked(labelled(shape=(1, 4, 4), components=12).denoiser(path), 128)
+    some = Samples(normal(16, 1, 4, 4, seed=0), torch.arange(16) % 3, normal(16, 1, 4, 4, seed=1))
+    for count in (2, 6):
+        found = searched(asked, count, some, Trajectories(asked, some), quiet)
+        assert asked.low <= float(found.u[-1]) < float(found.u[0]) <= asked.high
+
+
+def test_the_search_ends_at_its_limit(mixture):
+    asked, some = mixture
+    few = some.part(slice(0, 16))
+    tried: list[float] = []
+    search(asked, 5, few, Trajectories(asked, few), memory=5, size=SIZE, limit=asked.passes + 200, told=tried.append)
+    assert len(tried) == 3  # of 80 passes each
+
+
+def test_a_step_that_fails_costs_that_step_alone(mixture):
+    asked, some = mixture
+    begin = searched(asked, 4, some.part(slice(0, 16)), Trajectories(asked, some.part(slice(0, 16))), quiet)
+    begin = begin.moved(begin.vector() * 1.05, asked.low, asked.high)
+    calls = 0
+
+    def failing(self, asked, samples):
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # the first trial
+            raise NonFiniteError(1.0, 0)
+        return images(self, asked, samples)
+
+    images = Numbers.images
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Numbers, "images", failing)
+        found = refine(asked, begin, some, 10**9, quiet)
+    before, after = (float(missed(one.images(asked, some), some.x).log().mean()) for one in (begin, found))
+    assert after < before - 0.5
+
+
+def test_trajectories_are_followed_in_batches(mixture):
+    asked, some = mixture
+    one, many = (Trajectories(Asked(asked.model, size), some) for size in (128, 5))
+    torch.testing.assert_close(many.states, one.states, rtol=1e-5, atol=1e-5)

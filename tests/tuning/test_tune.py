@@ -64,7 +64,8 @@ def test_evaluations_are_those_that_the_network_has_made(model):
     assert method.origin is not None
     done = [progress for progress in told if progress.doing == "done"]
     assert [progress.nfe for progress in done] == [0, 4]
-    judged = net.rows - done[0].evaluations - method.origin.results[0].evaluations
+    assert done[1].evaluations == method.origin.results[0].evaluations
+    judged = net.rows - done[0].evaluations - done[1].evaluations
     others = 16 * (4 + 4) + 8 * 4 * 20  # unipc_2, adaptive, and its search for a tolerance on eight samples
     assert 2 * 4 * 16 < judged < 2 * 4 * 16 + others
 
@@ -88,13 +89,25 @@ def test_what_a_file_holds_is_not_tuned_again(model, tmp_path, monkeypatch):
     assert told == []
 
 
-def test_a_file_of_another_tuning_is_left_alone(model, tmp_path):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": range(2000, 2016)},
+        {"guidance": 2.0},
+        {"grid_only": "adams3"},
+        {"labels": None},
+        {"labels": 1},
+        {"refine": True},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_file_of_another_tuning_is_left_alone(model, tmp_path, changes):
     file = tmp_path / "tuned.json"
-    tune(model, 6, out=file, refine=False, **FEW)
+    asked = FEW | {"refine": False}
+    tune(model, 6, out=file, **asked)
     before = file.read_bytes()
-    for changes in ({"seeds": range(2000, 2016)}, {"guidance": 2.0}, {"grid_only": "adams3"}, {"labels": None}):
-        with pytest.raises(TuneError, match="choose another file"):
-            tune(model, 6, out=file, refine=False, **(FEW | changes))
+    with pytest.raises(TuneError, match="choose another file"):
+        tune(model, 6, out=file, **(asked | changes))
     assert file.read_bytes() == before
 
 
@@ -129,7 +142,7 @@ def test_a_method_of_several_evaluations_a_step_has_its_grid_tuned(model):
 
 def test_what_refining_does_not_better_on_both_stays_as_it_was(model, monkeypatch):
     monkeypatch.setattr(
-        "ddim_ode.tuning.task.refined",
+        "ddim_ode.tuning.task.refine",
         lambda asked, begin, *rest: begin.moved(begin.vector() * 1.05, asked.low, asked.high),
     )
     kept, plain = tune(model, 4, **FEW), tune(model, 4, refine=False, **FEW)
@@ -144,10 +157,15 @@ def test_what_refining_does_not_better_on_both_stays_as_it_was(model, monkeypatc
         ({"nfe": 1}, "2 or more"),
         ({"nfe": "many"}, "nfe="),
         ({"nfe": 101}, "101"),
-        ({"seeds": range(4)}, "at least 8"),
-        ({"held_out": range(1015, 1020)}, "not among them"),
+        ({"seeds": [5] * 20}, "1 different"),
+        ({"held_out": range(1015, 1020)}, "held_out has 1015"),
         ({"labels": "all"}, "'each'"),
-        ({"labels": 3.5}, "whole numbers"),
+        ({"labels": 3.5}, "labels="),
+        ({"labels": [0, 3.5]}, "whole numbers"),
+        ({"labels": []}, "labels="),
+        ({"labels": ["a"]}, "whole numbers"),
+        ({"labels": 7}, "label 7"),
+        ({"grid_only": METHODS["adams3"]}, "grid_only"),
         ({"grid_only": "adaptive"}, "adams3"),
         ({"grid_only": "leapfrog"}, "adams3"),
         ({"grid_only": "nonsense"}, "nonsense"),
@@ -208,3 +226,39 @@ def test_the_bundled_file_says_what_was_held_out():
     for result in found.results:
         assert isinstance(result.errors, Errors)
         assert all(result.errors.median < other.median and result.errors.rms < other.rms for _, other in result.others)
+
+
+@pytest.mark.parametrize("size", [1e-2, 1.0, 30.0])
+def test_it_serves_data_of_any_size(size):
+    """The same mixture in other units, its model's range of sigma with it; errors are in those units."""
+    mixture = ddim_ode.GaussianMixture(size * MIXTURE.means, size * MIXTURE.stds, MIXTURE.weights, MIXTURE.labels)
+    model = mixture.denoiser(Noise(0.01 * size, 50.0 * size))
+    method = tune(model, 5, **FEW)
+    assert method.origin.results[0].errors.median < 0.012 * size
+
+
+def test_guidance_in_an_interval_keeps_to_the_budget(model):
+    for interval, nfe in [((0.5, 5.0), 5), ((0.5, 5.0), 8), ((0.0, 0.3), 10)]:
+        method = tune(model, nfe, guidance=2.0, guidance_range=interval, refine=False, **FEW)
+        found = sample(model, method, nfe=nfe, guidance=2.0, guidance_range=interval, labels=1)
+        assert int(found.nfe) <= nfe
+
+
+def test_samples_may_be_scalars():
+    scalars = ddim_ode.GaussianMixture(torch.tensor([[-1.0], [0.6]]), [0.2, 0.3])
+    inner = scalars.denoiser(PATH)
+    model = Denoiser(lambda x, t: inner.net(x[:, None], t)[:, 0], PATH, "noise", (), dtype=torch.float64)
+    method = tune(model, 4, seeds=range(1000, 1048), held_out=range(16))
+    assert sample(model, method, nfe=4, seeds=range(3)).x.shape == (3,)
+
+
+def test_a_network_in_training_weights_leaves_no_graph(recwarn):
+    net = tiny_unet(num_classes=0).requires_grad_(True)
+    tune(Denoiser(net, PATH, "noise", (1, 8, 8)), 3, refine=False, **FEW)
+    assert not [str(w.message) for w in recwarn if "requires_grad" in str(w.message)]
+
+
+def test_labels_of_a_model_without_classes_are_refused():
+    model = ddim_ode.GaussianMixture(MIXTURE.means, 0.2).denoiser(PATH)
+    with pytest.raises(ddim_ode.DDIMError, match="no classes"):
+        tune(model, 4, labels=7, **FEW)
