@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler
 
-from ddim_ode import METHODS, paths, sample, save_tuned
+from ddim_ode import METHODS, paths, sample, save_tuned, tune
 from ddim_ode.integrations.diffusers import ODEScheduler, SchedulerError
 from ddim_ode.integrations.pipelines import from_pipeline
 from ddim_ode.models.denoiser import Denoiser
@@ -77,11 +77,15 @@ def test_the_scale_of_a_table_is_put_into_the_first_question(scaled, twice):
     assert "does not ask scale_model_input" in one_line(SchedulerError, pictures, pipeline(scheduler), 5)
 
 
-def test_stable_diffusion_makes_the_samples_of_sample(tmp_path):
+@pytest.mark.parametrize("by", ["hand", "tune"])
+def test_stable_diffusion_makes_the_samples_of_sample(tmp_path, by):
     prompts, latents = normal(1, 5, 8, seed=4, dtype=torch.float32), normal(1, 2, 8, 8, seed=5, dtype=torch.float32)
     pipe = stable()
     model = from_pipeline(pipe, prompts, torch.zeros(1, 5, 8))
     method = tables_for(model, [12.0, *FIVE[1:]], scale=0.97, guidance=2.0)
+    if by == "tune":
+        few = {"seeds": range(1000, 1008), "held_out": range(2)}
+        method = tune(model, 10, guidance=2.0, refine=False, **few)
     save_tuned(method, tmp_path / "tuned.json")
     changes = {"method": "tuned", "tuned": str(tmp_path / "tuned.json")}
     pipe.scheduler = ODEScheduler.from_config(pipe.scheduler.config, **changes)
