@@ -2,8 +2,8 @@
 
     python benchmarks/emoji_quality.py DATA [MODEL] [--count 1024] [--nfe 10 20 50] [--guidance S] [--sheet PNG]
 
-DATA is the folder that make_emoji.py has drawn. A small convolutional network learns the 32 classes, 4 drawing styles
-of 8 groups, from nine emoji in ten, all of their drawings; the tenth is the test set. It is asked for the style and the
+DATA is the folder that make_emoji.py has drawn. A small convolutional network learns the 12 classes, 4 drawing styles
+of 3 groups, from nine emoji in ten, all of their drawings; the tenth is the test set. It is asked for the style and the
 group of samples, seeds 0, 1, ..., classes in turn, with DDIM. The distance is between features of its last hidden
 layer, of the samples and of the test set; the floor is that of as many training images. It is no FID and compares only
 within a table.
@@ -28,12 +28,12 @@ import ddim_ode
 from ddim_ode.data import save_grid, to_float
 from ddim_ode.metrics.frechet import frechet_distance
 
-STYLES, GROUPS, WIDTH = 4, 8, 48
+STYLES, GROUPS, WIDTH = 4, 3, 48
 EPOCHS, BATCH, PEAK = 8, 128, 4e-3
 
 
 class Classifier(nn.Module):
-    """Three strided convolutions: images (B, 3, 32, 32) in [-1, 1] to features (B, 4 WIDTH) and 32 scores."""
+    """Three strided convolutions: images (B, 3, 32, 32) in [-1, 1] to features (B, 4 WIDTH) and 12 scores."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,9 +98,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1024)
     parser.add_argument("--nfe", type=int, nargs="+", default=[10, 20, 50])
     parser.add_argument("--guidance", type=float, default=1.0)
-    parser.add_argument(
-        "--sheet", type=Path, metavar="PNG", help="the first 64, a class a column of 32, at the most NFE"
-    )
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="the first 64, a class a column, at the most NFE")
     args = parser.parse_args()
     torch.set_num_threads(1)
     images, labels, test = read(args.data)
@@ -118,7 +116,7 @@ def main() -> None:
         seconds = time.perf_counter() - begin
         print(row(net, f"each class, nfe {nfe} ({seconds:.0f} s)", x, asked, held), flush=True)
         if args.sheet and nfe == max(args.nfe):
-            save_grid(x[:64], args.sheet, columns=16)
+            save_grid(x[:64], args.sheet, columns=STYLES * GROUPS)
 
 
 if __name__ == "__main__":
