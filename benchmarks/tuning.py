@@ -42,11 +42,12 @@ from ddim_ode.planning.options import SolveOptions
 from ddim_ode.planning.tuned_files import tuned_to
 from ddim_ode.solvers import METHODS, Method
 from ddim_ode.support.files import replacing
-from ddim_ode.tuning.problem import REFERENCE_TOL, Asked, Trajectories, missed, solved
+from ddim_ode.tuning.problem import Asked, Trajectories, missed, size_of, solved
 from ddim_ode.tuning.task import TuneProgress, steps_for
 
 FEW = range(1000, 1032)  # to tune on
 HELD_OUT = range(64)
+TOL = 2e-4  # of what errors are counted from
 FRESH = range(10_000, 10_256)
 MORE = range(10_256, 10_512)
 JUDGES = range(2000, 2016)  # held out of a tuning whose errors are measured on others anyway
@@ -125,7 +126,7 @@ class Bench:
         return load_file(file)["x"]
 
     def reference(self, where: Where) -> Tensor:
-        return self.images(replace(where, rounded=False), "reference", "adaptive", tol=REFERENCE_TOL, max_nfe=5000)
+        return self.images(replace(where, rounded=False), "reference", "adaptive", tol=TOL, max_nfe=5000)
 
     def errors(
         self, where: Where, name: str, method: str | Method, *, of: Tensor | slice = slice(None), **choices: Any
@@ -211,7 +212,7 @@ def lattice(bench: Bench) -> tuple[Tensor, Tensor]:
     Trajectory Regularity of ODE-based Diffusion Sampling", where it is that of xbar).
     """
     asked, labels = Asked(bench.model, 128), torch.tensor(FEW) % bench.model.num_classes
-    samples = solved(asked, FEW, labels, SolveOptions())
+    samples = solved(asked, FEW, labels, SolveOptions(), size_of(asked, FEW, labels, SolveOptions()))
     shared, way = asked.passes, Trajectories(asked, samples)
     sigmas, states = torch.cat([way.u.exp(), f64([0.0])]), torch.stack([*way.states, samples.x.float()])
     wide = sigmas.reshape(-1, *[1] * samples.x.ndim)
@@ -244,7 +245,7 @@ def grids(bench: Bench) -> None:
     sigmas, misses = lattice(bench)
     for nfe in budgets:
         for name in ("ddim", "adams3"):
-            grid = shortest(sigmas, misses, steps_for(bench.model, METHODS[name], nfe)[0])
+            grid = shortest(sigmas, misses, steps_for(Asked(bench.model, 128), METHODS[name], nfe)[0])
             bench.say(f"{name}, {nfe}: {', '.join(f'{sigma:.3g}' for sigma in grid)}")
             bench.add(title, f"{name}, its own grid", nfe, partial(bench.errors, where, name, name, nfe=nfe))
             best = partial(bench.errors, where, f"{name}-shortest-{nfe}", name, grid=grid)
