@@ -1,5 +1,6 @@
 """Tuned methods in studies: a budget takes the largest of their grids, and only of their own model and guidance."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def test_recommend_takes_it_where_it_is_best_and_climbs_its_own_ladder(folder, m
 def test_it_can_win(tmp_path, monkeypatch):
     folder = model_with_tables(tmp_path / "tiny")
     model = load(folder)
-    fine = [float(sigma) for sigma in torch.logspace(1.4, -1.5, 40)]
+    fine = [float(sigma) for sigma in torch.logspace(1.4, math.log10(1.01 * model.sigma_min), 40)]
     method = replace(tabulated([ddim_table(fine)]), origin=tables_for(model, fine).origin)
     save_tuned(method, folder / "tuned.json")
     monkeypatch.setattr("ddim_ode.study.recommendation.CANDIDATES", ("euler",))
