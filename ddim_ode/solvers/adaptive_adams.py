@@ -79,7 +79,8 @@ class AdaptiveAdams(Adaptive):
     one is only rejected beyond it. safety: on that step. finish: how well three orders must agree about the end,
     in tolerances. ahead: how far from pure noise the first evaluation is at most, 1 / sigma, in first steps; where the
     first step is given, it begins at the largest sigma. revise: how far a revision may go, in corrections of the step
-    after; 0 is none. The values were measured: docs/adaptive.md.
+    after; 0 is none. The values were measured: docs/adaptive.md. shared: the first axis of what is solved as one sample
+    is a batch that shares its steps, of which the worst member decides.
     """
 
     most: int = 6
@@ -89,6 +90,11 @@ class AdaptiveAdams(Adaptive):
     ahead: float = 0.3
     revise: float = 1.0
     growth: tuple[float, float] = (0.2, 2.5)
+    shared: bool = False
+
+    @property
+    def per_sample(self) -> bool:
+        return not self.shared
 
     @property
     def depth(self) -> int:
@@ -98,7 +104,7 @@ class AdaptiveAdams(Adaptive):
     def solve(
         self, ode: ProbabilityFlow, sigmas: Tensor, xbar: Tensor, control: Control, watch: Watch | None = None
     ) -> Outcome:
-        trajectories = Trajectories(ode, xbar, sigmas)
+        trajectories = Trajectories(ode, xbar, sigmas, xbar.shape[1] if self.shared else 1)
         state = self._first(trajectories, ode.enter(xbar, sigmas[0]), control)
         while len(state.rows):
             u0 = state.nodes[:, 0]
@@ -118,7 +124,7 @@ class AdaptiveAdams(Adaptive):
         count, rows, ones = len(y), torch.arange(len(y)), torch.ones(len(y), dtype=torch.int64)
         step, sigma = control.first_step, math.inf
         if step is None:
-            size = y[0].numel()
+            size = trajectories.size
             step = min(math.sqrt(self.aim * control.tol), max(1.0, LARGE / size) / math.sqrt(size))
             sigma = 1 / max(self.ahead * step, SMALLEST)
         nodes = trajectories.begin.repeat(count, self.depth)  # where `before` is, until there is a second node
@@ -142,7 +148,9 @@ class AdaptiveAdams(Adaptive):
         # The slope at u1 tells more of the step before than of this one, which lies at the edge of the polynomial.
         through = torch.minimum((q + 1).clamp(min=3), state.known + 1)[:, None]
         revised = state.before + combine(integrals(nodes, through, state.nodes[:, 1], u0), slopes)[:, 0]
-        sizes = trajectories.weight(u1)[:, None] * rms(torch.cat([corrections, (revised - state.y)[:, None]], 1))
+        sizes = trajectories.weight(u1)[:, None] * trajectories.rms(
+            torch.cat([corrections, (revised - state.y)[:, None]], 1)
+        )
         errors, shift = sizes[:, :3], sizes[:, 3]
         # Where it moves further than this step's correction, the slope has turned: no polynomial through both is right.
         revised = choose(shift <= self.revise * errors[:, 1], revised, state.y)
@@ -182,7 +190,7 @@ class AdaptiveAdams(Adaptive):
         weights = of_state * integrals(state.nodes, orders, u0, end)
         weights += of_slope * lagrange(state.nodes, orders, end[:, None])[..., 0]
         # Two gaps in a row: in few dimensions one may be small by chance.
-        gaps = trajectories.scale * rms(combine(weights.diff(dim=1), state.slopes))
+        gaps = trajectories.scale * trajectories.rms(combine(weights.diff(dim=1), state.slopes))
         gaps = torch.where(possible[:, 2:], torch.maximum(gaps[:, 1:], gaps[:, :-1]), math.inf)
         least, best = gaps.min(1)
         there = (least <= self.finish * tol) | (u0 == trajectories.end)
@@ -194,7 +202,8 @@ class AdaptiveAdams(Adaptive):
 class Trajectories:
     """A batch under way: where its samples have been, what they have cost and where they have arrived."""
 
-    def __init__(self, ode: ProbabilityFlow, xbar: Tensor, sigmas: Tensor):
+    def __init__(self, ode: ProbabilityFlow, xbar: Tensor, sigmas: Tensor, members: int = 1):
+        self.members, self.size = members, xbar[0].numel() // members
         self.ode, self.sigma, self.first, self.last = ode, sigmas[-1], sigmas[0], sigmas[1]
         self.begin, self.end = ode.path.u(sigmas[:2])
         self.scale = ode.path.scale(self.sigma)  # makes an error at the end one in data units
@@ -236,8 +245,15 @@ class Trajectories:
 
     def weight(self, u: Tensor) -> Tensor:
         """What an error of a state at time u counts, as one of the image that comes of it."""
-        most = max(1.0, math.sqrt(self.x[0].numel() / LARGE))
+        most = max(1.0, math.sqrt(self.size / LARGE))
         return (1 / self.ode.path.scale(self.ode.path.sigma(u))).clamp(max=most)
+
+    def rms(self, y: Tensor) -> Tensor:
+        """Root mean squares of y (B, Q, *shape), of the worst member, as (B, Q) float64 on the CPU where steps are
+        decided.
+        """
+        size = torch.linalg.vector_norm(y.detach().reshape(*y.shape[:2], self.members, -1), dim=3)
+        return size.to("cpu", torch.float64).amax(2) / math.sqrt(self.size)
 
     def affordable(self, rows: Tensor, u: Tensor, most: int) -> Tensor:
         """Whether each of them can still pay an evaluation at its time u."""
@@ -281,9 +297,3 @@ class Trajectories:
 def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     """`yes` for the samples of the mask (B,), `no` for the others."""
     return yes if mask.all() else torch.where(mask.to(yes.device).reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
-
-
-def rms(y: Tensor) -> Tensor:
-    """Root mean squares of y (B, Q, *shape), as (B, Q) float64 on the CPU, where steps are decided."""
-    size = torch.linalg.vector_norm(y.detach().reshape(*y.shape[:2], -1), dim=2).to("cpu", torch.float64)
-    return size / math.sqrt(y[0, 0].numel())

@@ -86,7 +86,6 @@ class Adaptive(ABC):
     """A solver that chooses its steps, and therefore has a loop of its own."""
 
     adaptive = True
-    per_sample = True
 
     @abstractmethod
     def solve(
