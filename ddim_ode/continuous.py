@@ -1,10 +1,14 @@
-"""Schedules in continuous time t in [0, 1], which score networks and v-prediction are trained on.
+"""Schedules in continuous time, which score networks, v-prediction, flows and EDM's networks are trained on.
 
     VPSDE     a = exp(-B / 2),    b = sqrt(1 - exp(-B)),    B = beta_min t + (beta_max - beta_min) t^2 / 2
     VESDE     a = 1,              b = sigma_min (sigma_max / sigma_min)^t
     Cosine    a = cos(pi t / 2),  b = sin(pi t / 2)
 
-The first two are Song et al. 2021 ("Score-Based ..."), Eqs. 30-33; the third is Salimans & Ho 2022, Sec. 2.
+The first two are Song et al. 2021 ("Score-Based ..."), Eqs. 30-33; the third is Salimans & Ho 2022, Sec. 2. Their
+time t is in [0, 1]. The time of those below is what networks in the hands of diffusers are told:
+
+    TimedFlow       a = 1 - s,  b = s,  told 1000 s, or 1000 (1 - s), or 1000 s before a shift
+    Preconditioned  a = 1 / sqrt(sigma^2 + sigma_data^2),  told log(sigma) / 4 or the angle (Karras et al. 2022)
 """
 
 import math
@@ -13,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ddim_ode.paths import Noise, PathError, VariancePreserving, f64
+from ddim_ode.paths import Flow, Noise, Path, PathError, VariancePreserving, f64
 
 
 @dataclass(frozen=True)
@@ -127,3 +131,77 @@ class Cosine(Timed):
     def slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self.coefficients(u)
         return -math.pi / 2 * b, math.pi / 2 * a
+
+
+@dataclass(frozen=True)
+class TimedFlow(Flow):
+    """Rectified flow whose network is told its share of noise s in steps of training.
+
+    timesteps: what it is told at s = 1. inverted: it is told timesteps * (1 - s). shift: it is told the share before a
+    shift, s / (shift - (shift - 1) s) (Esser et al. 2024, Eq. 23).
+    """
+
+    timesteps: float = 1000.0
+    inverted: bool = False
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_numbers("timesteps", "shift")
+        if not (0 < self.timesteps < math.inf and 0 < self.shift < math.inf):
+            raise PathError(f"timesteps={self.timesteps:g} and shift={self.shift:g} must be numbers > 0")
+
+    def sigma(self, u: Tensor) -> Tensor:
+        share = self._share(u)
+        return share / (1 - share)
+
+    def u(self, sigma: Tensor) -> Tensor:
+        told = sigma / (self.shift + sigma)
+        return self.timesteps * (1 - told if self.inverted else told)
+
+    def slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        told = self._told(u)
+        rise = self.shift / (1 + (self.shift - 1) * told) ** 2 / self.timesteps * (-1 if self.inverted else 1)
+        return -rise, rise
+
+    def _told(self, u: Tensor) -> Tensor:
+        return 1 - u / self.timesteps if self.inverted else u / self.timesteps
+
+    def _share(self, u: Tensor) -> Tensor:
+        told = self._told(u)
+        return self.shift * told / (1 + (self.shift - 1) * told)
+
+
+@dataclass(frozen=True)
+class Preconditioned(Path):
+    """The state that a network of EDM's kind sees, x = xbar / sqrt(sigma^2 + sigma_data^2) (Karras et al. 2022, Eq. 7).
+
+    told: "log", the network is told log(sigma) / 4, as EDM and Stable Video Diffusion are; or "angle", it is told
+    2 / pi atan(sigma), as Stable Audio is.
+    """
+
+    sigma_data: float = 1.0
+    told: str = "log"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_numbers("sigma_data")
+        if not 0 < self.sigma_data < math.inf:
+            raise PathError(f"sigma_data={self.sigma_data:g} must be a number > 0, such as 0.5")
+        if self.told not in ("log", "angle"):
+            raise PathError(f"told={self.told!r} is unknown; choose 'log' or 'angle'")
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        return torch.rsqrt(sigma**2 + self.sigma_data**2)
+
+    def sigma(self, u: Tensor) -> Tensor:
+        return torch.exp(4 * u) if self.told == "log" else torch.tan(math.pi / 2 * u)
+
+    def u(self, sigma: Tensor) -> Tensor:
+        return torch.log(sigma) / 4 if self.told == "log" else 2 / math.pi * torch.atan(sigma)
+
+    def slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = self.sigma(u)
+        rise = 4 * sigma if self.told == "log" else math.pi / 2 * (1 + sigma**2)
+        a = self.scale(sigma)
+        return -sigma * a**3 * rise, self.sigma_data**2 * a**3 * rise

@@ -16,7 +16,7 @@ from ddim_ode.models.denoiser import Denoiser
 from tests.helpers import foreign
 from tests.helpers.guided_unet import write_guided
 from tests.helpers.original_unet import write_original
-from tests.helpers.pipelines import NET, TextPipe, pipeline, text_unet
+from tests.helpers.denoising import NET, TextPipe, pipeline, text_unet
 from tests.helpers.tables import linear_table
 
 PAGE = Path(__file__).parents[1] / "docs" / "your_model.md"

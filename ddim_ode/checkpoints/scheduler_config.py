@@ -77,7 +77,7 @@ _SAMPLING = {
     "it is of a solver": "solver_order solver_type solver_p algorithm_type lower_order_final euler_at_final predict_x0"
     " disable_corrector predictor_order corrector_order tau_func skip_prk_steps noise_sampler_seed tensor_format"
     " ab_order predictor_corrector_mode use_nihanth_order_dropoff use_new_add_noise",
-    "it is of `ODEScheduler`": "method grid final quantize tuned",
+    "it is of `ODEScheduler`": "method grid final quantize tuned tol scheduler",
 }
 #: keys that are no part of the model
 SAMPLING = frozenset(key for keys in _SAMPLING.values() for key in keys.split())

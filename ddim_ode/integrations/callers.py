@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ddim_ode.checkpoints.scheduler_config import OTHERS
-from ddim_ode.integrations.runs import SchedulerError
+from ddim_ode.integrations.handed import SchedulerError
 from ddim_ode.support.checks import shown
 from ddim_ode.support.scalars import number
 
@@ -86,3 +86,24 @@ def last_timestep(pipe: Any, timesteps: int) -> int | None:
     if end is None or not 0 < end < 1:
         return None
     return round(timesteps - end * timesteps)
+
+
+def refuse_stop(pipe: Any, plan: Any, times: Tensor, timesteps: int, method: str) -> None:
+    """Raise SchedulerError where a pipeline is told to stop between two evaluations of a step, or of an adaptive run.
+
+    plan: a `PipelinePlan`. times: its timesteps. timesteps: how many the model was trained with.
+    """
+    least = last_timestep(pipe, timesteps)
+    if least is None:
+        return
+    if plan.control:
+        raise SchedulerError(
+            f"denoising_end stops the pipeline on its way, where {method!r} chooses its steps; use a method on a grid"
+            ", such as 'dpmpp_2m'"
+        )
+    stop = int((times >= least).sum())
+    if 0 < stop < len(times) and plan.rest(stop) is None:
+        raise SchedulerError(
+            f"denoising_end stops the pipeline at timesteps[{stop}], in the midst of a step of {method!r}; use a method"
+            " of one evaluation a step, such as 'dpmpp_2m'"
+        )

@@ -1,30 +1,31 @@
-"""The methods of this library as a scheduler of diffusers, for any pipeline of a variance-preserving model.
+"""The methods of this library as a scheduler of diffusers, for any pipeline whose network is that of an ODE.
 
 A solver of ours calls the network; a pipeline calls the network itself and asks the scheduler what to call it with. So
 a run is interrupted wherever its solver asks: see `integrations.runs`.
 """
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ddim_ode.checkpoints.frames import Frame, frame_of
 from ddim_ode.checkpoints.scheduler_config import Scheduler, read_scheduler, with_defaults
 from ddim_ode.grids import shape_of
-from ddim_ode.integrations.callers import calling_pipeline, last_timestep, refuse_flows
-from ddim_ode.integrations.runs import Left, OutsideNetwork, PipelineRun, SchedulerError, check_sample
-from ddim_ode.integrations.tables import check_scaled, check_steps, first_scale, method_for
-from ddim_ode.models.denoiser import Denoiser
-from ddim_ode.ode.flow import along
-from ddim_ode.paths import f64
-from ddim_ode.planning.budget import DryRun, grid_for
+from ddim_ode.integrations.callers import calling_pipeline, refuse_flows, refuse_stop
+from ddim_ode.integrations.contract import PipelineContract
+from ddim_ode.integrations.handed import SchedulerError, check_sample
+from ddim_ode.integrations.originals import check_scheduler, original_of, scheduler_class
+from ddim_ode.integrations.plans import PipelinePlan, on_flow, plan_on_our_grid, plan_on_own_grid, stand_in
+from ddim_ode.integrations.tables import method_for
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.planning.origins import check_range
-from ddim_ode.support.checks import flag, of_kind, shown, whole
-from ddim_ode.support.scalars import number
+from ddim_ode.support.checks import flag, of_kind, shown
 
 try:
     from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -33,22 +34,33 @@ except ImportError as error:
     raise ImportError("a scheduler of diffusers needs diffusers; pip install 'ddim_ode[diffusers]'") from error
 
 
-class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the two differ in a declaration
-    """A fixed-grid, deterministic method of `METHODS` as `pipe.scheduler`.
+@dataclass
+class ODESchedulerOutput(SchedulerOutput):  # type: ignore[misc]  # diffusers has no types
+    """What `step` returns: the sample to go on with, and the image that the network has predicted, as in DDIM's."""
 
-    `ODEScheduler.from_config(pipe.scheduler.config, method="unipc_2")` takes over the model's schedule and prediction.
+    pred_original_sample: Tensor | None = None
 
-    `set_timesteps(n)` takes n as the most predictions that a sample may cost, as `sample(nfe=n)` does; `timesteps` has
-    one entry for each, in fractions, methods of several evaluations a step included. So `order` is 1. Under guidance a
-    prediction costs a pipeline two passes of the network, which `nfe` counts and n does not.
+
+class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the two differ in a declaration
+    """A deterministic method of `METHODS` as `pipe.scheduler`: on a grid, or adaptive.
+
+    `ODEScheduler.from_scheduler(pipe.scheduler, method="adaptive", tol=0.01)` takes over what the pipeline's own one
+    says about its network, and its grid. `from_config(pipe.scheduler.config, method="unipc_2")` of a model with betas
+    takes over the schedule alone, and steps on the method's own grid.
+
+    `num_inference_steps` is the most network calls that a sample may cost, as `sample(nfe=n)` means it, and `timesteps`
+    has one entry for each, in fractions, methods of several evaluations a step included. So `order` is 1. Of an
+    adaptive method the entries are written when they are known, and iterating over them ends when the method has. Under
+    guidance a call costs a pipeline two passes of the network, which `nfe` counts and n does not. A batch shares its
+    steps; of an adaptive method its worst member decides.
+
+    On networks of flows the methods of the path `noise` move to `flow`: "heun" is `FlowMatchHeunDiscreteScheduler`.
 
     It holds one run, which `set_timesteps` begins: two requests at a time need a scheduler each. A sample that an
     earlier run handed out, and did not come back for, is refused as long as a tenth of its numbers are unchanged.
-    Any other sample that is not the one handed out is taken as an edit, since nothing tells it from one.
-
-    A pipeline that was written for models without betas, of flows for instance, is refused by the annotation of its
-    scheduler, and so are a `mu` and the sigmas that they give. One that says nothing of that kind cannot be told from
-    others.
+    Any other sample that is not the one handed out is taken as an edit, since nothing tells it from one. An edit within
+    a step is what the network was asked about; one where a step begins is where it begins. Adaptive, reversible and
+    tuned methods take none.
 
     Between the evaluations of one step, `prev_sample` is a question to the network and no state of the image. A
     pipeline that stops there by its `denoising_end` is refused; one that stops there otherwise has no image.
@@ -58,11 +70,13 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
 
     Args:
         method: a name in `METHODS`, or "tuned".
+        tol: of an adaptive method, the error to accept, RMS over a sample in units of the latents; None is 0.01.
         tuned: of the method "tuned" the file, whose budgets alone can be `num_inference_steps`. Whether it was tuned to
             this network and guidance nobody can see here. Tables begin with noise, and with what `scale_model_input`
             makes of it, so that pipelines which start from an image, or never ask for that, are refused.
-        grid: a name in `GRIDS`; None is the method's own.
-        final: "denoise", or "sigma_min" to stop at the model's smallest sigma.
+        grid: a name in `GRIDS`; None is that of `scheduler`, or without one the method's own.
+        final: "denoise", or "sigma_min" to stop at the model's smallest sigma; of grids in `GRIDS`.
+        scheduler: the class in diffusers whose config this is, which decides the grid and says what the network is.
         num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr: the schedule
             that the model was trained on, as in `DDIMScheduler`; "linear", "scaled_linear" or "squaredcos_cap_v2".
         snr_shift_scale: what the schedule's signal-to-noise ratios are divided by, as in `CogVideoXDDIMScheduler`.
@@ -70,15 +84,14 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         quantize: round timesteps, for a network that cannot take fractions.
 
     Raises:
-        MethodError, GridError, SchedulerError: a name that is unknown, a method that is adaptive or draws noise, or one
-            that was tuned to sigmas that this schedule does not have.
+        MethodError, GridError, SchedulerError: a name that is unknown, a method that draws noise, or one that was tuned
+            to sigmas that this schedule does not have.
+        SampleError: a tolerance that cannot be, or that the method has no use for.
         TunedError: the file of a tuned method is missing or damaged.
-        ScheduleError: a schedule or a prediction that is unknown.
+        ScheduleError: a scheduler, a schedule or a prediction that is unknown.
         DenoiserError: noise prediction at zero terminal SNR.
     """
 
-    order = 1
-    init_noise_sigma = 1.0
     # Not a ClassVar, as ruff would have it: diffusers declares it so, and looks it up on the class.
     _compatibles = [scheduler.name for scheduler in KarrasDiffusionSchedulers]  # noqa: RUF012
 
@@ -99,31 +112,53 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         snr_shift_scale: float = 1.0,
         quantize: bool = False,
         tuned: str | os.PathLike[str] | None = None,
+        tol: float | None = None,
+        scheduler: str | None = None,
     ):
+        PipelineContract.__init__(self)
         if not isinstance(method, str):
             raise SchedulerError(
                 f"method is a {type(method).__name__}, which no config can hold; give a name in METHODS"
             )
         self._method = method_for(method, tuned, grid, final)
-        if self._method.adaptive or not self._method.deterministic:
-            why = "chooses its timesteps on the way" if self._method.adaptive else "draws noise on the way"
-            raise SchedulerError(f"method={method!r} {why}, and a pipeline cannot follow; use one such as 'dpmpp_2m'")
+        if not self._method.deterministic:
+            raise SchedulerError(
+                f"method={method!r} draws noise on the way, and a pipeline cannot follow; use one such as 'dpmpp_2m'"
+            )
         self._asked = method if tuned is None else self._method
         if grid is not None:
             shape_of(grid)
         flag("quantize", quantize)
+        SolveOptions(method=self._asked, tol=tol)
         # diffusers drops values that nobody gave when it makes another scheduler of a config, and others have others.
         dropped = [key for key in self.config.get("_use_default_values", ()) if key not in Scheduler.model_fields]
         self.register_to_config(_use_default_values=dropped, tuned=None if tuned is None else os.fspath(tuned))
-        schedule, predicts = read_scheduler(self.config)
-        self._model = Denoiser(OutsideNetwork(), schedule.path(), predicts, (1, 1, 1), quantize=quantize)
-        check_range(self._model.sigma_min, self._model.sigma_max, self._method)
-        self.timesteps = torch.empty(0)
-        self.num_inference_steps: int | None = None
-        self._grid = self._sigmas = f64([])
-        self._begin, self._scale, self._scaled = 0, 1.0, False
-        self._run: PipelineRun | None = None
-        self._left = Left()
+        if scheduler is None:
+            schedule, predicts = read_scheduler(self.config)
+            path = schedule.path()
+            self._frame = Frame(path, predicts, path.sigma_min)
+            self._model = stand_in(self._frame)
+            check_range(self._model.sigma_min, self._model.sigma_max, self._method)
+        else:
+            self._adopt(scheduler_class(scheduler)())
+
+    @classmethod
+    def from_scheduler(cls, scheduler: Any, method: str = "dpmpp_2m", **changes: Any) -> "ODEScheduler":
+        """A scheduler for the network of another one of diffusers, on its grid unless `grid` is given.
+
+        Args:
+            scheduler: such as `pipe.scheduler`; it is copied.
+            changes: further arguments of `ODEScheduler`, such as tol, grid or quantize.
+
+        Raises:
+            ScheduleError: a scheduler of a kind that is unknown here.
+            SchedulerError: no scheduler. And as `ODEScheduler`.
+        """
+        check_scheduler(scheduler)
+        name = type(scheduler).__name__
+        made: ODEScheduler = cls.from_config({**scheduler.config, "scheduler": name}, method=method, **changes)
+        made._adopt(copy.deepcopy(scheduler))
+        return made
 
     @classmethod
     def from_config(
@@ -132,16 +167,28 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         """The scheduler of a config, such as `pipe.scheduler.config`, with some entries changed.
 
         Raises:
-            ScheduleError: a scheduler without betas, of a flow model for instance, or a key that is unknown and might
-                mean another schedule.
+            ScheduleError: a scheduler of a kind that is unknown here, or a key that is unknown and might mean another
+                schedule.
         """
         config = {} if config is None else config
         of_kind("config", config, Mapping, "the config of a scheduler, such as pipe.scheduler.config")
-        read_scheduler({**config, **changes})  # diffusers would take the betas to be ours by default
-        return super().from_config(with_defaults(config), return_unused_kwargs, **changes)
+        given = {**config, **changes}
+        original = original_of(given)
+        if original is None:
+            read_scheduler(given)  # diffusers would take the betas to be ours by default
+            return super().from_config(with_defaults(config), return_unused_kwargs, **changes)
+        name = type(original).__name__
+        found: Any = super().from_config({**config, "scheduler": name}, return_unused_kwargs, **changes)
+        (found[0] if return_unused_kwargs else found)._adopt(original)
+        return found
 
-    def __len__(self) -> int:
-        return int(self.config["num_train_timesteps"])
+    def _adopt(self, original: Any) -> None:
+        """Take the schedule, the prediction and the grid from a scheduler, which is mine from now on."""
+        self._original, self._frame = original, frame_of(original)
+        self._model = stand_in(self._frame)
+        check_range(self._model.sigma_min, self._model.sigma_max, self._method)
+        if self._frame.shares:
+            self._method = on_flow(self._method)
 
     def set_timesteps(
         self,
@@ -149,151 +196,89 @@ class ODEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # the tw
         device: str | torch.device | None = None,
         sigmas: Sequence[float] | Tensor | None = None,
         mu: float | None = None,
+        timesteps: Sequence[float] | Tensor | None = None,
+        **more: Any,
     ) -> None:
-        """Plan for so many evaluations, or along explicit sigmas as `sample(grid=...)` takes them; begin a new run.
+        """Plan for so many network calls, and begin a new run.
 
-        mu: a flow's, which there is none of here.
+        Args:
+            sigmas, timesteps, mu, more: as the pipeline's own scheduler takes them, where it decides the grid.
+                Otherwise sigmas are those that `sample(grid=...)` takes, and nothing else is taken.
 
         Raises:
             SampleError, GridError: a budget that one step exceeds, a grid that the model cannot have.
-            SchedulerError: a pipeline of flows, or one that would stop within a step.
+            SchedulerError: a pipeline of flows whose scheduler has betas, or one that would stop within a step.
         """
         pipe = calling_pipeline(self)
-        refuse_flows(pipe, sigmas, mu)
-        options = SolveOptions(
-            method=self._asked,
-            nfe=num_inference_steps,
-            grid=self.config["grid"] if sigmas is None else sigmas,
-            final=self.config["final"],
-        )
-        check_steps(self._model, options)
-        self._grid = self._sigmas = grid_for(self._model, options)
-        self._scale = first_scale(self._model, self._method, self._grid)
-        times = self._times(self._grid)
+        given = {"sigmas": sigmas, "timesteps": timesteps, "mu": mu, **more}
+        own = self._original is not None and self.config["grid"] is None and not self._method.grids
+        if own:
+            plan = plan_on_own_grid(self._original, self._method, num_inference_steps, given, self.config["tol"])
+        else:
+            plan = self._on_our_grid(pipe, num_inference_steps, given)
+        self._plan = plan = plan.rounded(self.config["quantize"])
+        self._times = plan.times(plan.calls)
         try:
-            self.timesteps = times.to(device)
+            self._times = self._times.to(device)
         except (RuntimeError, TypeError, AssertionError):  # of torch, for a device that is not there
             raise SchedulerError(f"device={shown(device)} is none that there is here; use 'cpu'") from None
-        self.num_inference_steps = num_inference_steps or len(self.timesteps)
-        self._new_run(0)
-        self._check_end(pipe)
+        self.num_inference_steps = num_inference_steps or len(self._times)
+        self._publish_sigmas()
+        self._new_run(0, said=False)
+        refuse_stop(pipe, plan, self.timesteps, len(self), self.config["method"])
 
-    def set_begin_index(self, begin_index: int = 0) -> None:
-        """Begin at timesteps[begin_index], as pipelines do that start from an image.
-
-        Raises:
-            SchedulerError: no step of the method begins there.
-        """
-        begin = whole("begin_index", begin_index, SchedulerError, least=0)
-        n = self._step_at(begin)
-        if n is None:
-            raise SchedulerError(
-                f"no step of {self.config['method']!r} begins at timesteps[{begin}]; use another strength"
-                ", or a method of one evaluation a step, such as 'dpmpp_2m'"
-            )
-        self._sigmas = self._grid[n:]
-        self._new_run(begin)
-
-    def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:
-        """The sample itself, in the network's own scale; the first one of a table times the scale of the table."""
-        if self._run is not None or self._scale == 1:
-            return sample
-        self._scaled = True
-        return self._scale * sample
+    def _on_our_grid(self, pipe: Any, calls: int | None, given: Mapping[str, Any]) -> PipelinePlan:
+        grid = self.config["grid"]
+        if self._original is None:
+            refuse_flows(pipe, given["sigmas"], given["mu"])
+            grid = grid if given["sigmas"] is None else given["sigmas"]
+            for name in given.keys() - {"sigmas", "mu"}:
+                if given[name] is not None:
+                    raise SchedulerError(f"{name} does nothing here; give sigmas, or use ODEScheduler.from_scheduler")
+        options = SolveOptions(
+            method=self._asked, nfe=calls, grid=grid, final=self.config["final"], tol=self.config["tol"]
+        )
+        return plan_on_our_grid(self._frame, self._method, options)
 
     def step(
         self,
         model_output: Tensor,
         timestep: Tensor | float,
         sample: Tensor,
-        *,
-        eta: float = 0.0,
+        eta: Any = 0.0,
         use_clipped_model_output: bool | None = None,
         generator: Any = None,
+        *,
+        variance_noise: Any = None,
         return_dict: bool = True,
-    ) -> SchedulerOutput | tuple[Tensor]:
+        **more: Any,
+    ) -> ODESchedulerOutput | tuple[Tensor, Tensor]:
         """Take the network's answer to sample (B, *shape) at the timestep; return what to ask it next, or the image.
 
         Where a pipeline changes the sample between two steps, as inpainting does, the next one begins from that.
         Of an answer with twice the channels the second half, learned variances, is left out. generator is not used.
+        A call that comes after the end of an adaptive run returns its image.
+
+        Returns:
+            `prev_sample` and `pred_original_sample`, as an object or a tuple.
 
         Raises:
-            SchedulerError: timesteps out of turn, a sample that was changed within a step, or eta.
+            SchedulerError: timesteps out of turn, a sample that was changed where the method cannot take it up, or eta.
             NonFiniteError, DivergedError: as in `sample`.
         """
-        if eta or use_clipped_model_output:
+        if isinstance(eta, torch.Generator):  # in the place where some schedulers have it
+            eta = 0.0
+        if eta or use_clipped_model_output or variance_noise is not None:
             raise SchedulerError(f"eta={shown(eta)} and clipped outputs are no part of an ODE; leave them out")
-        if isinstance(timestep, Tensor) and timestep.numel() == 1:  # of any shape, as other schedulers take it
-            timestep = timestep.reshape(())
-        time, run = number(timestep), self._run
-        place = self._begin + (run.asked if run else 0)
-        if not (place < len(self.timesteps) and abs(time - float(self.timesteps[place])) <= 1e-2):
-            turn = f"timesteps[{place}]" if place < len(self.timesteps) else "set_timesteps"
-            raise SchedulerError(
-                f"step was called at timestep={shown(timestep) if time != time else f'{time:g}'}, where it is the turn"
-                f" of {turn}"
-            )
-        check_sample(sample, model_output)
-        if run is None:
-            self._left.refuse(sample)
-            check_scaled(self._scale, self._scaled)
-            run = self._run = PipelineRun(self._model, self._method, self._sigmas, sample)
-        elif not torch.equal(sample, run.given):
-            self._left.refuse(sample, run.given)
-            run.restart(sample)
-        run.go(model_output[:, : sample.shape[1]])
-        handed = run.given.clone()  # which a pipeline may change in place
-        return SchedulerOutput(prev_sample=handed) if return_dict else (handed,)
-
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """a(t) x0 + b(t) eps for timesteps (B,) or (1,), fractions included.
-
-        Raises:
-            SchedulerError: timesteps outside of the schedule, or not as many as samples.
-        """
-        for name, value in (("original_samples", original_samples), ("noise", noise), ("timesteps", timesteps)):
-            of_kind(name, value, Tensor, "a tensor")
-        t = timesteps.detach().double().cpu()
-        last = self._model.path.num_timesteps - 1
-        if noise.shape != original_samples.shape or t.ndim > 1 or t.numel() not in (1, len(original_samples)):
-            raise SchedulerError(
-                f"noise {tuple(noise.shape)} and timesteps {tuple(t.shape)} do not fit original_samples"
-                f" {tuple(original_samples.shape)}; give noise of the same shape, and a timestep for each sample"
-            )
-        if not ((t >= 0) & (t <= last)).all():
-            raise SchedulerError(f"timesteps {float(t.min()):g} to {float(t.max()):g} must be within 0 to {last}")
-        a, b = self._model.path.coefficients(t)
-        if self._model.path.zero_terminal_snr:  # whose last timestep, pure noise, is beyond the path
-            a, b = torch.where(t < last, a, 0.0), torch.where(t < last, b, 1.0)
-        return along(a, original_samples) * original_samples + along(b, noise) * noise
-
-    def _times(self, sigmas: Tensor) -> Tensor:
-        """The timesteps, float32, at which the method asks the network."""
-        return self._model.time(f64(DryRun(self._model, self._method.path, self._method.solver, sigmas).asked)).float()
-
-    def _step_at(self, place: int) -> int | None:
-        """Which interval of the grid begins with the question at timesteps[place], if any does."""
-        if self._method.own_grids:  # tables have no state to begin from but noise
-            return None if place else 0
-        rest = self.timesteps[place:].cpu()
-        for n in range(len(self._grid) - 1):
-            times = self._times(self._grid[n:])
-            if len(times) == len(rest) and torch.allclose(times, rest):
-                return n
-        return None
-
-    def _new_run(self, begin: int) -> None:
-        """Forget the run, but for what it handed out if that was not its image."""
-        if self._run is not None and not self._run.ended:
-            self._left.remember(self._run)
-        self._begin, self._run, self._scaled = begin, None, False
-
-    def _check_end(self, pipe: Any) -> None:
-        """Raise SchedulerError where a pipeline is told to stop between two evaluations of a step."""
-        least = last_timestep(pipe, int(self.config["num_train_timesteps"]))
-        stop = len(self.timesteps) if least is None else int((self.timesteps >= least).sum())
-        if 0 < stop < len(self.timesteps) and self._step_at(stop) is None:
-            raise SchedulerError(
-                f"denoising_end stops the pipeline at timesteps[{stop}], in the midst of a step of"
-                f" {self.config['method']!r}; use a method of one evaluation a step, such as 'dpmpp_2m'"
-            )
+        for name in more.keys() - {"prev_timestep"}:  # which is known here
+            if more[name]:
+                raise SchedulerError(f"{name} is no argument of a step here; use the pipeline's own scheduler")
+        if self._run is None or not self._over.ended or not self._method.adaptive:
+            self._check_turn(timestep)
+            check_sample(sample, model_output)
+            self._answer(model_output[:, : sample.shape[1]], sample)
+        assert self._run is not None
+        handed = self._run.given.clone()  # which a pipeline may change in place
+        if not return_dict:
+            return handed, self._run.image
+        return ODESchedulerOutput(prev_sample=handed, pred_original_sample=self._run.image)

@@ -1,172 +1,268 @@
-"""A solver that is asked one question at a time: a run on a grid whose network is somewhere else.
+"""A solver whose network is somewhere else: a run that is interrupted wherever it asks.
 
-The solver's network here is an `OutsideNetwork`, a list of answers. Where it runs out, the solver is interrupted, and
-what it asked for is what is handed out; with the next answer, the interval that was interrupted begins again from its
-start. An interval is a function of what came before it and of its answers, and few evaluations long: nothing but those
-is kept, nothing is approximated, and what is repeated is arithmetic, never the network.
+The solver's model here is an `OutsideModel`. Where it is asked, the solver is left as it is, and what it asks is handed
+out; with the answer it goes on from there. Nothing is kept, repeated or approximated for that.
+
+A pipeline may change a sample between two calls, as inpainting does. The network was then asked about the changed one,
+and so is what it said. Where a step begins there, the step begins anew from the changed sample.
 """
 
-from collections import deque
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
+from threading import get_ident
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddim_ode.errors import DDIMError
-from ddim_ode.models.denoiser import Denoiser, NonFiniteError
+from ddim_ode.checkpoints.frames import Frame
+from ddim_ode.integrations.coroutines import Coroutine, ask
+from ddim_ode.integrations.handed import SchedulerError
+from ddim_ode.models.denoiser import Denoiser, NonFiniteError, Prediction
 from ddim_ode.ode.flow import ProbabilityFlow, along
-from ddim_ode.solvers import Method, Step, moves
-from ddim_ode.support.checks import described, of_kind
+from ddim_ode.solvers import Control, Method, Outcome, Step, moves
 
-REMEMBERED = 4  # runs that were left before their end
-SAME = 0.1  # share of equal numbers that makes a sample one of a run: in bfloat16 chance makes one in a hundred equal
+OTHERS = "use one of one evaluation a step, such as 'dpmpp_2m'"
 
 
-class SchedulerError(DDIMError):
-    """A scheduler that cannot be, or a call that it has no answer to."""
+class Question(NamedTuple):
+    """What the network is asked about: x (B, *shape) in its own scale, at sigma, a float64 scalar."""
+
+    x: Tensor
+    sigma: Tensor
+    begins: bool  # whether x is a state, and not a point in the midst of a step
 
 
-class AskedError(Exception):
-    """The network is asked for an answer that is not there yet."""
+class Answer(NamedTuple):
+    """What the network has returned, and about what, if that is not what was asked."""
 
-    def __init__(self, x: Tensor):
+    out: Tensor
+    about: Tensor | None
+
+
+class EditedError(Exception):
+    """The state has been changed to `about` where a step begins, of which the network said `out`."""
+
+    def __init__(self, out: Tensor, about: Tensor):
         super().__init__()
-        self.x = x
+        self.out, self.about = out, about
 
 
 class OutsideNetwork:
-    """A network whose answers come from elsewhere."""
+    """A network that returns what has been put into it."""
 
     def __init__(self) -> None:
-        self.known: list[Tensor] = []
-        self.used = 0
+        self.out = torch.empty(0)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        if self.used == len(self.known):
-            raise AskedError(x)
-        self.used += 1
-        return self.known[self.used - 1]
+        return self.out
+
+
+class OutsideModel:
+    """A model that asks whoever resumes the run; a `Model` for solvers.
+
+    begins: whether the next question is about the state itself. ready: what was said of it already, instead of asking.
+    image: the one that was predicted last, (B, *shape).
+    """
+
+    num_classes = 0
+    device = torch.device("cpu")
+
+    def __init__(self, frame: Frame, shape: tuple[int, ...]):
+        self.frame, self.shape, self.path = frame, shape, frame.path
+        self.begins = True
+        self.ready: Tensor | None = None
+        self.image: Tensor | None = None
+        self._net = OutsideNetwork()
+        self._denoiser = Denoiser(self._net, frame.path, frame.predicts, shape)
+
+    @property
+    def sigma_min(self) -> float:
+        return self.path.sigma_min
+
+    @property
+    def sigma_max(self) -> float:
+        return self.path.sigma_max
+
+    def evaluations(self, sigma: float) -> int:
+        """One call of the network."""
+        return 1
+
+    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
+        sigma = torch.as_tensor(sigma, dtype=torch.float64)
+        a = along(self.path.scale(sigma), xbar)
+        x = a * xbar
+        out, self.ready = self.ready, None
+        if out is None:
+            answer: Answer = ask(Question(x, sigma.reshape(()), self.begins))
+            if answer.about is not None:
+                if self.begins:
+                    raise EditedError(answer.out, answer.about)
+                x = answer.about.to(x)
+                xbar = x / a
+            out = answer.out
+        self.begins = False
+        self._net.out = self.frame.answer(out.to(x), x, sigma)
+        found = self._denoiser(xbar, sigma)
+        self.image = found.data
+        return found
+
+
+class Batch:
+    """A model whose samples (1, B, *shape) are batches of another's."""
+
+    def __init__(self, model: OutsideModel):
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
+        self.model.begins = True  # of which nothing can be changed
+        found = self.model(xbar[0], torch.as_tensor(sigma).reshape(()))
+        return Prediction(found.data[None], found.noise[None], found.evaluations)
+
+
+def on_grid(model: OutsideModel, method: Method, sigmas: Tensor, x: Tensor) -> Tensor:
+    """Carry x (B, *shape), in the network's scale, along a grid; returns xbar at its last sigma.
+
+    Raises:
+        SchedulerError: the sample was changed on the way, and the method cannot take that up.
+    """
+    ode = ProbabilityFlow(model, method.path, (float(sigmas[sigmas > 0][-1]), float(sigmas[0])))
+
+    def enter(x: Tensor, n: int) -> Tensor:
+        return ode.enter(x / along(model.path.scale(sigmas[n]), x), sigmas[n])
+
+    step = 0
+    try:
+        y = enter(x, 0)
+        at = Step(y, method.solver.init(ode, sigmas, y))
+        for step, move in enumerate(moves(ode, method.solver, sigmas)):
+            model.begins = True
+            try:
+                at = move(at)
+            except EditedError as edit:
+                if method.invertible or method.own_grids:
+                    raise SchedulerError(
+                        f"the sample was changed in between, where this method cannot take it up; {OTHERS}"
+                    ) from None
+                model.ready = edit.out
+                at = move(Step(enter(edit.about.to(x), step), at.state))
+    except NonFiniteError as error:
+        error.step = step + 1
+        raise
+    return at.y
+
+
+def adaptively(model: OutsideModel, method: Method, sigmas: Tensor, control: Control, x: Tensor) -> Outcome:
+    """Carry x (B, *shape), in the network's scale, to the image in steps that the batch shares.
+
+    Raises:
+        SchedulerError: the sample was changed on the way.
+    """
+    whole: Any = model
+    solver, xbar = method.solver, x / along(model.path.scale(sigmas[0]), x)
+    if method.per_sample:
+        whole, solver, xbar = Batch(model), sharing(solver), xbar[None]
+    ode = ProbabilityFlow(whole, method.path, (float(sigmas[1]), float(sigmas[0])))
+    try:
+        found = solver.solve(ode, sigmas, xbar, control)
+    except EditedError:
+        raise SchedulerError(
+            "the sample was changed in between, where an adaptive method cannot take it up; use one on a grid, such as"
+            " 'dpmpp_2m'"
+        ) from None
+    return found._replace(x=found.x[0]) if method.per_sample else found
+
+
+def sharing(solver: Any) -> Any:
+    """An adaptive solver of ours whose batch shares its steps, by its worst member, and which begins where it is told.
+
+    Raises SchedulerError for one of somebody else's that gives every sample its own.
+    """
+    names = [field.name for field in fields(solver)] if is_dataclass(solver) else []
+    if "shared" not in names:
+        raise SchedulerError(
+            f"{type(solver).__name__} gives every sample steps of its own, and a pipeline has the same for all; use"
+            " 'adaptive'"
+        )
+    return replace(solver, shared=True, ahead=0.0)
 
 
 class PipelineRun:
     """One batch on its way, interrupted wherever the network is asked.
 
     given: (B, *shape), what the network is asked next, or the image, in the pipeline's precision.
-    asked: how many answers there have been.
+    question: what is asked; None when the run has ended. asked: how many answers there have been.
+    outcome: of an adaptive run that has ended.
+
+    Args:
+        control: of an adaptive method, whose sigmas are (first, last) or (first, last, 0).
+        end: what xbar is multiplied by where the run ends.
     """
 
-    def __init__(self, model: Denoiser, method: Method, sigmas: Tensor, x: Tensor):
-        self.answers, self.asked, self.given = OutsideNetwork(), 0, x
-        self.method, self.sigmas = method, sigmas
-        model = replace(model, net=self.answers, shape=tuple(x.shape[1:]))
-        self.ode = ProbabilityFlow(model, method.path, (float(sigmas[sigmas > 0][-1]), float(sigmas[0])))
-        self.way = [self._init, *moves(self.ode, method.solver, sigmas)]
-        self.done = 0  # of the way
-        self.at = Step(self._enter(x), None)
-        self._advance()
+    def __init__(
+        self,
+        frame: Frame,
+        method: Method,
+        sigmas: Tensor,
+        x: Tensor,
+        *,
+        control: Control | None = None,
+        end: float = 1.0,
+    ):
+        self.given, self.asked, self.end = x, 0, end
+        self.thread = get_ident()
+        self.question: Question | None = None
+        self.outcome: Outcome | None = None
+        self.model = model = OutsideModel(frame, tuple(x.shape[1:]))
+        state = x.to(torch.promote_types(x.dtype, torch.float32))
+        if control is None:
+            self._way = Coroutine(partial(on_grid, model, method, sigmas, state))
+        else:
+            self._way = Coroutine(partial(adaptively, model, method, sigmas, control, state))
+        self._resume(None)
+
+    def __deepcopy__(self, memo: Any) -> "PipelineRun":
+        raise SchedulerError("a run under way cannot be copied; use the pipeline's own scheduler")
 
     @property
     def ended(self) -> bool:
         """Whether what was given is the image."""
-        return self.done == len(self.way)
+        return self.question is None
+
+    @property
+    def image(self) -> Tensor:
+        """The image that the network's last answer means, (B, *shape)."""
+        assert self.model.image is not None
+        return self.model.image.to(self.given.dtype)
 
     @property
     def within(self) -> bool:
         """Whether what was given is a question in the midst of a step, and no state."""
-        return bool(self.answers.known)
+        return self.question is not None and not self.question.begins
 
-    def restart(self, x: Tensor) -> None:
-        """Begin the next step from x instead of from what was given."""
-        if x.shape != self.given.shape:
+    def go(self, out: Tensor, about: Tensor | None = None) -> None:
+        """On to the next question, or to the image; about: the sample, if it is not what was given."""
+        if about is not None and about.shape != self.given.shape:
             raise SchedulerError(
-                f"the sample has shape {tuple(x.shape)}, where this run has {tuple(self.given.shape)}; call"
+                f"the sample has shape {tuple(about.shape)}, where this run has {tuple(self.given.shape)}; call"
                 " set_timesteps before another run"
             )
-        if self.answers.known or self.method.invertible or self.method.own_grids:
-            raise SchedulerError(
-                "the sample was changed in between, where this method cannot take it up; use one of one evaluation a"
-                " step, such as 'dpmpp_2m'"
-            )
-        self.at = Step(self._enter(x), self.at.state)
-
-    def go(self, answer: Tensor) -> None:
-        """On to the next question, or to the image."""
-        self.answers.known.append(answer)
+        if get_ident() != self.thread:
+            raise SchedulerError("this run was begun in another thread; use one scheduler for each request")
         self.asked += 1
-        self._advance()
+        self._resume(Answer(out, about))
 
-    def _advance(self) -> None:
-        while self.done < len(self.way):
-            self.answers.used = 0
-            try:
-                self.at = self.way[self.done](self.at)
-            except AskedError as question:
-                self.given = question.x.to(self.given.dtype)
-                return
-            except NonFiniteError as error:
-                error.step = max(self.done, 1)
-                raise
-            self.done += 1
-            self.answers.known.clear()
-        self.given = self.at.y.to(self.given.dtype)
-
-    def _init(self, at: Step) -> Step:
-        return Step(at.y, self.method.solver.init(self.ode, self.sigmas, at.y))
-
-    def _enter(self, x: Tensor) -> Tensor:
-        """The state of x, in the network's scale, where the next step begins."""
-        sigma = self.sigmas[max(self.done - 1, 0)]
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return self.ode.enter(x / along(self.ode.model.path.scale(sigma), x), sigma)
-
-
-class Left:
-    """What the last few runs handed out that were left before their end, to know it again."""
-
-    def __init__(self) -> None:
-        self.given: deque[tuple[Tensor, bool]] = deque(maxlen=REMEMBERED)
-
-    def remember(self, run: PipelineRun) -> None:
-        self.given.append((run.given, run.within))
-
-    def refuse(self, sample: Tensor, given: Tensor | None = None) -> None:
-        """Raise SchedulerError for a sample of one of them, where another run goes on from `given`, or one begins.
-
-        A run that begins may have any start but what the midst of a step asked about.
-        """
-        here = 0.0 if given is None else equal(sample, given)
-        for other, within in self.given:
-            if (same := equal(sample, other)) < SAME or same <= here:
-                continue
-            if given is not None:
-                raise SchedulerError(
-                    "this sample belongs to a run that set_timesteps has ended; use one scheduler for each request"
-                )
-            if within:
-                raise SchedulerError(
-                    "this sample was handed out in the midst of a step, and is no state to begin from; use a method of"
-                    " one evaluation a step, such as 'dpmpp_2m'"
-                )
-
-
-def equal(sample: Tensor, given: Tensor) -> float:
-    """The share of numbers that are the same in both."""
-    if sample.shape != given.shape or sample.device != given.device:
-        return 0.0
-    return float((sample == given).double().mean())
-
-
-def check_sample(sample: Any, answer: Any) -> None:
-    """Raise unless a network that was asked about the sample (B, C, *) can have given the answer (B, C or 2 C, *)."""
-    for name, value in (("sample", sample), ("model_output", answer)):
-        of_kind(name, value, Tensor, "a tensor (B, C, ...)")
-        if value.ndim < 2 or not value.is_floating_point():
-            kind = str(value.dtype).removeprefix("torch.")
-            raise SchedulerError(f"{name} is {described(value)} of {kind}; give a tensor (B, C, ...) of floats")
-    one, two = ((sample.shape[0], n * sample.shape[1], *sample.shape[2:]) for n in (1, 2))
-    if tuple(answer.shape) not in (one, two):
-        raise SchedulerError(
-            f"model_output has shape {tuple(answer.shape)} for a sample of shape {one}; give the network's answer to"
-            " that sample"
-        )
+    @torch.no_grad()
+    def _resume(self, answer: Answer | None) -> None:
+        found = self._way.resume(answer)
+        if not self._way.ended:
+            self.question = found
+            self.given = found.x.to(self.given.dtype)
+            return
+        self.question = None
+        self.outcome = found if isinstance(found, Outcome) else None
+        x = found.x if isinstance(found, Outcome) else found
+        self.given = (x if self.end == 1 else self.end * x).to(self.given.dtype)

@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 
-from ddim_ode.integrations.runs import PipelineRun, SchedulerError
+from ddim_ode.checkpoints.frames import Frame
+from ddim_ode.integrations.handed import SchedulerError
+from ddim_ode.integrations.runs import PipelineRun
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.planning.budget import priced
 from ddim_ode.planning.options import SolveOptions
@@ -57,9 +59,10 @@ def check_scaled(scale: float, scaled: bool) -> None:
         )
 
 
-def first_scale(model: Denoiser, method: Method, sigmas: torch.Tensor) -> float:
+def first_scale(frame: Frame, method: Method, sigmas: torch.Tensor) -> float:
     """What noise is multiplied by for the network's first question: 1, but of a table its own scale."""
     if not method.own_grids:
         return 1.0
-    found = number(PipelineRun(model, method, sigmas, torch.ones(1, 1, 1, 1, dtype=torch.float64)).given.reshape(()))
+    run = PipelineRun(frame, method, sigmas, torch.ones(1, 1, 1, 1, dtype=torch.float64))
+    found = number(run.given.reshape(()))
     return 1.0 if abs(found - 1) < ROUNDED else found

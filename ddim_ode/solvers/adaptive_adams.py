@@ -32,7 +32,7 @@ The last step has no evaluation of its own. It is taken as soon as three success
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import torch
@@ -90,6 +90,7 @@ class AdaptiveAdams(Adaptive):
     ahead: float = 0.3
     revise: float = 1.0
     growth: tuple[float, float] = (0.2, 2.5)
+    _: KW_ONLY
     shared: bool = False
 
     @property

@@ -22,7 +22,7 @@ from ddim_ode.integrations.diffusers import ODEScheduler
 from ddim_ode.models.config import ScheduleConfig
 from ddim_ode.support.validation import ConfigError
 from tests.helpers.assertions import one_line
-from tests.helpers.pipelines import ddim
+from tests.helpers.denoising import ddim
 
 # Some schedulers of diffusers give tensors to numpy in a way that it will not take any more.
 pytestmark = [

@@ -11,7 +11,7 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.integrations.diffusers import ODEScheduler, SchedulerError
 from ddim_ode.support.checks import ArgumentError
 from tests.helpers.assertions import one_line
-from tests.helpers.pipelines import SHAPE
+from tests.helpers.denoising import SHAPE
 
 
 def stepped(scheduler: ODEScheduler, answer: Any, timestep: Any, sample: Any, **options: Any) -> None:

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, DDPMPipeline, DPMSolverMultistepScheduler, 
 
 from ddim_ode.checkpoints.scheduler_config import read_scheduler
 from ddim_ode.integrations.diffusers import ODEScheduler
-from tests.helpers.pipelines import LAYOUT, SHAPE, pictures, pipeline
+from tests.helpers.denoising import LAYOUT, SHAPE, pictures, pipeline
 from tests.helpers.tensors import normal
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddim_ode.integrations.diffusers import ODEScheduler, SchedulerError
 from tests.helpers.assertions import one_line
-from tests.helpers.pipelines import NET, SHAPE
+from tests.helpers.denoising import NET, SHAPE
 from tests.helpers.tensors import normal
 
 # Some schedulers of diffusers give tensors to numpy in a way that it will not take any more.

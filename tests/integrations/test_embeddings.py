@@ -12,7 +12,7 @@ from ddim_ode.integrations.pipelines import PipelineError, from_pipeline
 from ddim_ode.sampling import sample
 from ddim_ode.support.checks import ArgumentError
 from tests.helpers.assertions import one_line
-from tests.helpers.pipelines import NET, STEPS, TextPipe, along_their_timesteps, stable, text_unet
+from tests.helpers.denoising import NET, STEPS, TextPipe, along_their_timesteps, stable, text_unet
 from tests.helpers.tensors import normal
 
 PIPE = TextPipe(text_unet())

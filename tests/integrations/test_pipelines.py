@@ -35,7 +35,7 @@ from ddim_ode.models.autoencoder import Autoencoder
 from ddim_ode.sampling import sample
 from ddim_ode.support.checks import ArgumentError
 from tests.helpers.assertions import one_line
-from tests.helpers.pipelines import (
+from tests.helpers.denoising import (
     NET,
     SHAPE,
     STABLE,

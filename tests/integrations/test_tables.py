@@ -15,7 +15,7 @@ from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.tuned_files import TunedError
 from ddim_ode.solvers import MethodError
 from tests.helpers.assertions import one_line
-from tests.helpers.pipelines import NET, SHAPE, pictures, pipeline, stable
+from tests.helpers.denoising import NET, SHAPE, pictures, pipeline, stable
 from tests.helpers.tables import linear_table
 from tests.helpers.tensors import normal
 from tests.helpers.tuned import FIVE, THREE, grids_for, tables_for

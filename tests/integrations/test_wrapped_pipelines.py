@@ -9,7 +9,7 @@ from diffusers import DDPMPipeline
 
 from ddim_ode.integrations.pipelines import PipelineError, from_pipeline
 from tests.helpers.assertions import one_line
-from tests.helpers.pipelines import NET, SHAPE, ddim, text_unet
+from tests.helpers.denoising import NET, SHAPE, ddim, text_unet
 
 
 class Adapted(torch.nn.Module):

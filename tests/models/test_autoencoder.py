@@ -19,7 +19,7 @@ from ddim_ode.models.autoencoder import Autoencoder, AutoencoderError
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.sampling import sample
 from tests.helpers.assertions import one_line, same
-from tests.helpers.pipelines import random_module, tiny_vae
+from tests.helpers.denoising import random_module, tiny_vae
 from tests.helpers.tensors import normal
 
 BYTES = torch.randint(256, (5, 1, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)

@@ -1,0 +1,190 @@
+"""What pipelines of diffusers expect of a scheduler besides its steps, and the run that it holds."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddim_ode.checkpoints.frames import Frame
+from ddim_ode.integrations.handed import Left, SchedulerError
+from ddim_ode.integrations.noising import noised
+from ddim_ode.integrations.plans import PipelinePlan
+from ddim_ode.integrations.runs import PipelineRun
+from ddim_ode.integrations.tables import check_scaled
+from ddim_ode.integrations.timesteps import LiveTimesteps, Over
+from ddim_ode.solvers import Method
+from ddim_ode.support.checks import shown, whole
+from ddim_ode.support.scalars import number
+
+TURN = 1e-5  # by which a timestep may miss the one whose turn it is, in units of their range
+#: facts about a model, which pipelines read off their own scheduler, or change there
+FACTS = ("alphas", "alphas_cumprod", "betas", "final_alpha_cumprod", "shift", "sigma_max", "sigma_min")
+
+
+class PipelineContract:
+    """A scheduler's side of a pipeline: timesteps, noise, where to begin, and one run at a time."""
+
+    order = 1
+    config: Any
+    _method: Method
+    _frame: Frame
+    _original: Any
+
+    def __init__(self) -> None:
+        self._original: Any = None
+        self.timesteps = self._times = torch.empty(0)
+        self.num_inference_steps: int | None = None
+        self._plan: PipelinePlan | None = None
+        self._begin, self._given_begin, self._scaled = 0, False, False
+        self._run: PipelineRun | None = None
+        self._left, self._over = Left(), Over()
+
+    def __getattr__(self, name: str) -> Any:
+        original = self.__dict__.get("_original")
+        if name in FACTS and original is not None:
+            return getattr(original, name)
+        return super().__getattr__(name)  # type: ignore[misc]  # of diffusers, which says that there is none
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in FACTS and self.__dict__.get("_original") is not None:
+            setattr(self._original, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __len__(self) -> int:
+        return int(self.config["num_train_timesteps"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but a run under way, of which there can be one only."""
+        return {**self.__dict__, "_run": None, "_left": Left(), "_over": Over()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._plan:
+            self._new_run(self._begin, self._given_begin)
+
+    @property
+    def _step_index(self) -> int | None:
+        return self.step_index
+
+    @_step_index.setter
+    def _step_index(self, value: Any) -> None:
+        raise SchedulerError(
+            "this pipeline counts the steps of its scheduler itself, and takes some twice; use its own scheduler"
+        )
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """What a pipeline multiplies its noise by; tables have their own scale in `scale_model_input`."""
+        return self._plan.begin if self._plan and not self._method.own_grids else 1.0
+
+    @property
+    def step_index(self) -> int | None:
+        """How many network calls have been answered, those before the begin included; None before the first."""
+        return self._begin + self._run.asked if self._run else None
+
+    @property
+    def begin_index(self) -> int | None:
+        """With which network call the run begins, if a pipeline has said so."""
+        return self._begin if self._given_begin else None
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether an adaptive run kept to its tolerance all the way; None before its end, and of other methods."""
+        outcome = self._run.outcome if self._run else None
+        return bool(outcome.converged.all()) if outcome else None
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Begin at timesteps[begin_index], as pipelines do that start from an image.
+
+        Raises:
+            SchedulerError: no step of the method begins there.
+        """
+        begin = whole("begin_index", begin_index, SchedulerError, least=0)
+        if self._plan is None or self._plan.rest(begin) is None:
+            raise SchedulerError(
+                f"no step of {self.config['method']!r} begins at timesteps[{begin}]; use another strength"
+                ", or a method of one evaluation a step, such as 'dpmpp_2m'"
+            )
+        self._new_run(begin, said=True)
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:
+        """The sample itself, in the network's own scale; the first one of a table times the scale of the table."""
+        if self._run is not None or self._plan is None or not self._method.own_grids or self._plan.begin == 1:
+            return sample
+        self._scaled = True
+        return self._plan.begin * sample
+
+    def _answer(self, out: Tensor, sample: Tensor) -> None:
+        """On to the next network call, whose timestep is written where it was not known."""
+        run = self._run
+        if run is None:
+            assert self._plan is not None
+            self._left.refuse(sample)
+            self._check_sigmas()
+            check_scaled(self._plan.begin if self._method.own_grids else 1.0, self._scaled)
+            plan = self._plan.rest(self._begin)
+            assert plan is not None
+            run = self._run = plan.run(sample)
+            run.go(out)
+        elif torch.equal(sample, run.given):
+            run.go(out)
+        else:
+            self._left.refuse(sample, run.given)
+            run.go(out, about=sample)
+        self._over.ended = run.ended
+        if run.question is not None and self._method.adaptive:
+            assert self._plan is not None
+            self._times[self._begin + run.asked] = self._plan.times(run.question.sigma)
+
+    def _check_turn(self, timestep: Any) -> None:
+        """Raise SchedulerError unless it is the turn of that timestep. The first may be any where a step begins."""
+        if isinstance(timestep, Tensor) and timestep.numel() == 1:  # of any shape, as other schedulers take it
+            timestep = timestep.reshape(())
+        time, times = number(timestep), self._times if self._plan else torch.empty(0)
+        room = max(TURN * float(times.max() - times.min()), 1e-6) if len(times) else 0.0
+        if self._run is None and not self._given_begin and len(times):
+            place = int((times - time).abs().nan_to_num(torch.inf).argmin())
+            if place and abs(time - float(times[place])) <= room:
+                self.set_begin_index(place)
+        place = self._begin + (self._run.asked if self._run else 0)
+        if not (place < len(times) and abs(time - float(times[place])) <= room):
+            turn = f"timesteps[{place}]" if place < len(times) else "set_timesteps"
+            raise SchedulerError(
+                f"step was called at timestep={shown(timestep) if time != time else f'{time:g}'}, where it is the turn"
+                f" of {turn}"
+            )
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """a(t) x0 + b(t) eps for timesteps (B,) or (1,), fractions included.
+
+        Raises:
+            SchedulerError: timesteps outside of the schedule, or not as many as samples.
+        """
+        return noised(self._plan.frame if self._plan else self._frame, original_samples, noise, timesteps)
+
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+        """`add_noise` in the words of pipelines of flows."""
+        return self.add_noise(sample, noise, timestep)
+
+    def _publish_sigmas(self) -> None:
+        """Tell pipelines of flows the shares of noise at which their network is called, (n + 1,), with the last."""
+        assert self._plan is not None
+        if self._plan.frame.shares:
+            last = self._plan.sigmas[-1:]
+            self.sigmas = self._plan.frame.theirs(torch.cat([self._plan.calls, last])).float()
+            self._published = self.sigmas.clone()
+
+    def _check_sigmas(self) -> None:
+        """Raise SchedulerError where a pipeline has written into the sigmas, which nobody here would heed."""
+        assert self._plan is not None
+        if self._plan.frame.shares and not torch.equal(torch.as_tensor(self.sigmas).cpu(), self._published):
+            raise SchedulerError("this pipeline has changed the sigmas of its scheduler; use its own scheduler")
+
+    def _new_run(self, begin: int, said: bool) -> None:
+        """Forget the run, but for what it handed out if that was not its image."""
+        if self._run is not None and not self._run.ended:
+            self._left.remember(self._run.given, self._run.within)
+        self._begin, self._given_begin, self._run, self._scaled = begin, said, None, False
+        self._over.ended = False
+        self.timesteps = LiveTimesteps.of(self._times, self._over) if self._method.adaptive else self._times

@@ -1,0 +1,157 @@
+"""A scheduler of diffusers as the maker of grids: what it steps on, in our sigmas, and how its samples begin and end.
+
+It is asked, and not read: it shifts, bends and ends its sigmas as its config and the pipeline's arguments tell it.
+"""
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddim_ode.checkpoints.frames import Frame, frame_of, told_before_shift
+from ddim_ode.checkpoints.scheduler_config import OTHERS, ScheduleError
+from ddim_ode.integrations.handed import SchedulerError
+from ddim_ode.paths import f64
+from ddim_ode.support.checks import described, of_kind, shown
+
+ENDS = 1e-4  # by which the first sigma may exceed the largest, and still be that
+
+
+class OwnGrid(NamedTuple):
+    """What a scheduler steps on.
+
+    sigmas: (N + 1,) ours, float64, decreasing. frame: whose labels are those of these sigmas. begin: what noise is
+    multiplied by for the network's first question. end: what xbar is multiplied by at the last sigma, in its own words.
+    """
+
+    sigmas: Tensor
+    frame: Frame
+    begin: float
+    end: float
+
+
+def scheduler_class(name: Any) -> Any:
+    """A class of scheduler by its name. Raises SchedulerError for what diffusers has not."""
+    of_kind("scheduler", name, str, "the name of a scheduler's class in diffusers")
+    found = getattr(importlib.import_module("diffusers"), name, None)
+    if not (isinstance(found, type) and hasattr(found, "set_timesteps")):
+        raise SchedulerError(f"scheduler={shown(name)} is no scheduler of diffusers; give its object to from_scheduler")
+    return found
+
+
+def original_of(config: Mapping[str, Any]) -> Any:
+    """The scheduler of diffusers that a config names as `scheduler`, or is of; None where it is one of ours, of betas.
+
+    Raises:
+        SchedulerError: diffusers has no such scheduler.
+        ScheduleError: it is of a kind that is unknown here.
+    """
+    name, own = config.get("scheduler"), str(config.get("_class_name", ""))
+    if name is None:
+        other = bool(config.get("use_flow_sigmas")) or config.get("timestep_type", "discrete") != "discrete"
+        has_betas = bool(own) or not config or bool({"beta_schedule", "trained_betas", "beta_start"} & set(config))
+        if own == "ODEScheduler" or (has_betas and not (other or own.startswith(OTHERS))):
+            return None
+        if not own:  # as in memory, where a config does not say its class
+            raise ScheduleError(
+                "this config has no beta_schedule, and does not say whose it is"
+                "; use ODEScheduler.from_scheduler(pipe.scheduler)"
+            )
+        name = own
+    kind = scheduler_class(name)
+    ours = {"method", "grid", "final", "quantize", "tuned", "tol", "scheduler", "_class_name", "_use_default_values"}
+    made = kind.from_config({key: value for key, value in config.items() if key not in ours})
+    frame_of(made)
+    return made
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Raise unless it is a scheduler in memory whose network can be asked by any sigma."""
+    if isinstance(scheduler, type) or not all(callable(getattr(scheduler, n, None)) for n in ("set_timesteps", "step")):
+        raise SchedulerError(f"scheduler is {described(scheduler)}; give that of a pipeline, such as pipe.scheduler")
+    frame_of(scheduler)
+
+
+def own_grid(scheduler: Any, intervals: int, given: Mapping[str, Any]) -> OwnGrid:
+    """Where a scheduler steps with so many intervals.
+
+    Args:
+        given: what a pipeline has passed to `set_timesteps`: sigmas, timesteps, mu, or None for each; of sequences of
+            another length so many are taken, in proportion.
+
+    Raises:
+        SchedulerError: it takes no such argument, or steps on nothing that decreases.
+    """
+    frame = frame_of(scheduler)
+    names = inspect.signature(scheduler.set_timesteps).parameters
+    asked = {name: value for name, value in given.items() if value is not None}
+    lists = {name: asked[name] for name in ("sigmas", "timesteps") if name in asked}
+    for name in asked:
+        if name not in names and not any(p.kind is p.VAR_KEYWORD for p in names.values()):
+            raise SchedulerError(f"{type(scheduler).__name__} takes no {name}; leave {name} out")
+    for name, values in lists.items():
+        asked[name] = _as_many(name, values, intervals)
+    count = {} if lists else {"num_inference_steps": intervals}
+    scheduler.set_timesteps(**count, **asked)
+    labels = scheduler.timesteps
+    sigmas = getattr(scheduler, "sigmas", None)
+    if isinstance(sigmas, np.ndarray | Tensor) and len(sigmas) in (len(labels), len(labels) + 1):
+        values = frame.ratios(torch.as_tensor(sigmas))
+        if not frame.path.num_timesteps:
+            frame = told_before_shift(frame, values[: len(labels)], labels, type(scheduler).__name__)
+        if len(values) == len(labels):
+            values = torch.cat([values, f64([0.0])])
+    else:
+        values = torch.cat([frame.path.sigma(labels.detach().double().cpu()), _last(scheduler)])
+    top = frame.path.sigma_max
+    values = torch.where((values > top) & (values <= top * (1 + ENDS)), f64(top), values)
+    values = values[torch.cat([torch.ones(1, dtype=torch.bool), values[1:] < values[:-1].cummin(0).values])]
+    if len(values) < 2:
+        raise SchedulerError(f"{type(scheduler).__name__} steps on no sigmas that decrease; use another scheduler")
+    asks = _asks(scheduler)
+    scaled = asks == 1 and values[-1] > 0
+    return OwnGrid(
+        sigmas=values,
+        frame=frame,
+        begin=asks * float(getattr(scheduler, "init_noise_sigma", 1.0)),
+        end=float(frame.path.scale(values[-1])) if scaled else 1.0,
+    )
+
+
+def _last(scheduler: Any) -> Tensor:
+    """The sigma at which a scheduler without a list of them ends, (1,)."""
+    last = getattr(scheduler, "final_alpha_cumprod", None)
+    alpha = f64(1.0 if last is None else last).reshape(1)
+    return torch.sqrt((1 - alpha) / alpha)
+
+
+def _asks(scheduler: Any) -> float:
+    """What a scheduler multiplies its first sample by for the network."""
+    scale = getattr(scheduler, "scale_model_input", None)
+    if scale is None:
+        return 1.0
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    found = float(scale(one, scheduler.timesteps[0]).flatten()[0])
+    for name in ("_step_index", "is_scale_input_called"):  # which it has set
+        if hasattr(scheduler, name):
+            setattr(scheduler, name, None if name == "_step_index" else False)
+    return found
+
+
+def _as_many(name: str, values: Any, count: int) -> list[float]:
+    """A sequence of numbers, or so many of it in proportion."""
+    if not isinstance(values, Sequence | np.ndarray | Tensor) or isinstance(values, str):
+        raise SchedulerError(f"{name} is {described(values)}; give a sequence of numbers")
+    try:
+        found = torch.as_tensor(values, dtype=torch.float64).cpu().numpy()
+    except (TypeError, ValueError, RuntimeError):
+        raise SchedulerError(f"{name}={shown(values)} is no sequence of numbers") from None
+    if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
+        raise SchedulerError(f"{name}={shown(values)} is no sequence of numbers")
+    if len(found) == count:
+        return [float(value) for value in found]
+    return [float(v) for v in np.interp(np.linspace(0, len(found) - 1, count), np.arange(len(found)), found)]
