@@ -12,13 +12,17 @@ from ddim_ode.integrations.plans import PipelinePlan
 from ddim_ode.integrations.runs import PipelineRun
 from ddim_ode.integrations.tables import check_scaled
 from ddim_ode.integrations.timesteps import LiveTimesteps, Over
+from ddim_ode.ode.flow import along
 from ddim_ode.solvers import Method
 from ddim_ode.support.checks import shown, whole
 from ddim_ode.support.scalars import number
 
+WHOLE = 1.01  # timestep, by which pipelines that cut theirs to whole ones may miss it
 TURN = 1e-5  # by which a timestep may miss the one whose turn it is, in units of their range
 #: facts about a model, which pipelines read off their own scheduler, or change there
 FACTS = ("alphas", "alphas_cumprod", "betas", "final_alpha_cumprod", "shift", "sigma_max", "sigma_min")
+#: what else some pipelines read off theirs
+READ = ("_get_conditioning_c_in", "last_sample", "model_outputs", "sigmas")
 
 
 class PipelineContract:
@@ -43,7 +47,11 @@ class PipelineContract:
         original = self.__dict__.get("_original")
         if name in FACTS and original is not None:
             return getattr(original, name)
-        return super().__getattr__(name)  # type: ignore[misc]  # of diffusers, which says that there is none
+        if name.startswith("__") or name not in READ:
+            return super().__getattr__(name)  # type: ignore[misc]  # of diffusers, which says that there is none
+        raise AttributeError(
+            f"ODEScheduler has no {name}, which this pipeline reads or changes; use the pipeline's own scheduler"
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in FACTS and self.__dict__.get("_original") is not None:
@@ -109,8 +117,14 @@ class PipelineContract:
         self._new_run(begin, said=True)
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:
-        """The sample itself, in the network's own scale; the first one of a table times the scale of the table."""
-        if self._run is not None or self._plan is None or not self._method.own_grids or self._plan.begin == 1:
+        """What the network sees of the sample; of a table's first one, times the scale of the table."""
+        if self._plan is None:
+            return sample
+        if self._plan.exploding:
+            question = self._run.question if self._run else None
+            sigma = question.sigma if question else self._plan.calls[self._place_of(timestep) or self._begin]
+            return sample * along(self._plan.frame.path.scale(sigma), sample)
+        if self._run is not None or not self._method.own_grids or self._plan.begin == 1:
             return sample
         self._scaled = True
         return self._plan.begin * sample
@@ -141,12 +155,9 @@ class PipelineContract:
         """Raise SchedulerError unless it is the turn of that timestep. The first may be any where a step begins."""
         if isinstance(timestep, Tensor) and timestep.numel() == 1:  # of any shape, as other schedulers take it
             timestep = timestep.reshape(())
-        time, times = number(timestep), self._times if self._plan else torch.empty(0)
-        room = max(TURN * float(times.max() - times.min()), 1e-6) if len(times) else 0.0
-        if self._run is None and not self._given_begin and len(times):
-            place = int((times - time).abs().nan_to_num(torch.inf).argmin())
-            if place and abs(time - float(times[place])) <= room:
-                self.set_begin_index(place)
+        time, times, room = number(timestep), self._times, self._room
+        if self._run is None and not self._given_begin and (begin := self._place_of(timestep)):
+            self.set_begin_index(begin)
         place = self._begin + (self._run.asked if self._run else 0)
         if not (place < len(times) and abs(time - float(times[place])) <= room):
             turn = f"timesteps[{place}]" if place < len(times) else "set_timesteps"
@@ -155,22 +166,41 @@ class PipelineContract:
                 f" of {turn}"
             )
 
+    @property
+    def _room(self) -> float:
+        """By how much a timestep may miss the one that it is. Pipelines of flows may have rounded theirs."""
+        if self._plan is None or not len(self._times):
+            return 0.0
+        span = float(self._times.max() - self._times.min())
+        return WHOLE if self._plan.frame.shares else max(TURN * span, 1e-6)
+
+    def _place_of(self, timestep: Any) -> int | None:
+        """The place of a timestep, a number or a tensor of one."""
+        if self._plan is None or not len(self._times):
+            return None
+        away = (self._times - number(timestep)).abs().nan_to_num(torch.inf)
+        place = int(away.argmin())
+        return place if float(away[place]) <= self._room else None
+
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """a(t) x0 + b(t) eps for timesteps (B,) or (1,), fractions included.
 
         Raises:
             SchedulerError: timesteps outside of the schedule, or not as many as samples.
         """
-        return noised(self._plan.frame if self._plan else self._frame, original_samples, noise, timesteps)
+        frame = self._plan.frame if self._plan else self._frame
+        return noised(frame, self._plan, original_samples, noise, timesteps)
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """`add_noise` in the words of pipelines of flows."""
         return self.add_noise(sample, noise, timestep)
 
     def _publish_sigmas(self) -> None:
-        """Tell pipelines of flows the shares of noise at which their network is called, (n + 1,), with the last."""
+        """Tell pipelines the sigmas at which their network is called, (n + 1,) with the last, as their own scheduler's
+        are: shares of noise of flows, and ratios where samples are xbar. Of others nobody can use them.
+        """
         assert self._plan is not None
-        if self._plan.frame.shares:
+        if self._plan.frame.shares or self._plan.exploding:
             last = self._plan.sigmas[-1:]
             self.sigmas = self._plan.frame.theirs(torch.cat([self._plan.calls, last])).float()
             self._published = self.sigmas.clone()
@@ -178,7 +208,8 @@ class PipelineContract:
     def _check_sigmas(self) -> None:
         """Raise SchedulerError where a pipeline has written into the sigmas, which nobody here would heed."""
         assert self._plan is not None
-        if self._plan.frame.shares and not torch.equal(torch.as_tensor(self.sigmas).cpu(), self._published):
+        published = self._plan.frame.shares or self._plan.exploding
+        if published and not torch.equal(torch.as_tensor(self.sigmas).cpu(), self._published):
             raise SchedulerError("this pipeline has changed the sigmas of its scheduler; use its own scheduler")
 
     def _new_run(self, begin: int, said: bool) -> None:

@@ -20,7 +20,7 @@ from ddim_ode.grids import shape_of
 from ddim_ode.integrations.callers import calling_pipeline, refuse_flows, refuse_stop
 from ddim_ode.integrations.contract import PipelineContract
 from ddim_ode.integrations.handed import SchedulerError, check_sample
-from ddim_ode.integrations.originals import check_scheduler, original_of, scheduler_class
+from ddim_ode.integrations.originals import check_scheduler, original_of, scheduler_class, stated
 from ddim_ode.integrations.plans import PipelinePlan, on_flow, plan_on_our_grid, plan_on_own_grid, stand_in
 from ddim_ode.integrations.tables import method_for
 from ddim_ode.planning.options import SolveOptions
@@ -156,7 +156,7 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         """
         check_scheduler(scheduler)
         name = type(scheduler).__name__
-        made: ODEScheduler = cls.from_config({**scheduler.config, "scheduler": name}, method=method, **changes)
+        made: ODEScheduler = cls.from_config({**stated(scheduler.config), "scheduler": name}, method=method, **changes)
         made._adopt(copy.deepcopy(scheduler))
         return made
 
@@ -178,7 +178,8 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
             read_scheduler(given)  # diffusers would take the betas to be ours by default
             return super().from_config(with_defaults(config), return_unused_kwargs, **changes)
         name = type(original).__name__
-        found: Any = super().from_config({**config, "scheduler": name}, return_unused_kwargs, **changes)
+        whole = {**stated(original.config), **config, "scheduler": name}
+        found: Any = super().from_config(whole, return_unused_kwargs, **changes)
         (found[0] if return_unused_kwargs else found)._adopt(original)
         return found
 
@@ -217,7 +218,7 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         else:
             plan = self._on_our_grid(pipe, num_inference_steps, given)
         self._plan = plan = plan.rounded(self.config["quantize"])
-        self._times = plan.times(plan.calls)
+        self._times = plan.timesteps
         try:
             self._times = self._times.to(device)
         except (RuntimeError, TypeError, AssertionError):  # of torch, for a device that is not there
@@ -271,7 +272,7 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         if eta or use_clipped_model_output or variance_noise is not None:
             raise SchedulerError(f"eta={shown(eta)} and clipped outputs are no part of an ODE; leave them out")
         for name in more.keys() - {"prev_timestep"}:  # which is known here
-            if more[name]:
+            if more[name] is not None:
                 raise SchedulerError(f"{name} is no argument of a step here; use the pipeline's own scheduler")
         if self._run is None or not self._over.ended or not self._method.adaptive:
             self._check_turn(timestep)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ddim_ode.checkpoints.frames import Frame
 from ddim_ode.integrations.handed import SchedulerError
+from ddim_ode.integrations.plans import PipelinePlan
 from ddim_ode.ode.flow import along
 from ddim_ode.paths import f64
 from ddim_ode.support.checks import of_kind
@@ -12,8 +13,11 @@ from ddim_ode.support.checks import of_kind
 ROUNDED = 1e-6  # by which a timestep may lie outside of its range
 
 
-def noised(frame: Frame, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """a(t) x0 + b(t) eps for samples and noise (B, *shape) and timesteps (B,) or (1,), fractions included.
+def noised(frame: Frame, plan: PipelinePlan | None, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """a(t) x0 + b(t) eps for samples and noise (B, *shape) and timesteps (B,) or (1,), fractions included; x0 + sigma(t)
+    eps where samples are xbar.
+
+    A timestep of the plan stands for the sigma of that call, which a rounded one only nearly tells.
 
     Raises:
         SchedulerError: timesteps outside of the schedule, or not as many as samples.
@@ -32,7 +36,15 @@ def noised(frame: Frame, samples: Tensor, noise: Tensor, timesteps: Tensor) -> T
         high = path.num_timesteps - 1
     if not ((t >= low - ROUNDED * (high - low)) & (t <= high + ROUNDED * (high - low))).all():
         raise SchedulerError(f"timesteps {float(t.min()):g} to {float(t.max()):g} must be within {low:g} to {high:g}")
-    a, b = path.coefficients(t)
+    sigma = path.sigma(t)
+    if plan:
+        same = plan.timesteps.double() == t.reshape(-1, 1)
+        found = torch.where(same.any(1), plan.calls[same.int().argmax(1)], sigma.reshape(-1))
+        sigma = found.reshape(t.shape)
+    a = path.scale(sigma)
+    b = a * sigma
     if path.zero_terminal_snr:
         a, b = torch.where(t < high, a, 0.0), torch.where(t < high, b, 1.0)
+    if plan and plan.exploding:
+        a, b = torch.ones_like(a), sigma
     return along(a, samples) * samples + along(b, noise) * noise

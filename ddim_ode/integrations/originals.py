@@ -18,20 +18,23 @@ from ddim_ode.integrations.handed import SchedulerError
 from ddim_ode.paths import f64
 from ddim_ode.support.checks import described, of_kind, shown
 
+ALIKE = 1e-3  # by which the scale of a sample may miss that of its sigma, and still be that
 ENDS = 1e-4  # by which the first sigma may exceed the largest, and still be that
 
 
 class OwnGrid(NamedTuple):
     """What a scheduler steps on.
 
-    sigmas: (N + 1,) ours, float64, decreasing. frame: whose labels are those of these sigmas. begin: what noise is
-    multiplied by for the network's first question. end: what xbar is multiplied by at the last sigma, in its own words.
+    sigmas: (N + 1,) ours, float64, decreasing. labels: (N,), what it tells its network there, perhaps in whole
+    timesteps. frame: whose labels these are. begin: its `init_noise_sigma`. exploding: whether its samples are xbar,
+    which `scale_model_input` scales for the network.
     """
 
     sigmas: Tensor
+    labels: Tensor
     frame: Frame
     begin: float
-    end: float
+    exploding: bool
 
 
 def scheduler_class(name: Any) -> Any:
@@ -67,6 +70,11 @@ def original_of(config: Mapping[str, Any]) -> Any:
     made = kind.from_config({key: value for key, value in config.items() if key not in ours})
     frame_of(made)
     return made
+
+
+def stated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a config says, its defaults included, which diffusers would leave out of a config for another class."""
+    return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
 def check_scheduler(scheduler: Any) -> None:
@@ -109,16 +117,17 @@ def own_grid(scheduler: Any, intervals: int, given: Mapping[str, Any]) -> OwnGri
         values = torch.cat([frame.path.sigma(labels.detach().double().cpu()), _last(scheduler)])
     top = frame.path.sigma_max
     values = torch.where((values > top) & (values <= top * (1 + ENDS)), f64(top), values)
-    values = values[torch.cat([torch.ones(1, dtype=torch.bool), values[1:] < values[:-1].cummin(0).values])]
+    falls = torch.cat([torch.ones(1, dtype=torch.bool), values[1:] < values[:-1].cummin(0).values])
+    told = labels.detach().double().cpu()[falls[: len(labels)]]
+    values = values[falls]
     if len(values) < 2:
         raise SchedulerError(f"{type(scheduler).__name__} steps on no sigmas that decrease; use another scheduler")
-    asks = _asks(scheduler)
-    scaled = asks == 1 and values[-1] > 0
     return OwnGrid(
         sigmas=values,
+        labels=told,
         frame=frame,
-        begin=asks * float(getattr(scheduler, "init_noise_sigma", 1.0)),
-        end=float(frame.path.scale(values[-1])) if scaled else 1.0,
+        begin=float(getattr(scheduler, "init_noise_sigma", 1.0)),
+        exploding=_explodes(scheduler, frame, values[0]),
     )
 
 
@@ -129,17 +138,22 @@ def _last(scheduler: Any) -> Tensor:
     return torch.sqrt((1 - alpha) / alpha)
 
 
-def _asks(scheduler: Any) -> float:
-    """What a scheduler multiplies its first sample by for the network."""
+def _explodes(scheduler: Any, frame: Frame, sigma: Tensor) -> bool:
+    """Whether a scheduler's samples are xbar, by what it makes of its first one for the network.
+
+    Raises SchedulerError where they are neither that nor what the network sees.
+    """
     scale = getattr(scheduler, "scale_model_input", None)
     if scale is None:
-        return 1.0
-    one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    found = float(scale(one, scheduler.timesteps[0]).flatten()[0])
-    for name in ("_step_index", "is_scale_input_called"):  # which it has set
-        if hasattr(scheduler, name):
-            setattr(scheduler, name, None if name == "_step_index" else False)
-    return found
+        return False
+    factor = float(scale(torch.ones(1, 1, 1, 1, dtype=torch.float64), scheduler.timesteps[0]).flatten()[0])
+    if factor == 1:
+        return False
+    if abs(factor / float(frame.path.scale(sigma)) - 1) > ALIKE:
+        raise SchedulerError(
+            f"{type(scheduler).__name__} scales its samples by {factor:g} for the network, by an unknown rule"
+        )
+    return True
 
 
 def _as_many(name: str, values: Any, count: int) -> list[float]:

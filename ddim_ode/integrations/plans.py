@@ -31,17 +31,21 @@ class PipelinePlan:
 
     sigmas: its grid, float64 (N + 1,), or of an adaptive method where it begins and ends, with a 0 to denoise there.
     calls: the sigmas of its network calls, float64 (n,); of an adaptive method those at which it may begin.
-    quantize: whether the network is told whole timesteps. begin: what noise is multiplied by for the first call. end:
-    what xbar is multiplied by at the last sigma. control: of an adaptive method.
+    told: what the network is told at the calls, if not the time of their sigmas. quantize: whether it is told whole
+    timesteps. begin: what a pipeline multiplies noise by, or of a table what the network sees of it. exploding: whether
+    samples are xbar, and not what the network sees. ends_at_image: whether what is handed out at the end is xbar in any
+    case. control: of an adaptive method.
     """
 
     frame: Frame
     method: Method
     sigmas: Tensor
     calls: Tensor
+    told: Tensor | None = None
     quantize: bool = False
     begin: float = 1.0
-    end: float = 1.0
+    exploding: bool = False
+    ends_at_image: bool = True
     control: Control | None = None
 
     def times(self, sigmas: Tensor) -> Tensor:
@@ -49,6 +53,13 @@ class PipelinePlan:
         path = self.frame.path
         told = path.u(sigmas.clamp(path.sigma_min, path.sigma_max))
         return (told.round() if self.quantize else told).float()
+
+    @property
+    def timesteps(self) -> Tensor:
+        """What the network is told at each call, float32."""
+        if self.told is None or self.quantize:
+            return self.times(self.calls)
+        return self.told.float()
 
     def rounded(self, quantize: bool) -> "PipelinePlan":
         """The plan, with whole timesteps or without."""
@@ -61,19 +72,29 @@ class PipelinePlan:
         if place >= len(self.calls) or self.method.own_grids:
             return None
         first, calls = self.calls[place], self.calls[place:]
+        told = None if self.told is None else self.told[place:]
         if self.control:
             sigmas = torch.cat([first.reshape(1), self.sigmas[1:]])
             control = self.control._replace(max_nfe=self.control.max_nfe - place)
-            return replace(self, sigmas=sigmas, calls=calls, control=control) if sigmas[0] > sigmas[1] else None
+            rest = replace(self, sigmas=sigmas, calls=calls, told=told, control=control)
+            return rest if sigmas[0] > sigmas[1] else None
         n = int((self.sigmas[:-1].log() - first.log()).abs().argmin())
         asked = calls_of(self.frame, self.method, self.sigmas[n:])
         if len(asked) != len(calls) or not torch.allclose(asked, calls, rtol=SAME):
             return None
-        return replace(self, sigmas=self.sigmas[n:], calls=calls)
+        return replace(self, sigmas=self.sigmas[n:], calls=calls, told=told)
 
     def run(self, x: Tensor) -> PipelineRun:
         """A run that begins with x (B, *shape)."""
-        return PipelineRun(self.frame, self.method, self.sigmas, x, control=self.control, end=self.end)
+        return PipelineRun(
+            self.frame,
+            self.method,
+            self.sigmas,
+            x,
+            control=self.control,
+            exploding=self.exploding,
+            ends_at_image=self.ends_at_image,
+        )
 
 
 def stand_in(frame: Frame, shape: tuple[int, ...] = (1, 1, 1)) -> Denoiser:
@@ -121,7 +142,14 @@ def plan_on_own_grid(
         found = calls_of(own.frame, method, own.sigmas)
         if len(found) <= most:
             return PipelinePlan(
-                frame=own.frame, method=method, sigmas=own.sigmas, calls=found, begin=own.begin, end=own.end
+                frame=own.frame,
+                method=method,
+                sigmas=own.sigmas,
+                calls=found,
+                told=own.labels if len(own.labels) == len(found) and torch.equal(found, own.sigmas[:-1]) else None,
+                begin=own.begin,
+                exploding=own.exploding,
+                ends_at_image=False,
             )
     raise SchedulerError(
         f"num_inference_steps={most} is too small: one step costs {len(found)} calls; use {len(found)} or more"
@@ -142,7 +170,14 @@ def _plan_between_ends(scheduler: Any, method: Method, control: Control, given: 
     starts = sigmas[sigmas > ends[1]][:most]
     starts = torch.cat([starts, starts[-1:].repeat(most - len(starts))])
     return PipelinePlan(
-        frame=own.frame, method=method, sigmas=ends, calls=starts, begin=own.begin, end=own.end, control=control
+        frame=own.frame,
+        method=method,
+        sigmas=ends,
+        calls=starts,
+        begin=own.begin,
+        exploding=own.exploding,
+        ends_at_image=False,
+        control=control,
     )
 
 

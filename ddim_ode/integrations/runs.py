@@ -193,13 +193,14 @@ def sharing(solver: Any) -> Any:
 class PipelineRun:
     """One batch on its way, interrupted wherever the network is asked.
 
-    given: (B, *shape), what the network is asked next, or the image, in the pipeline's precision.
+    given: (B, *shape), what the network is asked next, or the image, in the pipeline's precision and scale.
     question: what is asked; None when the run has ended. asked: how many answers there have been.
     outcome: of an adaptive run that has ended.
 
     Args:
         control: of an adaptive method, whose sigmas are (first, last) or (first, last, 0).
-        end: what xbar is multiplied by where the run ends.
+        exploding: whether the pipeline's samples are xbar, and not what the network sees.
+        ends_at_image: whether what is given at the end is xbar in any case.
     """
 
     def __init__(
@@ -210,14 +211,16 @@ class PipelineRun:
         x: Tensor,
         *,
         control: Control | None = None,
-        end: float = 1.0,
+        exploding: bool = False,
+        ends_at_image: bool = True,
     ):
-        self.given, self.asked, self.end = x, 0, end
+        self.given, self.asked, self.exploding = x, 0, exploding
+        self.end = 1.0 if exploding or ends_at_image else float(frame.path.scale(sigmas[-1])) if sigmas[-1] else 1.0
         self.thread = get_ident()
         self.question: Question | None = None
         self.outcome: Outcome | None = None
         self.model = model = OutsideModel(frame, tuple(x.shape[1:]))
-        state = x.to(torch.promote_types(x.dtype, torch.float32))
+        state = self._seen(x.to(torch.promote_types(x.dtype, torch.float32)), sigmas[0])
         if control is None:
             self._way = Coroutine(partial(on_grid, model, method, sigmas, state))
         else:
@@ -253,14 +256,21 @@ class PipelineRun:
         if get_ident() != self.thread:
             raise SchedulerError("this run was begun in another thread; use one scheduler for each request")
         self.asked += 1
+        if about is not None and self.question is not None:
+            about = self._seen(about.to(self.question.x), self.question.sigma)
         self._resume(Answer(out, about))
+
+    def _seen(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """What the network sees of a sample of the pipeline."""
+        return x * along(self.model.path.scale(sigma), x) if self.exploding else x
 
     @torch.no_grad()
     def _resume(self, answer: Answer | None) -> None:
         found = self._way.resume(answer)
         if not self._way.ended:
             self.question = found
-            self.given = found.x.to(self.given.dtype)
+            x = found.x / along(self.model.path.scale(found.sigma), found.x) if self.exploding else found.x
+            self.given = x.to(self.given.dtype)
             return
         self.question = None
         self.outcome = found if isinstance(found, Outcome) else None
