@@ -82,6 +82,16 @@ class PipelineContract:
         )
 
     @property
+    def frame(self) -> Frame:
+        """What the network is; after `set_timesteps`, with the labels that it is told."""
+        return self._plan.frame if self._plan else self._frame
+
+    @property
+    def exploding(self) -> bool:
+        """Whether samples are xbar, which `scale_model_input` scales for the network."""
+        return self._plan is not None and self._plan.exploding
+
+    @property
     def init_noise_sigma(self) -> float:
         """What a pipeline multiplies its noise by; tables have their own scale in `scale_model_input`."""
         return self._plan.begin if self._plan and not self._method.own_grids else 1.0
@@ -155,7 +165,7 @@ class PipelineContract:
         """Raise SchedulerError unless it is the turn of that timestep. The first may be any where a step begins."""
         if isinstance(timestep, Tensor) and timestep.numel() == 1:  # of any shape, as other schedulers take it
             timestep = timestep.reshape(())
-        time, times, room = number(timestep), self._times, self._room
+        time, times, room = number(timestep), self._times, self.room
         if self._run is None and not self._given_begin and (begin := self._place_of(timestep)):
             self.set_begin_index(begin)
         place = self._begin + (self._run.asked if self._run else 0)
@@ -167,7 +177,7 @@ class PipelineContract:
             )
 
     @property
-    def _room(self) -> float:
+    def room(self) -> float:
         """By how much a timestep may miss the one that it is. Pipelines of flows may have rounded theirs."""
         if self._plan is None or not len(self._times):
             return 0.0
@@ -180,7 +190,7 @@ class PipelineContract:
             return None
         away = (self._times - number(timestep)).abs().nan_to_num(torch.inf)
         place = int(away.argmin())
-        return place if float(away[place]) <= self._room else None
+        return place if float(away[place]) <= self.room else None
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """a(t) x0 + b(t) eps for timesteps (B,) or (1,), fractions included.
@@ -188,8 +198,7 @@ class PipelineContract:
         Raises:
             SchedulerError: timesteps outside of the schedule, or not as many as samples.
         """
-        frame = self._plan.frame if self._plan else self._frame
-        return noised(frame, self._plan, original_samples, noise, timesteps)
+        return noised(self.frame, self._plan, original_samples, noise, timesteps)
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """`add_noise` in the words of pipelines of flows."""

@@ -212,12 +212,9 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         """
         pipe = calling_pipeline(self)
         given = {"sigmas": sigmas, "timesteps": timesteps, "mu": mu, **more}
-        own = self._original is not None and self.config["grid"] is None and not self._method.grids
-        if own:
-            plan = plan_on_own_grid(self._original, self._method, num_inference_steps, given, self.config["tol"])
-        else:
-            plan = self._on_our_grid(pipe, num_inference_steps, given)
-        self._plan = plan = plan.rounded(self.config["quantize"])
+        if self._original is None:
+            refuse_flows(pipe, sigmas, mu)
+        self._plan = plan = self._planned(num_inference_steps, given).rounded(self.config["quantize"])
         self._times = plan.timesteps
         try:
             self._times = self._times.to(device)
@@ -228,10 +225,11 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         self._new_run(0, said=False)
         refuse_stop(pipe, plan, self.timesteps, len(self), self.config["method"])
 
-    def _on_our_grid(self, pipe: Any, calls: int | None, given: Mapping[str, Any]) -> PipelinePlan:
+    def _planned(self, calls: int | None, given: Mapping[str, Any]) -> PipelinePlan:
         grid = self.config["grid"]
+        if self._original is not None and grid is None and not self._method.grids:
+            return plan_on_own_grid(self._original, self._method, calls, given, self.config["tol"])
         if self._original is None:
-            refuse_flows(pipe, given["sigmas"], given["mu"])
             grid = grid if given["sigmas"] is None else given["sigmas"]
             for name in given.keys() - {"sigmas", "mu"}:
                 if given[name] is not None:

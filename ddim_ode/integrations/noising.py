@@ -14,8 +14,9 @@ ROUNDED = 1e-6  # by which a timestep may lie outside of its range
 
 
 def noised(frame: Frame, plan: PipelinePlan | None, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """a(t) x0 + b(t) eps for samples and noise (B, *shape) and timesteps (B,) or (1,), fractions included; x0 + sigma(t)
-    eps where samples are xbar.
+    """a(t) x0 + b(t) eps for samples and noise (B, *shape) and timesteps (B,) or (1,), fractions included.
+
+    It is x0 + sigma(t) eps where samples are xbar.
 
     A timestep of the plan stands for the sigma of that call, which a rounded one only nearly tells.
 

@@ -1,60 +1,86 @@
-"""A pipeline of diffusers as a `Denoiser`: its own network, schedule and prompts, and our solvers.
+"""A pipeline of diffusers as a model: `sample`, `encode`, `compare` and all the others work on it.
 
-The pipeline's objects are used as they are, so that diffusers is not imported here. A prompt is a class: label n means
-prompt n, and the null class is the negative prompt. So guidance is that of any model with classes.
+Every evaluation runs the pipeline's own code, see `integrations.sessions`. The few pipelines whose network can be
+called directly, unconditional ones and Stable Diffusion's, are faster that way, and differentiable: see
+`integrations.plain`.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ddim_ode.checkpoints.scheduler_config import read_scheduler
-from ddim_ode.integrations.embeddings import PipelineError, embeddings
-from ddim_ode.models.denoiser import Denoiser
-from ddim_ode.support.checks import ArgumentError, described, flag, shown
+from ddim_ode.checkpoints.frames import LEAST_SHARE, frame_of
+from ddim_ode.checkpoints.scheduler_config import ScheduleError
+from ddim_ode.integrations.embeddings import PipelineError
+from ddim_ode.integrations.plain import direct, obstacle
+from ddim_ode.models.denoiser import Denoiser, Prediction
+from ddim_ode.support.checks import described, flag
 
-#: of a network's config: what it wants to be told besides prompts, which is not known here
-MORE = ("addition_embed_type", "class_embed_type", "num_class_embeds", "time_cond_proj_dim", "encoder_hid_dim_type")
-NETWORKS = ("UNet2DModel", "UNet2DConditionModel")
-WRAPPERS = 8  # around a network, one in the other
-#: parts of a pipeline that are used here, or have no say in what its network answers
-PARTS = (
-    *("unet", "scheduler", "inverse_scheduler", "vae", "vqvae", "tokenizer", "text_encoder"),
-    *("tokenizer_2", "text_encoder_2", "safety_checker", "feature_extractor"),
-)
-#: how attention processors begin whose answers are of another network, or depend on the rest of a batch
-ATTENTION = ("PAG", "IPAdapter", "CrossFrame", "Perturbed")
+__all__ = ["PipelineError", "PipelineModel", "from_pipeline"]
+
+MOST_SIGMA = 1e4  # where sampling from a flow begins: all but 1e-4 is noise
+ALIKE, COARSE = 1e-3, 3e-2  # by how much two answers to one question may differ, of their size; in half precision
+#: arguments of a pipeline that are a solver's matter here
+SOLVED = ("num_inference_steps", "sigmas", "timesteps", "latents", "denoising_start", "denoising_end")
 
 
-class Unconditional(nn.Module):
-    """A `UNet2DModel` as net(x, t)."""
+class PipelineNetwork:
+    """The suspended calls of a pipeline as net(x, t) or net(x, t, labels), a sample at a time; label n is call n."""
 
-    def __init__(self, unet: nn.Module):
-        super().__init__()
-        self.unet = unet
+    def __init__(self, sessions: Sequence[Any]):
+        self.sessions = sessions
+        self.passes = sessions[0].passes
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.unet(x, t).sample[:, : x.shape[1]]
-
-
-class Prompted(nn.Module):
-    """A `UNet2DConditionModel` as net(x, t, labels); embeddings (prompts, tokens, features), the null class last."""
-
-    embeddings: Tensor
-
-    def __init__(self, unet: nn.Module, embeddings: Tensor):
-        super().__init__()
-        self.unet = unet
-        self.register_buffer("embeddings", embeddings)
-
-    @property
+    @cached_property
     def without_prompts(self) -> nn.Module:
-        """The network that any prompts could be given to, for which alone a method is tuned."""
-        return self.unet
+        """The networks that any prompts could be given to, for which alone a method is tuned."""
+        from ddim_ode.integrations.sessions import networks_of
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        return self.unet(x, t, encoder_hidden_states=self.embeddings[labels]).sample[:, : x.shape[1]]
+        return nn.ModuleDict(networks_of(self.sessions[0].pipe))
+
+    def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        chosen = [0] * len(x) if labels is None else labels.tolist()
+        return torch.cat([self._one(x[n : n + 1], t[n], self.sessions[label]) for n, label in enumerate(chosen)])
+
+    def _one(self, x: Tensor, t: Tensor, session: Any) -> Tensor:
+        out = session.ask(x, float(t)).to(x)
+        self.passes = session.passes
+        return session.frame.answer(out, x, session.frame.path.sigma(t.detach().double().cpu()))
+
+
+@dataclass(frozen=True)
+class PipelineModel(Denoiser):
+    """A pipeline's own call as a model. Its guidance is the pipeline's, two passes of the network or more."""
+
+    def evaluations(self, sigma: float) -> int:
+        """Network passes that the last prediction has cost, and that the next is taken to cost."""
+        return int(self.net.passes)  # type: ignore[attr-defined]  # of a `PipelineNetwork`
+
+    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
+        found = super().__call__(xbar, sigma, labels)
+        return found._replace(evaluations=self.evaluations(0.0))
+
+    def images(self, x: Tensor, labels: Sequence[int] | None = None, **changes: Any) -> list[Any]:
+        """What the pipeline makes of samples (B, *shape) behind its loop: images, videos or sounds, one for each.
+
+        Args:
+            labels: which prompt each sample is of, where there are several.
+            changes: arguments of the pipeline's call, such as output_type="pt".
+
+        It decodes one by one, and each costs passes of one more prediction.
+
+        Raises:
+            PipelineError: samples of another shape.
+        """
+        if not isinstance(x, Tensor) or x.shape[1:] != self.shape:
+            raise PipelineError(f"x is {described(x)}; give samples (B, {', '.join(map(str, self.shape))})")
+        sessions = self.net.sessions  # type: ignore[attr-defined]
+        chosen = [0] * len(x) if labels is None else labels
+        return [_first(sessions[label].finish(x[n : n + 1], changes)) for n, label in enumerate(chosen)]
 
 
 def from_pipeline(
@@ -62,136 +88,109 @@ def from_pipeline(
     prompt: str | Sequence[str] | Tensor | None = None,
     negative_prompt: str | Tensor | None = None,
     quantize: bool = False,
+    **call: Any,
 ) -> Denoiser:
-    """The network of a pipeline of diffusers, on the schedule of its scheduler.
+    """A pipeline of diffusers as a model.
+
+    With arguments of its call (`guidance_scale=5.0`, `image=...`, `prompt_embeds=...`), and always for pipelines whose
+    network cannot be called directly, it is a `PipelineModel`: every evaluation runs the pipeline's own code, guidance
+    and all, one sample at a time. Several prompts are labels 0 to P - 1. Its first evaluation is made here, and a few
+    more to see that it answers as the pipeline itself does.
+
+    Without such arguments, the network of an unconditional pipeline or of a `StableDiffusionPipeline` is called
+    directly, in batches and differentiably. Its prompts are the labels, the negative one the null class, and there is
+    no guidance but that of `sample(..., labels=n, guidance=7.5)`.
 
     Args:
-        pipe: unconditional, as `DDPMPipeline`, `DDIMPipeline` and `LDMPipeline` are, or `StableDiffusionPipeline`.
-        prompt: of Stable Diffusion, one or several, or their embeddings (P, tokens, features), as `prompt_embeds` of a
-            pipeline; `sample(..., labels=n, guidance=7.5)` uses prompt n.
-        negative_prompt: the null class, which guidance leads away from: a prompt, or its embedding (1, tokens,
+        pipe: any pipeline whose scheduler `ODEScheduler.from_scheduler` takes.
+        prompt: one or several, or for a direct call their embeddings (P, tokens, features).
+        negative_prompt: what guidance leads away from; of a direct call a prompt, or its embedding (1, tokens,
             features). None is the empty prompt. Beside embeddings that this does not fit, or without a text encoder, it
             is no null class at all, so that there is no guidance.
-        quantize: round timesteps, as the pipeline's own scheduler does.
+        quantize: round timesteps, as some schedulers do.
+        call: arguments of the pipeline's call, but for those that are a solver's matter here.
 
-    The network is shared, not copied. With an autoencoder in the pipeline, samples are latents of that:
-    `Autoencoder.from_diffusers(pipe.vae).to_image(...)`. Clipping, thresholding and eta of the scheduler are left out.
+    The networks are shared, not copied. With an autoencoder in the pipeline, samples are latents of that, which
+    `PipelineModel.images(x)` decodes, or `Autoencoder.from_diffusers(pipe.vae).to_image(...)`. Clipping, thresholding
+    and eta of the scheduler are left out.
 
     Raises:
-        PipelineError: another kind of pipeline, or one with a part that might change what its network answers, such as
-            a ControlNet; a prompt too many or too few, or embeddings that do not fit.
+        PipelineError: a pipeline that cannot be asked about any sample at any time, because it changes samples between
+            its steps, say, or depends on how many it has done; prompts or arguments that it cannot have.
         ArgumentError: no pipeline, or prompts that are neither strings nor a tensor.
         ScheduleError, DenoiserError: a schedule or a network that cannot be used.
     """
     flag("quantize", quantize)
-    kind, unet, scheduler = _parts(pipe)
-    config = _config(kind, _unwrapped(unet))
-    height, width = _size(kind, config)
-    schedule, predicts = read_scheduler(
-        {"_class_name": type(scheduler).__name__, **scheduler.config},
-        type(scheduler).__name__,
-        getattr(scheduler, "alphas_cumprod", None),
+    why = obstacle(pipe)
+    if why is None and not call and (not callable(pipe) or _has_betas(pipe.scheduler)):
+        return direct(pipe, prompt, negative_prompt, quantize)
+    if not callable(pipe) or getattr(pipe, "scheduler", None) is None:
+        raise why or PipelineError(f"{type(pipe).__name__} cannot be called with {', '.join(call)}; leave them out")
+    return _suspended(pipe, prompt, negative_prompt, quantize, call)
+
+
+def _has_betas(scheduler: Any) -> bool:
+    try:
+        return bool(frame_of(scheduler).path.num_timesteps)
+    except ScheduleError:
+        return True  # which a direct call says in its own words
+
+
+def _suspended(pipe: Any, prompt: Any, negative_prompt: Any, quantize: bool, call: dict[str, Any]) -> PipelineModel:
+    """The pipeline as a `PipelineModel`, asked a few things that it has computed itself."""
+    from ddim_ode.integrations.sessions import Session
+
+    for name in SOLVED:
+        if call.get(name) is not None:
+            raise PipelineError(f"{name} is what sample(...) decides here, by its nfe, grid and noise; leave it out")
+    for name, value in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+        if isinstance(value, Tensor):
+            raise PipelineError(f"{name} is {described(value)}; give embeddings as {name}_embeds, as the pipeline does")
+    several = isinstance(prompt, list | tuple)
+    calls = [
+        {**call, **({} if one is None else {"prompt": one})}
+        | ({} if negative_prompt is None else {"negative_prompt": negative_prompt})
+        for one in (prompt if isinstance(prompt, list | tuple) else [prompt])
+    ]
+    sessions = [Session(pipe, one) for one in calls]
+    if not sessions:
+        raise PipelineError(f"{type(pipe).__name__} is given no prompt; give one, or several")
+    frame, first = sessions[0].frame, sessions[0].first
+    path = frame.path
+    if frame.shares:
+        path = replace(path, sigma_min=LEAST_SHARE / (1 - LEAST_SHARE), sigma_max=MOST_SIGMA)
+    model = PipelineModel(
+        PipelineNetwork(sessions),
+        path,
+        frame.predicts,
+        tuple(first.shape[1:]),
+        len(sessions) if several else 0,
+        quantize=quantize,
+        dtype=first.dtype,
+        device=first.device,
+        null_class=not several,
+        latent=any(getattr(pipe, name, None) is not None for name in ("vae", "vqvae", "movq")),
     )
-    latent = any(getattr(pipe, name, None) is not None for name in ("vae", "vqvae"))
-    path, shape = schedule.path(), (config.in_channels, height, width)
-    if getattr(config, "cross_attention_dim", None) is None:
-        for name, value in (("prompt", prompt), ("negative_prompt", negative_prompt or None)):
-            if value is not None:
-                raise PipelineError(f"{kind} knows no prompts; leave {name}={shown(value)} out")
-        return Denoiser(Unconditional(unet), path, predicts, shape, quantize=quantize, latent=latent)
-    table, prompts = embeddings(pipe, config.cross_attention_dim, prompt, negative_prompt)
-    null = len(table) > prompts
-    net = Prompted(unet, table)
-    return Denoiser(net, path, predicts, shape, prompts, quantize=quantize, latent=latent, null_class=null)
+    _check_answers(pipe, calls[0], sessions[0])
+    return model
 
 
-def _parts(pipe: Any) -> tuple[str, nn.Module, Any]:
-    """The name, the network and the scheduler of a pipeline whose other parts change nothing."""
-    if pipe is None or isinstance(pipe, type | str | bytes | int | float | Tensor | Sequence | Mapping):
-        raise ArgumentError(
-            f"pipe is {described(pipe)}; give a pipeline of diffusers, as DDPMPipeline.from_pretrained(...) returns"
-        )
-    kind, unet, scheduler = type(pipe).__name__, getattr(pipe, "unet", None), getattr(pipe, "scheduler", None)
-    if not isinstance(unet, nn.Module) or scheduler is None:
-        other = "StableDiffusionPipeline"
-        if isinstance(getattr(pipe, "transformer", None), nn.Module):
-            other = "give its transformer to Denoiser as net(x, t), or to Denoiser.from_flow if it is of a flow"
-        raise PipelineError(f"{kind} has no unet and scheduler; use one such as DDPMPipeline, or {other}")
-    if not isinstance(getattr(scheduler, "config", None), Mapping):
-        raise PipelineError(f"the scheduler of {kind} is {described(scheduler)} without a config; use one of diffusers")
-    parts = getattr(pipe, "components", None)
-    if not isinstance(parts, Mapping):  # of something that only looks like a pipeline, each network that it has
-        parts = {name: value for name, value in vars(pipe).items() if isinstance(value, nn.Module)}
-    for name, part in parts.items():
-        if part is not None and name not in PARTS:
+def _check_answers(pipe: Any, call: Mapping[str, Any], session: Any) -> None:
+    """Raise PipelineError where a session says something else than the pipeline has computed in a few steps."""
+    from ddim_ode.integrations.sessions import recorded
+
+    for step, said in enumerate(recorded(pipe, call)):
+        found, expected = session.ask(said.sample, said.timestep).float(), said.out.float()
+        room = COARSE if said.out.dtype in (torch.float16, torch.bfloat16) else ALIKE
+        if not torch.linalg.vector_norm(found - expected) <= room * torch.linalg.vector_norm(expected):
             raise PipelineError(
-                f"{kind} has {name}, {described(part)}, which is not known here and might change what its network"
-                " answers; use a pipeline without it, or give what calls them both to Denoiser as net(x, t)"
+                f"{type(pipe).__name__} answers otherwise in step {step + 1} of its own than when it is asked the same"
+                " alone; what its network is given may depend on the number of steps: leave such arguments out, or put"
+                " an ODEScheduler into the pipeline"
             )
-    if hasattr(pipe, "set_pag_applied_layers"):
-        raise PipelineError(f"{kind} guides by perturbed attention, which is not known here; use one without it")
-    return kind, unet, scheduler
 
 
-def _is_known(net: Any) -> bool:
-    return any(parent.__name__ in NETWORKS for parent in type(net).__mro__)
-
-
-def _unwrapped(unet: nn.Module) -> Any:
-    """The network of diffusers in what torch.compile, data-parallel training or peft have put around it."""
-    net: Any = unet
-    for _ in range(WRAPPERS):
-        if _is_known(net):
-            break
-        if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            net = net.module
-        elif isinstance(inner := getattr(net, "_orig_mod", None), nn.Module):  # of torch.compile
-            net = inner
-        elif callable(base := getattr(net, "get_base_model", None)):  # of peft
-            net = base()
-        else:
-            break
-    return net
-
-
-def _config(kind: str, plain: Any) -> Any:
-    """The config of a network that answers (x, t), or (x, t, prompts), for images."""
-    if not _is_known(plain):
-        raise PipelineError(
-            f"the unet of {kind} is {described(plain)}, which is not known here; give its network to Denoiser as"
-            " net(x, t), or use a pipeline with a UNet2DModel or UNet2DConditionModel"
-        )
-    config: Any = plain.config
-    more = {key: getattr(config, key, None) for key in MORE}
-    more["encoder_hid_proj"] = getattr(plain, "encoder_hid_proj", None)  # where an IP-Adapter is loaded
-    for key, value in more.items():
-        if value is not None:
-            raise PipelineError(
-                f"the unet of {kind} has {key}={shown(value)}, which is not known here; give its network to"
-                " Denoiser as net(x, t)"
-            )
-    for processor in getattr(plain, "attn_processors", {}).values():
-        if (name := type(processor).__name__).startswith(ATTENTION):
-            raise PipelineError(
-                f"the unet of {kind} attends by {name}, which is not known here; call its"
-                " set_attn_processor(AttnProcessor2_0())"
-            )
-    channels = config.in_channels
-    if config.out_channels not in (channels, 2 * channels):
-        raise PipelineError(
-            f"the unet of {kind} takes {channels} channels and returns {config.out_channels}; use a pipeline that"
-            " starts from noise alone"
-        )
-    return config
-
-
-def _size(kind: str, config: Any) -> tuple[int, int]:
-    size = config.sample_size
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(n, int) for n in size):
-        return size[0], size[1]
-    raise PipelineError(
-        f"the unet of {kind} has sample_size={shown(size)}; give it the height and width of its samples, as in"
-        " pipe.unet.register_to_config(sample_size=(64, 64))"
-    )
+def _first(output: Any) -> Any:
+    """The first picture, video or sound in what a pipeline returns."""
+    found = output[0] if isinstance(output, tuple) else next(iter(output.values()), output)
+    return found[0] if isinstance(found, list | tuple | Tensor) or hasattr(found, "shape") else found

@@ -1,0 +1,242 @@
+"""A pipeline's own call as a network: suspended at each step of its loop, and asked what it makes of any sample.
+
+The pipeline runs in a coroutine, with a scheduler whose `step` hands out what the pipeline has computed and returns the
+next sample to compute with. So whatever the pipeline does for its network comes along: prompts and guidance,
+ControlNets, adapters, masks, several transformers, offloading.
+"""
+
+import copy
+import inspect
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from threading import get_ident
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ddim_ode.integrations.coroutines import Coroutine, ask
+from ddim_ode.integrations.diffusers import ODEScheduler, ODESchedulerOutput
+from ddim_ode.integrations.embeddings import PipelineError
+from ddim_ode.integrations.originals import own_grid
+from ddim_ode.integrations.plans import PipelinePlan
+from ddim_ode.integrations.timesteps import LiveTimesteps
+from ddim_ode.support.scalars import number
+
+STEPS = 200  # network calls after which a pipeline begins anew
+FEW = 3  # with which a pipeline is run to see whether it can be asked
+NETWORKS = ("unet", "transformer", "decoder", "prior", "dit")  # how the names begin of what one pass is one of
+
+
+class Said(NamedTuple):
+    """What a pipeline has computed: the network's output for a sample at a timestep."""
+
+    sample: Tensor
+    timestep: float
+    out: Tensor
+
+
+class Asked(NamedTuple):
+    """What it is to compute next, or the image that it is to go on with."""
+
+    sample: Tensor
+    timestep: float | None
+
+
+class AskingScheduler(ODEScheduler):
+    """A scheduler whose steps are somebody else's questions, about samples as the network sees them."""
+
+    def _planned(self, calls: int | None, given: Mapping[str, Any]) -> PipelinePlan:
+        own = own_grid(self._original, STEPS, given)
+        return PipelinePlan(
+            frame=own.frame,
+            method=self._method,
+            sigmas=own.sigmas,
+            calls=own.sigmas[: len(own.labels)],
+            told=own.labels,
+            begin=own.begin,
+            exploding=own.exploding,
+        )
+
+    def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
+        super().set_timesteps(*args, **kwargs)
+        self.timesteps = LiveTimesteps.of(self._times, self._over)
+
+    set_timesteps.__signature__ = inspect.signature(ODEScheduler.set_timesteps)  # type: ignore[attr-defined]
+
+    @property
+    def init_noise_sigma(self) -> float:
+        plan = self._plan
+        if plan is None or not plan.exploding:
+            return super().init_noise_sigma
+        return plan.begin * float(plan.frame.path.scale(plan.calls[0]))
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        self._begin, self._given_begin = begin_index, True
+
+    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        return sample
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: Any,
+        sample: Tensor,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
+        generator: Any = None,
+        *,
+        return_dict: bool = True,
+        **more: Any,
+    ) -> Any:
+        """Hand out the output, and return the next sample."""
+        for name, value in more.items():
+            if value is not None and name != "prev_timestep":
+                raise PipelineError(f"this pipeline gives its scheduler {name}, which is not known here")
+        handed = sample
+        if not self._over.ended:
+            asked: Asked = ask(Said(sample, float(timestep), model_output[:, : sample.shape[1]]))
+            handed = asked.sample.clone()
+            if asked.timestep is None:
+                self._over.ended = True
+            else:
+                self._times.fill_(asked.timestep)
+        return ODESchedulerOutput(prev_sample=handed) if return_dict else (handed, handed)
+
+
+class Recorded(ODEScheduler):
+    """A scheduler that remembers what it was given."""
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen = super().scale_model_input(sample, timestep)
+        self.said = [*getattr(self, "said", []), Said(seen, float(timestep), model_output[:, : sample.shape[1]])]
+        return super().step(model_output, timestep, sample, *args, **kwargs)
+
+    step.__signature__ = inspect.signature(ODEScheduler.step)  # type: ignore[attr-defined]
+
+
+class Session:
+    """One call of a pipeline, suspended. Samples here are what its network sees, (1, *shape).
+
+    first: the one with which the pipeline begins. passes: of its networks, that the last question has cost.
+
+    Raises, where it begins, what the pipeline raises.
+    """
+
+    def __init__(self, pipe: Any, call: Mapping[str, Any]):
+        self.pipe, self.call, self.passes, self.thread = pipe, dict(call), 0, 0
+        self.call.setdefault("generator", torch.Generator().manual_seed(0))
+        self.first = self._begin().sample
+        if len(self.first) != 1:
+            raise PipelineError(
+                f"this call makes {len(self.first)} samples at once; give one prompt, num_images_per_prompt=1 and"
+                " batch_size=1, or several prompts as a list"
+            )
+        self.frame = self.scheduler.frame
+        self.exploding = self.scheduler.exploding
+
+    def ask(self, sample: Tensor, timestep: float) -> Tensor:
+        """What the network says of a sample (1, *shape) at a timestep.
+
+        Raises:
+            PipelineError: the pipeline cannot be asked about any sample at any time.
+        """
+        asked = Asked(sample.to(self.first), timestep)
+        said = None
+        if get_ident() == self.thread and not self._way.ended:
+            said = self._resumed(asked)
+        if said is None:  # it has come to the end of its timesteps, or the question from another thread
+            self._begin()
+            said = self._resumed(asked)
+        if said is None or abs(said.timestep - float(torch.tensor(timestep))) > self.scheduler.room:
+            raise PipelineError("this pipeline has timesteps of its own, and cannot be asked about others")
+        if said.sample.shape != asked.sample.shape or not torch.equal(said.sample, asked.sample):
+            raise PipelineError(
+                "this pipeline steps several samples, or changes them between steps, as inpainting by blending does"
+                "; put an ODEScheduler into it instead"
+            )
+        return said.out
+
+    def finish(self, sample: Tensor, changes: Mapping[str, Any]) -> Any:
+        """What the pipeline makes of an image (1, *shape) behind its loop; it costs one question more."""
+        session = Session(self.pipe, {**self.call, **changes})
+        found = session._way.resume(Asked(sample.to(self.first), None))
+        while not session._way.ended:  # it has cut its timesteps, and goes on through them
+            found = session._way.resume(Asked(sample.to(self.first), None))
+        return found
+
+    def _begin(self) -> Said:
+        """Run the pipeline to its first step."""
+        self.scheduler = AskingScheduler.from_scheduler(self.pipe.scheduler, method="euler")
+        call = {**self.call, "num_inference_steps": STEPS, "generator": _renewed(self.call["generator"])}
+        self._way, self.thread = Coroutine(partial(_called, _with(self.pipe, self.scheduler), call)), get_ident()
+        said = self._resumed(None)
+        if said is None:
+            raise PipelineError(f"{type(self.pipe).__name__} has ended without a step of its scheduler")
+        return said
+
+    def _resumed(self, asked: Asked | None) -> Said | None:
+        """What the pipeline says next; None where it has ended."""
+        counted: list[int] = []
+        with ExitStack() as hooks:
+            for network in networks_of(self.pipe).values():
+                handle = network.register_forward_pre_hook(partial(_count, counted), with_kwargs=True)
+                hooks.callback(handle.remove)
+            found = self._way.resume(asked)
+        if self._way.ended:
+            return None
+        assert isinstance(found, Said)
+        self.passes = max(1, sum(counted) // len(found.sample))
+        return found
+
+
+def recorded(pipe: Any, call: Mapping[str, Any]) -> list[Said]:
+    """What the pipeline itself computes in a few steps of Euler, by samples as its network sees them."""
+    scheduler = Recorded.from_scheduler(pipe.scheduler, method="euler")
+    steps = math.ceil(FEW / number(call.get("strength", 1.0)))
+    generator = _renewed(call.get("generator", torch.Generator().manual_seed(0)))
+    _called(_with(pipe, scheduler), {**call, "num_inference_steps": steps, "generator": generator})
+    assert isinstance(scheduler, Recorded)
+    return scheduler.said
+
+
+def networks_of(pipe: Any) -> dict[str, nn.Module]:
+    """The networks of a pipeline one pass of which is one of its loop."""
+    parts = getattr(pipe, "components", None)
+    parts = parts if isinstance(parts, Mapping) else vars(pipe)
+    return {name: part for name, part in parts.items() if name.startswith(NETWORKS) and isinstance(part, nn.Module)}
+
+
+def _with(pipe: Any, scheduler: Any) -> Any:
+    """The same pipeline with another scheduler; what it keeps of a call does not touch the other's."""
+    other = copy.copy(pipe)
+    other.scheduler = scheduler
+    return other
+
+
+def _called(pipe: Any, call: Mapping[str, Any]) -> Any:
+    progress = vars(pipe).get("_progress_bar_config", {})
+    pipe._progress_bar_config = {**progress, "disable": True}
+    return pipe(**call)
+
+
+def _renewed(generator: Any) -> Any:
+    """Copies of generators, so that what draws noise draws the same each time."""
+    if isinstance(generator, list | tuple):
+        return [_renewed(one) for one in generator]
+    if not isinstance(generator, torch.Generator):
+        return generator
+    other = torch.Generator(generator.device)
+    other.set_state(generator.get_state())
+    return other
+
+
+def _count(counted: list[int], network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Note how many samples a network is called with."""
+    for value in (*args, *(kwargs[name] for name in ("sample", "hidden_states", "x") if name in kwargs)):
+        if isinstance(value, Tensor | list):
+            counted.append(len(value))
+            return
+    counted.append(1)
