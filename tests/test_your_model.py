@@ -14,9 +14,9 @@ from ddim_ode import paths
 from ddim_ode.integrations.diffusers import ODEScheduler
 from ddim_ode.models.denoiser import Denoiser
 from tests.helpers import foreign
+from tests.helpers.denoising import NET, TextPipe, pipeline, text_unet
 from tests.helpers.guided_unet import write_guided
 from tests.helpers.original_unet import write_original
-from tests.helpers.denoising import NET, TextPipe, pipeline, text_unet
 from tests.helpers.tables import linear_table
 
 PAGE = Path(__file__).parents[1] / "docs" / "your_model.md"

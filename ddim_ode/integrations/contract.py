@@ -158,8 +158,14 @@ class PipelineContract:
             run.go(out, about=sample)
         self._over.ended = run.ended
         if run.question is not None and self._method.adaptive:
-            assert self._plan is not None
-            self._times[self._begin + run.asked] = self._plan.times(run.question.sigma)
+            self._write(self._begin + run.asked, run.question.sigma)
+
+    def _write(self, place: int, sigma: Tensor) -> None:
+        """Say where the network is called next, where pipelines look for it."""
+        assert self._plan is not None
+        self._times[place] = self._plan.times(sigma)
+        if self._plan.frame.shares or self._plan.exploding:
+            self.sigmas[place] = self._plan.frame.theirs(sigma)
 
     def _check_turn(self, timestep: Any) -> None:
         """Raise SchedulerError unless it is the turn of that timestep. The first may be any where a step begins."""

@@ -215,12 +215,15 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         if self._original is None:
             refuse_flows(pipe, sigmas, mu)
         self._plan = plan = self._planned(num_inference_steps, given).rounded(self.config["quantize"])
-        self._times = plan.timesteps
         try:
-            self._times = self._times.to(device)
+            times = plan.timesteps.to(device)
         except (RuntimeError, TypeError, AssertionError):  # of torch, for a device that is not there
             raise SchedulerError(f"device={shown(device)} is none that there is here; use 'cpu'") from None
-        self.num_inference_steps = num_inference_steps or len(self._times)
+        if self._run is None and self._times.shape == times.shape and self._times.device == times.device:
+            self._times.copy_(times)  # which a pipeline that plans twice may go through
+        else:
+            self._times = times
+        self.num_inference_steps = num_inference_steps or len(times)
         self._publish_sigmas()
         self._new_run(0, said=False)
         refuse_stop(pipe, plan, self.timesteps, len(self), self.config["method"])

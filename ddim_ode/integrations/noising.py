@@ -10,7 +10,7 @@ from ddim_ode.ode.flow import along
 from ddim_ode.paths import f64
 from ddim_ode.support.checks import of_kind
 
-ROUNDED = 1e-6  # by which a timestep may lie outside of its range
+ROUNDED = 1e-5  # by which a timestep may lie outside of its range
 
 
 def noised(frame: Frame, plan: PipelinePlan | None, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -94,8 +94,8 @@ def from_pipeline(
 
     With arguments of its call (`guidance_scale=5.0`, `image=...`, `prompt_embeds=...`), and always for pipelines whose
     network cannot be called directly, it is a `PipelineModel`: every evaluation runs the pipeline's own code, guidance
-    and all, one sample at a time. Several prompts are labels 0 to P - 1. Its first evaluation is made here, and a few
-    more to see that it answers as the pipeline itself does.
+    and all, one sample at a time; all that a call makes at once is one sample. Several prompts are labels 0 to P - 1.
+    The first evaluation is made here, and a few more to see that it answers as the pipeline itself does.
 
     Without such arguments, the network of an unconditional pipeline or of a `StableDiffusionPipeline` is called
     directly, in batches and differentiably. Its prompts are the labels, the negative one the null class, and there is
@@ -147,11 +147,9 @@ def _suspended(pipe: Any, prompt: Any, negative_prompt: Any, quantize: bool, cal
         if isinstance(value, Tensor):
             raise PipelineError(f"{name} is {described(value)}; give embeddings as {name}_embeds, as the pipeline does")
     several = isinstance(prompt, list | tuple)
-    calls = [
-        {**call, **({} if one is None else {"prompt": one})}
-        | ({} if negative_prompt is None else {"negative_prompt": negative_prompt})
-        for one in (prompt if isinstance(prompt, list | tuple) else [prompt])
-    ]
+    prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
+    given = {name: value for name, value in prompts.items() if value is not None or f"{name}_embeds" in call}
+    calls = [{**call, **given, **({"prompt": one} if several else {})} for one in (prompt if several else [None])]
     sessions = [Session(pipe, one) for one in calls]
     if not sessions:
         raise PipelineError(f"{type(pipe).__name__} is given no prompt; give one, or several")
@@ -163,7 +161,7 @@ def _suspended(pipe: Any, prompt: Any, negative_prompt: Any, quantize: bool, cal
         PipelineNetwork(sessions),
         path,
         frame.predicts,
-        tuple(first.shape[1:]),
+        sessions[0].shape,
         len(sessions) if several else 0,
         quantize=quantize,
         dtype=first.dtype,
@@ -180,7 +178,8 @@ def _check_answers(pipe: Any, call: Mapping[str, Any], session: Any) -> None:
     from ddim_ode.integrations.sessions import recorded
 
     for step, said in enumerate(recorded(pipe, call)):
-        found, expected = session.ask(said.sample, said.timestep).float(), said.out.float()
+        found = session.ask(session.one_of(said.sample), said.timestep).float()
+        expected = session.one_of(said.out).float()
         room = COARSE if said.out.dtype in (torch.float16, torch.bfloat16) else ALIKE
         if not torch.linalg.vector_norm(found - expected) <= room * torch.linalg.vector_norm(expected):
             raise PipelineError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_ode.checkpoints.frames import Frame
+from ddim_ode.checkpoints.frames import Frame, frame_of
 from ddim_ode.integrations.handed import SchedulerError
 from ddim_ode.integrations.originals import own_grid
 from ddim_ode.integrations.runs import OutsideNetwork, PipelineRun
@@ -160,10 +160,12 @@ def _plan_between_ends(scheduler: Any, method: Method, control: Control, given: 
     """The plan of an adaptive method between the ends of a scheduler's own grid; of the finest one where those of few
     steps begin lower.
     """
-    own, most = own_grid(scheduler, control.max_nfe, given), control.max_nfe
-    sigmas, finest = own.sigmas, own.frame.path.num_timesteps
-    if finest and all(given.get(name) is None for name in ("sigmas", "timesteps")):
-        sigmas = torch.cat([own_grid(scheduler, finest, given).sigmas[:1], sigmas[1:]])
+    most, trained = control.max_nfe, frame_of(scheduler).path.num_timesteps
+    own = own_grid(scheduler, min(most, trained) if trained else most, given)  # more than its timesteps none takes
+    sigmas, begin = own.sigmas, own.begin
+    if trained and all(given.get(name) is None for name in ("sigmas", "timesteps")):
+        finest = own_grid(scheduler, trained, given)
+        sigmas, begin = torch.cat([finest.sigmas[:1], sigmas[1:]]), finest.begin
     ends = sigmas[[0, -1]]
     if ends[1] == 0:
         ends = torch.cat([sigmas[:1], f64([own.frame.end, 0.0])])
@@ -174,7 +176,7 @@ def _plan_between_ends(scheduler: Any, method: Method, control: Control, given: 
         method=method,
         sigmas=ends,
         calls=starts,
-        begin=own.begin,
+        begin=begin,
         exploding=own.exploding,
         ends_at_image=False,
         control=control,

@@ -8,8 +8,8 @@ ControlNets, adapters, masks, several transformers, offloading.
 import copy
 import inspect
 import math
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from threading import get_ident
 from typing import Any, NamedTuple
@@ -97,7 +97,7 @@ class AskingScheduler(ODEScheduler):
                 raise PipelineError(f"this pipeline gives its scheduler {name}, which is not known here")
         handed = sample
         if not self._over.ended:
-            asked: Asked = ask(Said(sample, float(timestep), model_output[:, : sample.shape[1]]))
+            asked: Asked = ask(Said(sample.clone(), float(timestep), model_output[:, : sample.shape[1]]))
             handed = asked.sample.clone()
             if asked.timestep is None:
                 self._over.ended = True
@@ -110,7 +110,7 @@ class Recorded(ODEScheduler):
     """A scheduler that remembers what it was given."""
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-        seen = super().scale_model_input(sample, timestep)
+        seen = super().scale_model_input(sample, timestep).clone()  # of what the pipeline may overwrite
         self.said = [*getattr(self, "said", []), Said(seen, float(timestep), model_output[:, : sample.shape[1]])]
         return super().step(model_output, timestep, sample, *args, **kwargs)
 
@@ -118,9 +118,11 @@ class Recorded(ODEScheduler):
 
 
 class Session:
-    """One call of a pipeline, suspended. Samples here are what its network sees, (1, *shape).
+    """One call of a pipeline, suspended. Samples here are what its network sees.
 
-    first: the one with which the pipeline begins. passes: of its networks, that the last question has cost.
+    first: the sample with which the pipeline begins, as its scheduler is given it, perhaps in several copies. whole:
+    whether there are several that differ, so that all which the pipeline makes at once is one sample. passes: of its
+    networks, that the last question has cost.
 
     Raises, where it begins, what the pipeline raises.
     """
@@ -129,13 +131,19 @@ class Session:
         self.pipe, self.call, self.passes, self.thread = pipe, dict(call), 0, 0
         self.call.setdefault("generator", torch.Generator().manual_seed(0))
         self.first = self._begin().sample
-        if len(self.first) != 1:
-            raise PipelineError(
-                f"this call makes {len(self.first)} samples at once; give one prompt, num_images_per_prompt=1 and"
-                " batch_size=1, or several prompts as a list"
-            )
+        self.whole = bool((self.first != self.first[:1]).any())
         self.frame = self.scheduler.frame
         self.exploding = self.scheduler.exploding
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return tuple(self.first.shape if self.whole else self.first.shape[1:])
+
+    def _as_given(self, sample: Tensor) -> Tensor:
+        """A sample (1, *shape) as the pipeline has it."""
+        sample = sample.to(self.first)
+        return sample[0] if self.whole else sample.expand_as(self.first)
 
     def ask(self, sample: Tensor, timestep: float) -> Tensor:
         """What the network says of a sample (1, *shape) at a timestep.
@@ -143,7 +151,7 @@ class Session:
         Raises:
             PipelineError: the pipeline cannot be asked about any sample at any time.
         """
-        asked = Asked(sample.to(self.first), timestep)
+        asked = Asked(self._as_given(sample), timestep)
         said = None
         if get_ident() == self.thread and not self._way.ended:
             said = self._resumed(asked)
@@ -157,22 +165,24 @@ class Session:
                 "this pipeline steps several samples, or changes them between steps, as inpainting by blending does"
                 "; put an ODEScheduler into it instead"
             )
-        return said.out
+        return self.one_of(said.out)
+
+    def one_of(self, given: Tensor) -> Tensor:
+        """What the pipeline has, as one sample (1, *shape)."""
+        return given[None] if self.whole else given[:1]
 
     def finish(self, sample: Tensor, changes: Mapping[str, Any]) -> Any:
         """What the pipeline makes of an image (1, *shape) behind its loop; it costs one question more."""
         session = Session(self.pipe, {**self.call, **changes})
-        found = session._way.resume(Asked(sample.to(self.first), None))
-        while not session._way.ended:  # it has cut its timesteps, and goes on through them
-            found = session._way.resume(Asked(sample.to(self.first), None))
-        return found
+        return session._way.resume(Asked(self._as_given(sample), None))
 
     def _begin(self) -> Said:
         """Run the pipeline to its first step."""
         self.scheduler = AskingScheduler.from_scheduler(self.pipe.scheduler, method="euler")
         call = {**self.call, "num_inference_steps": STEPS, "generator": _renewed(self.call["generator"])}
         self._way, self.thread = Coroutine(partial(_called, _with(self.pipe, self.scheduler), call)), get_ident()
-        said = self._resumed(None)
+        with _drawing_alike():
+            said = self._resumed(None)
         if said is None:
             raise PipelineError(f"{type(self.pipe).__name__} has ended without a step of its scheduler")
         return said
@@ -188,18 +198,23 @@ class Session:
         if self._way.ended:
             return None
         assert isinstance(found, Said)
-        self.passes = max(1, sum(counted) // len(found.sample))
+        self.passes = max(1, sum(counted))
         return found
 
 
 def recorded(pipe: Any, call: Mapping[str, Any]) -> list[Said]:
     """What the pipeline itself computes in a few steps of Euler, by samples as its network sees them."""
     scheduler = Recorded.from_scheduler(pipe.scheduler, method="euler")
-    steps = math.ceil(FEW / number(call.get("strength", 1.0)))
+    given = inspect.signature(type(pipe).__call__).parameters.get("strength")
+    strength = number(call.get("strength", given.default if given else 1.0))
+    steps = math.ceil(FEW / strength) if 0 < strength <= 1 else FEW
     generator = _renewed(call.get("generator", torch.Generator().manual_seed(0)))
-    _called(_with(pipe, scheduler), {**call, "num_inference_steps": steps, "generator": generator})
-    assert isinstance(scheduler, Recorded)
-    return scheduler.said
+    with _drawing_alike():
+        _called(_with(pipe, scheduler), {**call, "num_inference_steps": steps, "generator": generator})
+    said: list[Said] = getattr(scheduler, "said", [])
+    if not said:
+        raise PipelineError(f"{type(pipe).__name__} steps with copies of its scheduler, and cannot be asked")
+    return said
 
 
 def networks_of(pipe: Any) -> dict[str, nn.Module]:
@@ -220,6 +235,14 @@ def _called(pipe: Any, call: Mapping[str, Any]) -> Any:
     progress = vars(pipe).get("_progress_bar_config", {})
     pipe._progress_bar_config = {**progress, "disable": True}
     return pipe(**call)
+
+
+@contextmanager
+def _drawing_alike() -> Iterator[None]:
+    """With the same state of torch's own generators each time, for what a pipeline draws from those."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 def _renewed(generator: Any) -> Any:

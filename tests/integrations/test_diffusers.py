@@ -196,7 +196,11 @@ def steps(scheduler: ODEScheduler, *times: float, **options: Any) -> None:
         (SchedulerError, lambda: ODEScheduler(method="sde_heun"), "'sde_heun' draws noise .* 'dpmpp_2m'"),
         (ScheduleError, lambda: ODEScheduler(prediction_type="flow"), "unknown prediction_type 'flow'"),
         (ScheduleError, lambda: ODEScheduler(beta_schedule="sigmoid"), "unknown beta_schedule 'sigmoid'"),
-        (ScheduleError, lambda: ODEScheduler.from_config(FLOW.config), "no beta_schedule, and does not say whose it is; use ODEScheduler.from_scheduler"),
+        (
+            ScheduleError,
+            lambda: ODEScheduler.from_config(FLOW.config),
+            "no beta_schedule, and does not say whose it is; use ODEScheduler.from_scheduler",
+        ),
         (DDIMError, lambda: ODEScheduler(grid="karas"), "did you mean 'karras'"),
         (DenoiserError, lambda: ODEScheduler(rescale_betas_zero_snr=True), "zero terminal SNR; leave"),
         (SampleError, lambda: ODEScheduler(method="rk4").set_timesteps(0), "nfe=0 must be"),

@@ -37,7 +37,8 @@ def echo(share: float, mix: float, where: int, net: nn.Module, args: Any, option
 def network(kind: Any, seed: int, **config: Any) -> Any:
     """A network of diffusers; all its weights count, and its answer is about as large as its input.
 
-    Weights that training starts at zero are not zero here, so that what they gate reaches the output.
+    Weights that training starts at zero are not zero here, so that what they gate reaches the output. What it makes of
+    its time is smooth, as that of trained networks is.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -49,7 +50,17 @@ def network(kind: Any, seed: int, **config: Any) -> Any:
                 weight.normal_(0, weight[0].numel() ** -0.5, generator=generator)
             elif not name.endswith("bias") and not (weight.isfinite().all() and weight.any()):
                 weight.normal_(0, 0.5, generator=generator)
+        for module in net.modules():
+            if type(module).__name__ == "TimestepEmbedding":
+                module.linear_1.weight.mul_(falling(module.linear_1.in_features))
     return net.eval().requires_grad_(False)
+
+
+def falling(features: int) -> Tensor:
+    """Weights of sines and cosines, (features,), by which those that turn within a few timesteps hardly count."""
+    half = features // 2
+    frequency = 1e4 ** (-torch.arange(half) / half)
+    return torch.cat([1 / (1 + (frequency / 0.005) ** 2)] * 2 + [torch.ones(features - 2 * half)])
 
 
 def scaled(net: Any, layer: str, factor: float) -> Any:
