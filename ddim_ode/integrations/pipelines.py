@@ -143,13 +143,7 @@ def _suspended(pipe: Any, prompt: Any, negative_prompt: Any, quantize: bool, cal
     for name in SOLVED:
         if call.get(name) is not None:
             raise PipelineError(f"{name} is what sample(...) decides here, by its nfe, grid and noise; leave it out")
-    for name, value in (("prompt", prompt), ("negative_prompt", negative_prompt)):
-        if isinstance(value, Tensor):
-            raise PipelineError(f"{name} is {described(value)}; give embeddings as {name}_embeds, as the pipeline does")
-    several = isinstance(prompt, list | tuple)
-    prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
-    given = {name: value for name, value in prompts.items() if value is not None or f"{name}_embeds" in call}
-    calls = [{**call, **given, **({"prompt": one} if several else {})} for one in (prompt if several else [None])]
+    calls, several = _calls(prompt, negative_prompt, call)
     sessions = [Session(pipe, one) for one in calls]
     if not sessions:
         raise PipelineError(f"{type(pipe).__name__} is given no prompt; give one, or several")
@@ -171,6 +165,21 @@ def _suspended(pipe: Any, prompt: Any, negative_prompt: Any, quantize: bool, cal
     )
     _check_answers(pipe, calls[0], sessions[0])
     return model
+
+
+def _calls(prompt: Any, negative_prompt: Any, call: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+    """The arguments of a call for every prompt, and whether there are several."""
+    given = dict(call)
+    for name, value in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+        if isinstance(value, Tensor):
+            given[f"{name}_embeds"], value = value, None
+        if value is not None or f"{name}_embeds" in given:
+            given[name] = value  # None beside embeddings, whatever the pipeline has by default
+    if isinstance(prompt, list | tuple):
+        return [{**given, "prompt": one} for one in prompt], True
+    if isinstance(prompt, Tensor) and len(prompt) > 1:
+        return [{**given, "prompt_embeds": one} for one in prompt.split(1)], True
+    return [given], False
 
 
 def _check_answers(pipe: Any, call: Mapping[str, Any], session: Any) -> None:

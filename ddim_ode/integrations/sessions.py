@@ -9,7 +9,7 @@ import copy
 import inspect
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from threading import get_ident
 from typing import Any, NamedTuple
@@ -106,13 +106,21 @@ class AskingScheduler(ODEScheduler):
         return ODESchedulerOutput(prev_sample=handed) if return_dict else (handed, handed)
 
 
+class EnoughError(Exception):
+    """A pipeline has computed all that is to be seen of it."""
+
+
 class Recorded(ODEScheduler):
-    """A scheduler that remembers what it was given."""
+    """A scheduler that remembers what it was given, and ends a pipeline with its last step."""
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         seen = super().scale_model_input(sample, timestep).clone()  # of what the pipeline may overwrite
         self.said = [*getattr(self, "said", []), Said(seen, float(timestep), model_output[:, : sample.shape[1]])]
-        return super().step(model_output, timestep, sample, *args, **kwargs)
+        found = super().step(model_output, timestep, sample, *args, **kwargs)
+        assert self._run is not None
+        if self._run.ended:
+            raise EnoughError
+        return found
 
     step.__signature__ = inspect.signature(ODEScheduler.step)  # type: ignore[attr-defined]
 
@@ -209,7 +217,7 @@ def recorded(pipe: Any, call: Mapping[str, Any]) -> list[Said]:
     strength = number(call.get("strength", given.default if given else 1.0))
     steps = math.ceil(FEW / strength) if 0 < strength <= 1 else FEW
     generator = _renewed(call.get("generator", torch.Generator().manual_seed(0)))
-    with _drawing_alike():
+    with _drawing_alike(), suppress(EnoughError):
         _called(_with(pipe, scheduler), {**call, "num_inference_steps": steps, "generator": generator})
     said: list[Said] = getattr(scheduler, "said", [])
     if not said:

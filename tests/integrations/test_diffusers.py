@@ -199,7 +199,7 @@ def steps(scheduler: ODEScheduler, *times: float, **options: Any) -> None:
         (
             ScheduleError,
             lambda: ODEScheduler.from_config(FLOW.config),
-            "no beta_schedule, and does not say whose it is; use ODEScheduler.from_scheduler",
+            "does not say whose it is; use ODEScheduler",
         ),
         (DDIMError, lambda: ODEScheduler(grid="karas"), "did you mean 'karras'"),
         (DenoiserError, lambda: ODEScheduler(rescale_betas_zero_snr=True), "zero terminal SNR; leave"),

@@ -23,15 +23,15 @@ from diffusers import (
     UNet3DConditionModel,
     VQModel,
 )
-from diffusers.models.attention_processor import AttnProcessor2_0, PAGCFGIdentitySelfAttnProcessor2_0
 from torch import Tensor
 
 from ddim_ode.checkpoints.scheduler_config import ScheduleError
 from ddim_ode.integrations.diffusers import ODEScheduler
-from ddim_ode.integrations.pipelines import PipelineError, from_pipeline
+from ddim_ode.integrations.pipelines import PipelineError, PipelineModel, from_pipeline
 from ddim_ode.inversion import decode, encode
 from ddim_ode.latents import LatentError
 from ddim_ode.models.autoencoder import Autoencoder
+from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.sampling import sample
 from ddim_ode.support.checks import ArgumentError
 from tests.helpers.assertions import one_line
@@ -217,7 +217,6 @@ def sound() -> Any:
         (lambda: having(torch.nn.Linear(1, 1)), "is a Linear, which is not known here"),
         (lambda: having(network(sample_size=None)), "has sample_size=None; give it the height"),
         (lambda: SimpleNamespace(unet=NET, scheduler=3), "scheduler of SimpleNamespace is the int 3 without a config"),
-        (lambda: stable(kind=StableDiffusionPAGPipeline), "guides by perturbed attention"),
         (lambda: SimpleNamespace(unet=None, transformer=NET, scheduler=ddim()), "or give its transformer to Denoiser"),
     ],
 )
@@ -225,16 +224,14 @@ def test_parts_that_might_change_the_answers_are_refused_by_name(make, words):
     assert re.search(words, one_line(PipelineError, from_pipeline, make()))
 
 
-def test_an_ip_adapter_and_processors_of_other_networks_are_refused():
-    unet = text_unet()
-    unet.encoder_hid_proj = torch.nn.Identity()
-    assert "encoder_hid_proj=" in one_line(PipelineError, from_pipeline, stable(unet), torch.ones(1, 5, 8))
-    unet = text_unet()
-    unet.set_attn_processor(PAGCFGIdentitySelfAttnProcessor2_0())
-    text = one_line(PipelineError, from_pipeline, stable(unet), torch.ones(1, 5, 8))
-    assert "attends by PAGCFGIdentitySelfAttnProcessor2_0" in text
-    unet.set_attn_processor(AttnProcessor2_0())
-    assert from_pipeline(stable(unet), torch.ones(1, 5, 8)).num_classes == 1
+def test_an_ip_adapter_and_perturbed_attention_are_left_to_the_pipeline():
+    prompt = torch.ones(1, 5, 8)
+    adapted = text_unet()
+    adapted.encoder_hid_proj = torch.nn.Identity()
+    for pipe in (stable(adapted), stable(kind=StableDiffusionPAGPipeline)):
+        assert type(from_pipeline(pipe, prompt, guidance_scale=1.0)) is PipelineModel
+    plain = from_pipeline(stable(text_unet()), prompt)
+    assert (type(plain), plain.num_classes) == (Denoiser, 1)
 
 
 @pytest.mark.parametrize(
