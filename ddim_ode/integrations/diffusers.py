@@ -5,6 +5,7 @@ a run is interrupted wherever its solver asks: see `integrations.runs`.
 """
 
 import copy
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -154,6 +155,10 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
             ScheduleError: a scheduler of a kind that is unknown here.
             SchedulerError: no scheduler. And as `ODEScheduler`.
         """
+        if isinstance(scheduler, ODEScheduler):
+            if scheduler._original is None:
+                return cls.from_config(scheduler.config, **{"tol": None, "tuned": None, "method": method, **changes})
+            scheduler = scheduler._original
         check_scheduler(scheduler)
         name = type(scheduler).__name__
         made: ODEScheduler = cls.from_config({**stated(scheduler.config), "scheduler": name}, method=method, **changes)
@@ -177,10 +182,14 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         if original is None:
             read_scheduler(given)  # diffusers would take the betas to be ours by default
             return super().from_config(with_defaults(config), return_unused_kwargs, **changes)
-        name = type(original).__name__
-        whole = {**stated(original.config), **config, "scheduler": name}
-        found: Any = super().from_config(whole, return_unused_kwargs, **changes)
-        (found[0] if return_unused_kwargs else found)._adopt(original)
+        whole = {**stated(original.config), **config, "scheduler": type(original).__name__}
+        own = {key: value for key, value in whole.items() if key in inspect.signature(cls.__init__).parameters}
+        found: Any = super().from_config(own, return_unused_kwargs, **changes)
+        made = found[0] if return_unused_kwargs else found
+        others = {key: value for key, value in whole.items() if key not in own}  # which pipelines read
+        unsaid = dict.fromkeys(Scheduler.model_fields.keys() - original.config.keys())  # of betas that it has not
+        made.register_to_config(**others, **unsaid)
+        made._adopt(original)
         return found
 
     def _adopt(self, original: Any) -> None:

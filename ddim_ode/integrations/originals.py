@@ -66,8 +66,10 @@ def original_of(config: Mapping[str, Any]) -> Any:
             )
         name = own
     kind = scheduler_class(name)
-    ours = {"method", "grid", "final", "quantize", "tuned", "tol", "scheduler", "_class_name", "_use_default_values"}
-    made = kind.from_config({key: value for key, value in config.items() if key not in ours})
+    names = inspect.signature(kind.__init__).parameters
+    ours = {"method", "grid", "final", "quantize", "tuned", "tol", "scheduler"}
+    stray = {key for key in stated(config) if key not in names and (key in ours or config[key] is None)}
+    made = kind.from_config({key: value for key, value in stated(config).items() if key not in stray})
     frame_of(made)
     return made
 
