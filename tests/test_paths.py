@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddim_ode import paths
-from ddim_ode.continuous import VESDE, VPSDE, Cosine
+from ddim_ode.continuous import VESDE, VPSDE, Cosine, Preconditioned, TimedFlow
 from ddim_ode.paths import DiscreteVP, PathError
 from tests.helpers.tables import PATHS, cosine_table, linear_table
 from tests.helpers.tensors import f64
@@ -276,6 +276,12 @@ def test_ends_of_numpy_and_torch_are_those_of_python():
         lambda: VPSDE(beta_max="x"),
         lambda: VPSDE(beta_max=1e300),
         lambda: Cosine(t_max="x"),
+        lambda: TimedFlow(timesteps="x"),
+        lambda: TimedFlow(timesteps=0.0),
+        lambda: TimedFlow(shift=-1.0),
+        lambda: Preconditioned(sigma_data=0.0),
+        lambda: Preconditioned(sigma_data=None),
+        lambda: Preconditioned(told="cosine"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused_at_once(make):

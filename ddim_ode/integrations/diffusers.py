@@ -66,6 +66,9 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
     Between the evaluations of one step, `prev_sample` is a question to the network and no state of the image. A
     pipeline that stops there by its `denoising_end` is refused; one that stops there otherwise has no image.
 
+    What a pipeline switches on or off by the number of a step (`control_guidance_end`, skipped layers) counts to
+    `num_inference_steps`, also where an adaptive method ends earlier.
+
     Clipping and thresholding of the prediction (`clip_sample`, `thresholding`) are no part of an ODE; they stay in the
     config, for whoever is made from it, and do nothing. Half-precision pipelines get a float32 state.
 

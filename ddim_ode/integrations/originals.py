@@ -106,7 +106,10 @@ def own_grid(scheduler: Any, intervals: int, given: Mapping[str, Any]) -> OwnGri
     for name, values in lists.items():
         asked[name] = _as_many(name, values, intervals)
     count = {} if lists else {"num_inference_steps": intervals}
-    scheduler.set_timesteps(**count, **asked)
+    try:
+        scheduler.set_timesteps(**count, **asked)
+    except ValueError as error:  # in its own words
+        raise SchedulerError(f"{type(scheduler).__name__}: {' '.join(str(error).split())}") from error
     labels = scheduler.timesteps
     sigmas = getattr(scheduler, "sigmas", None)
     if isinstance(sigmas, np.ndarray | Tensor) and len(sigmas) in (len(labels), len(labels) + 1):

@@ -5,6 +5,7 @@ called directly, unconditional ones and Stable Diffusion's, are faster that way,
 `integrations.plain`.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ddim_ode.checkpoints.frames import LEAST_SHARE, frame_of
 from ddim_ode.checkpoints.scheduler_config import ScheduleError
+from ddim_ode.errors import unknown
 from ddim_ode.integrations.embeddings import PipelineError
 from ddim_ode.integrations.plain import direct, obstacle
 from ddim_ode.models.denoiser import Denoiser, Prediction
@@ -41,6 +43,13 @@ class PipelineNetwork:
         from ddim_ode.integrations.sessions import networks_of
 
         return nn.ModuleDict(networks_of(self.sessions[0].pipe))
+
+    @property
+    def facts(self) -> str:
+        """What else its answers depend on, for a digest: the numbers and words of its calls."""
+        said = (str, int, float, bool, type(None), list, tuple)
+        calls = [{n: v for n, v in session.call.items() if isinstance(v, said)} for session in self.sessions]
+        return repr([sorted(call.items()) for call in calls])
 
     def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         chosen = [0] * len(x) if labels is None else labels.tolist()
@@ -140,6 +149,10 @@ def _suspended(pipe: Any, prompt: Any, negative_prompt: Any, quantize: bool, cal
     """The pipeline as a `PipelineModel`, asked a few things that it has computed itself."""
     from ddim_ode.integrations.sessions import Session
 
+    taken = inspect.signature(type(pipe).__call__).parameters
+    for name in call:
+        if name not in taken:
+            raise PipelineError(f"{type(pipe).__name__}: {unknown('argument', name, taken)}")
     for name in SOLVED:
         if call.get(name) is not None:
             raise PipelineError(f"{name} is what sample(...) decides here, by its nfe, grid and noise; leave it out")
@@ -186,16 +199,27 @@ def _check_answers(pipe: Any, call: Mapping[str, Any], session: Any) -> None:
     """Raise PipelineError where a session says something else than the pipeline has computed in a few steps."""
     from ddim_ode.integrations.sessions import recorded
 
+    first = session.one_of(session.first), session.began
+    before = session.ask(*first)
     for step, said in enumerate(recorded(pipe, call)):
-        found = session.ask(session.one_of(said.sample), said.timestep).float()
-        expected = session.one_of(said.out).float()
-        room = COARSE if said.out.dtype in (torch.float16, torch.bfloat16) else ALIKE
-        if not torch.linalg.vector_norm(found - expected) <= room * torch.linalg.vector_norm(expected):
+        if not _alike(session.ask(session.one_of(said.sample), said.timestep), session.one_of(said.out)):
             raise PipelineError(
                 f"{type(pipe).__name__} answers otherwise in step {step + 1} of its own than when it is asked the same"
                 " alone; what its network is given may depend on the number of steps: leave such arguments out, or put"
                 " an ODEScheduler into the pipeline"
             )
+    if not _alike(session.ask(*first), before):
+        raise PipelineError(
+            f"{type(pipe).__name__} changes its networks on its way, so that they answer otherwise afterwards"
+            "; leave the arguments for that out, or put an ODEScheduler into the pipeline"
+        )
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    """Whether two answers are the same but for rounding."""
+    room = COARSE if expected.dtype in (torch.float16, torch.bfloat16) else ALIKE
+    away = torch.linalg.vector_norm(found.float() - expected.float())
+    return bool(away <= room * torch.linalg.vector_norm(expected.float()))
 
 
 def _first(output: Any) -> Any:

@@ -128,9 +128,9 @@ class Recorded(ODEScheduler):
 class Session:
     """One call of a pipeline, suspended. Samples here are what its network sees.
 
-    first: the sample with which the pipeline begins, as its scheduler is given it, perhaps in several copies. whole:
-    whether there are several that differ, so that all which the pipeline makes at once is one sample. passes: of its
-    networks, that the last question has cost.
+    first, began: the sample with which the pipeline begins, as its scheduler is given it, and the timestep. whole:
+    whether that holds several which differ, so that all that the pipeline makes at once is one sample; it may hold
+    copies of one. passes: of its networks, that the last question has cost.
 
     Raises, where it begins, what the pipeline raises.
     """
@@ -138,7 +138,8 @@ class Session:
     def __init__(self, pipe: Any, call: Mapping[str, Any]):
         self.pipe, self.call, self.passes, self.thread = pipe, dict(call), 0, 0
         self.call.setdefault("generator", torch.Generator().manual_seed(0))
-        self.first = self._begin().sample
+        said = self._begin()
+        self.first, self.began = said.sample, said.timestep
         self.whole = bool((self.first != self.first[:1]).any())
         self.frame = self.scheduler.frame
         self.exploding = self.scheduler.exploding

@@ -34,8 +34,10 @@ def fingerprint(model: Model, dtype: torch.dtype | None = None) -> str:
     digest.update(repr((model.shape, model.num_classes, rounded)).encode())
     if isinstance(model, Denoiser):
         digest.update(repr((model.predicts, model.quantize)).encode())
-        if isinstance(model.net, nn.Module):
-            for name, value in _weights(model.net):
+        digest.update(getattr(model.net, "facts", "").encode())
+        net = getattr(model.net, "without_prompts", None) if not isinstance(model.net, nn.Module) else model.net
+        if isinstance(net, nn.Module):
+            for name, value in _weights(net):
                 if dtype is not None and value.is_floating_point():
                     value = value.detach().to(dtype)
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

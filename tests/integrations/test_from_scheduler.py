@@ -1,0 +1,291 @@
+"""`ODEScheduler.from_scheduler`: what pipelines read, write and call, and adaptive methods inside of them."""
+
+import copy
+import gc
+import re
+import threading
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+from greenlet import greenlet
+from torch import Tensor
+
+from ddim_ode.checkpoints.scheduler_config import ScheduleError
+from ddim_ode.errors import DDIMError
+from ddim_ode.integrations.diffusers import ODEScheduler, SchedulerError
+from tests.helpers.assertions import one_line
+from tests.helpers.pipelines import ZOO
+from tests.helpers.pipelines.driving import run
+from tests.helpers.pipelines.tiny import WARNINGS
+from tests.helpers.tensors import normal
+
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{warning}") for warning in WARNINGS]
+
+SHAPE = (2, 3, 8, 8)
+STABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+
+
+def noise(seed: int = 0) -> Tensor:
+    return normal(*SHAPE, seed=seed, dtype=torch.float32)
+
+
+def net(x: Tensor, t: Any) -> Tensor:
+    """A network of noise or of flow, smooth in both."""
+    return torch.tanh(x) + 0.3 * torch.sin(torch.as_tensor(t) / 300)
+
+
+def go(scheduler: Any, x: Tensor, times: Any = None) -> Tensor:
+    for t in scheduler.timesteps if times is None else times:
+        seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+        x = scheduler.step(net(seen, t), t, x, return_dict=False)[0]
+    return x
+
+
+# --- the scheduler that it stands for
+
+
+@pytest.mark.parametrize(
+    "theirs", [EulerDiscreteScheduler(**STABLE, timestep_spacing="leading"), FlowMatchEulerDiscreteScheduler(shift=3.0)]
+)
+def test_samples_and_noise_are_in_the_words_of_theirs(theirs):
+    ours = ODEScheduler.from_scheduler(theirs, "euler")
+    theirs.set_timesteps(7)
+    ours.set_timesteps(7)
+    torch.testing.assert_close(ours.sigmas, theirs.sigmas, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(ours.timesteps, theirs.timesteps, rtol=0, atol=2e-3)
+    assert ours.init_noise_sigma == pytest.approx(float(getattr(theirs, "init_noise_sigma", 1.0)))
+    add = "scale_noise" if hasattr(theirs, "scale_noise") else "add_noise"
+    image, t = noise(1), theirs.timesteps[3:4].repeat(2)
+    order = (image, t, noise(2)) if add == "scale_noise" else (image, noise(2), t)
+    theirs.set_begin_index(3)
+    torch.testing.assert_close(getattr(ours, add)(*order), getattr(theirs, add)(*order), rtol=1e-5, atol=1e-5)
+    theirs.set_begin_index(0)
+    x = ours.init_noise_sigma * noise()
+    torch.testing.assert_close(go(ours, x), go(theirs, x), rtol=1e-4, atol=1e-4)
+
+
+def test_heun_of_a_flow_is_theirs():
+    theirs = FlowMatchHeunDiscreteScheduler(shift=3.0)
+    ours = ODEScheduler.from_scheduler(theirs, "heun")
+    theirs.set_timesteps(5)
+    ours.set_timesteps(9)
+    torch.testing.assert_close(go(ours, noise()), go(theirs, noise()), rtol=1e-4, atol=1e-4)
+
+
+def test_its_facts_are_those_of_the_scheduler_and_can_be_changed():
+    theirs = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    ours = ODEScheduler.from_scheduler(theirs, "euler")
+    assert (ours.config.shift, ours.config.base_shift, ours.config.get("beta_schedule")) == (3.0, 0.5, None)
+    assert (ours.shift, ours.sigma_min) == (theirs.shift, theirs.sigma_min)
+    ours.sigma_min = theirs.sigma_min = 0.0  # as Z-Image does
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(4)
+    torch.testing.assert_close(ours.sigmas[:3], theirs.sigmas[:3], rtol=0, atol=2e-6)
+    assert "has no model_outputs, which this pipeline" in one_line(AttributeError, lambda: ours.model_outputs)
+    assert not hasattr(ours, "nothing_of_the_kind")
+
+
+def test_shifts_are_those_of_the_pipeline():
+    ours = ODEScheduler.from_scheduler(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "euler")
+    theirs = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    shares = [1.0, 0.75, 0.5, 0.25]
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(sigmas=shares, mu=0.8)
+    torch.testing.assert_close(ours.sigmas, theirs.sigmas, rtol=1e-5, atol=2e-6)
+    assert "`mu` must be passed" in one_line(SchedulerError, ours.set_timesteps, 4)
+    ours.set_timesteps(sigmas=shares, mu=0.8)  # with two evaluations a step, of as many calls
+    heun = ODEScheduler.from_scheduler(theirs, "heun")
+    heun.set_timesteps(sigmas=[1 - k / 9 for k in range(9)], mu=0.8)
+    assert len(heun.timesteps) == 9
+
+
+def test_it_is_saved_and_loaded_and_made_of_another(tmp_path):
+    ours = ODEScheduler.from_scheduler(
+        UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0),
+        "adaptive",
+        tol=0.05,
+    )
+    ours.save_pretrained(tmp_path)
+    again = ODEScheduler.from_pretrained(tmp_path)
+    assert (again.config.tol, again.config.scheduler) == (0.05, "UniPCMultistepScheduler")
+    assert again._original.config.flow_shift == 3.0
+    found = []
+    for scheduler in (ours, again):
+        scheduler.set_timesteps(30)
+        found.append(go(scheduler, noise()))
+    assert torch.equal(*found)
+    other = ODEScheduler.from_scheduler(again, "dpmpp_2m")
+    assert (other.config.tol, other._original.config.flow_shift) == (None, 3.0)
+    plain = ODEScheduler.from_scheduler(ODEScheduler(method="heun", beta_end=0.03), "ddim")
+    assert (plain.config.method, plain.config.beta_end) == ("ddim", 0.03)
+
+
+@pytest.mark.parametrize(
+    ("error", "call", "words"),
+    [
+        (SchedulerError, lambda: ODEScheduler.from_scheduler(DDIMScheduler), "give that of a pipeline"),
+        (SchedulerError, lambda: ODEScheduler.from_scheduler(None), "scheduler is None"),
+        (SchedulerError, lambda: ODEScheduler(scheduler="Karras"), "scheduler='Karras' is no scheduler of diffusers"),
+        (ScheduleError, lambda: ODEScheduler.from_config({"use_flow_sigmas": True}), "does not say whose it is"),
+        (DDIMError, lambda: flow("adaptive").set_timesteps(0), "num_inference_steps=0 must be"),
+        (SchedulerError, lambda: flow("rk4", tol=None).set_timesteps(None), "num_inference_steps=None must be"),
+        (SchedulerError, lambda: flow("dpmpp_2m").set_timesteps(5, warp=3), "takes no warp"),
+        (SchedulerError, lambda: flow("dpmpp_2m").set_timesteps(sigmas="1, 0"), "sigmas is the str"),
+    ],
+)
+def test_what_cannot_be_is_one_line(error, call, words):
+    assert re.search(words, one_line(error, call))
+
+
+def flow(method: str, **options: Any) -> ODEScheduler:
+    return ODEScheduler.from_scheduler(FlowMatchEulerDiscreteScheduler(shift=3.0), method, **options)
+
+
+# --- adaptive
+
+
+def test_the_loop_ends_with_the_solver_and_no_call_is_wasted():
+    scheduler = flow("adaptive", tol=0.01)
+    scheduler.set_timesteps(50)
+    calls, x, told = 0, noise(), []
+    for t in scheduler.timesteps:
+        assert torch.equal(t, scheduler.timesteps[calls])
+        assert float(scheduler.sigmas[calls]) == pytest.approx(float(t) / 1000, abs=1e-5)
+        told.append(float(t))
+        x = scheduler.step(net(x, t), t, x).prev_sample
+        calls += 1
+    assert 5 < calls < 30
+    assert (scheduler.converged, scheduler.step_index) == (True, calls)
+    assert told[0] == pytest.approx(1000, abs=0.01)
+    fine = flow("adaptive", tol=1e-5)
+    fine.set_timesteps(500)
+    assert float((x - go(fine, noise())).square().mean().sqrt()) < 0.01
+
+
+def test_the_largest_number_of_calls_is_kept_to_and_said():
+    scheduler = flow("adaptive", tol=1e-5)
+    scheduler.set_timesteps(6)
+    x = go(scheduler, noise())
+    assert (scheduler.step_index, scheduler.converged) == (6, False)
+    assert torch.equal(scheduler.step(net(x, 0), 0.0, x).prev_sample, x)  # of a loop that goes on all the same
+
+
+def test_a_batch_shares_its_steps_and_its_worst_member_decides():
+    def calls(x: Tensor) -> int:
+        scheduler = flow("adaptive", tol=0.003)
+        scheduler.set_timesteps(200)
+        for t in scheduler.timesteps:
+            bend = torch.tensor([1.0, 0.0]).reshape(-1, 1, 1, 1)[: len(x)]
+            out = torch.tanh(x) + bend * torch.sin(8 * x)
+            x = scheduler.step(out, t, x).prev_sample
+        return int(scheduler.step_index)
+
+    one = calls(noise()[:1])
+    assert one <= calls(noise()) <= 1.3 * one + 3
+    assert one > 1.3 * calls(noise()[1:] * 0 + 0.5)
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd3", "wan21"])
+def test_it_begins_later_in_image_to_image(name):
+    scheduler = ODEScheduler.from_scheduler(ZOO[name]().pipe.scheduler, "adaptive", tol=0.01)
+    scheduler.set_timesteps(20)
+    scheduler.set_begin_index(8)
+    t = scheduler.timesteps[8:][:1]
+    x = scheduler.add_noise(noise(1), noise(2), t)
+    calls = 0
+    for t in scheduler.timesteps[8:]:
+        x = scheduler.step(net(scheduler.scale_model_input(x, t), t), t, x).prev_sample
+        calls += 1
+    assert scheduler.converged
+    assert calls <= 12
+
+
+# --- one run at a time
+
+
+def test_copies_are_without_the_run_and_go_their_own_way():
+    scheduler = flow("adaptive", tol=0.01)
+    scheduler.set_timesteps(40)
+    expected = go(flow_planned(40), noise())
+    twin = copy.deepcopy(scheduler)
+    x, y = noise(), noise()
+    for t, u in zip(scheduler.timesteps, twin.timesteps, strict=False):
+        x = scheduler.step(net(x, t), t, x).prev_sample
+        y = twin.step(net(y, u), u, y).prev_sample
+    assert torch.equal(x, expected)
+    assert torch.equal(y, expected)
+    scheduler.set_timesteps(40)
+    scheduler.step(net(x, 1000), scheduler.timesteps[0], x)
+    assert "cannot be copied" in one_line(SchedulerError, copy.deepcopy, scheduler.__dict__)
+
+
+def flow_planned(calls: int) -> ODEScheduler:
+    scheduler = flow("adaptive", tol=0.01)
+    scheduler.set_timesteps(calls)
+    return scheduler
+
+
+def test_planning_twice_keeps_the_timesteps_that_were_taken():
+    scheduler = flow_planned(40)
+    times = scheduler.timesteps
+    scheduler.set_timesteps(40)  # as Allegro does
+    assert torch.equal(go(scheduler, noise(), times), go(flow_planned(40), noise()))
+
+
+def test_another_thread_is_refused():
+    scheduler, found = flow_planned(40), []
+    x = scheduler.step(net(noise(), 1000), scheduler.timesteps[0], noise()).prev_sample
+    t = scheduler.timesteps[1]
+    worker = threading.Thread(target=lambda: found.append(one_line(SchedulerError, scheduler.step, net(x, t), t, x)))
+    worker.start()
+    worker.join()
+    assert "another thread; use one scheduler for each request" in found[0]
+
+
+def test_a_pipeline_that_writes_or_counts_itself_is_refused():
+    scheduler = flow("euler")
+    scheduler.set_timesteps(4)
+    scheduler.sigmas[-1] = scheduler.sigmas[-2]  # as Cosmos Predict 2 does
+    assert "has changed the sigmas" in one_line(SchedulerError, go, scheduler, noise())
+    scheduler.set_timesteps(4)
+    x = scheduler.step(noise(), scheduler.timesteps[0], noise()).prev_sample
+    with pytest.raises(SchedulerError, match="counts the steps"):
+        scheduler._step_index -= 1
+    text = one_line(SchedulerError, scheduler.step, x, scheduler.timesteps[1], x, per_token_timesteps=x)
+    assert "per_token_timesteps is no argument" in text
+
+
+def test_nothing_grows_with_calls_that_were_interrupted_or_failed():
+    tiny = ZOO["sd15"]()
+    scheduler = ODEScheduler.from_scheduler(tiny.pipe.scheduler, "adaptive", tol=0.1)
+
+    def stop(pipe: Any, step: int, t: Any, values: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = step == 2
+        return values
+
+    def fail(pipe: Any, step: int, t: Any, values: dict[str, Any]) -> dict[str, Any]:
+        raise KeyError("mine")
+
+    def held() -> int:
+        gc.collect()
+        return sum(type(thing) is greenlet for thing in gc.get_objects())
+
+    run(tiny, scheduler, 20)
+    before = held(), threading.active_count()
+    for n in range(12):
+        if n % 2:
+            run(tiny, scheduler, 20, callback_on_step_end=stop)
+        else:
+            with pytest.raises(KeyError, match="mine"):
+                run(tiny, scheduler, 20, callback_on_step_end=fail)
+    alone = run(tiny, scheduler, 20)
+    assert (held(), threading.active_count()) == before
+    assert torch.equal(alone, run(tiny, ODEScheduler.from_scheduler(scheduler, "adaptive", tol=0.1), 20))
