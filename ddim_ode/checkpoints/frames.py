@@ -26,6 +26,7 @@ from ddim_ode.support.checks import described, shown
 
 NEAR = 1e-6  # what is left of the image where sampling begins with pure noise, as in diffusers' UniPC
 LEAST_SHARE = 1e-3  # of noise, which flows are trained with
+MOST_SIGMA = 1e4  # where sampling from a flow begins on our grids: all but 1e-4 is noise
 FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 PROBES = (0.1, 1.0, 10.0)  # sigmas at which a preconditioned scheduler is asked what it does
 
@@ -63,7 +64,7 @@ class Frame:
 
     def on_our_grids(self) -> Path:
         """The path in the range of sigma in which the network was trained."""
-        return replace(self.path, sigma_min=self.end, sigma_max=1 / self.end) if self.shares else self.path
+        return replace(self.path, sigma_min=self.end, sigma_max=MOST_SIGMA) if self.shares else self.path
 
     def ratios(self, sigmas: Tensor) -> Tensor:
         """Our sigmas, float64, of the scheduler's own."""

@@ -199,7 +199,6 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         """Take the schedule, the prediction and the grid from a scheduler, which is mine from now on."""
         self._original, self._frame = original, frame_of(original)
         self._model = stand_in(self._frame)
-        check_range(self._model.sigma_min, self._model.sigma_max, self._method)
         if self._frame.shares:
             self._method = on_flow(self._method)
 

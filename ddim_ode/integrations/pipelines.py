@@ -7,14 +7,14 @@ called directly, unconditional ones and Stable Diffusion's, are faster that way,
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ddim_ode.checkpoints.frames import LEAST_SHARE, frame_of
+from ddim_ode.checkpoints.frames import frame_of
 from ddim_ode.checkpoints.scheduler_config import ScheduleError
 from ddim_ode.errors import unknown
 from ddim_ode.integrations.embeddings import PipelineError
@@ -24,7 +24,6 @@ from ddim_ode.support.checks import described, flag
 
 __all__ = ["PipelineError", "PipelineModel", "from_pipeline"]
 
-MOST_SIGMA = 1e4  # where sampling from a flow begins: all but 1e-4 is noise
 ALIKE, COARSE = 1e-3, 3e-2  # by how much two answers to one question may differ, of their size; in half precision
 #: arguments of a pipeline that are a solver's matter here
 SOLVED = ("num_inference_steps", "sigmas", "timesteps", "latents", "denoising_start", "denoising_end")
@@ -36,6 +35,9 @@ class PipelineNetwork:
     def __init__(self, sessions: Sequence[Any]):
         self.sessions = sessions
         self.passes = sessions[0].passes
+
+    def __reduce__(self) -> Any:
+        raise PipelineError("a pipeline's suspended calls cannot be copied or stored; call from_pipeline again")
 
     @cached_property
     def without_prompts(self) -> nn.Module:
@@ -67,9 +69,21 @@ class PipelineModel(Denoiser):
 
     def evaluations(self, sigma: float) -> int:
         """Network passes that the last prediction has cost, and that the next is taken to cost."""
-        return int(self.net.passes)  # type: ignore[attr-defined]  # of a `PipelineNetwork`
+        return self._network.passes
+
+    @property
+    def _network(self) -> PipelineNetwork:
+        """The pipeline inside of what may be around it, such as a study's clock."""
+        found = inspect.unwrap(self.net)
+        assert isinstance(found, PipelineNetwork)
+        return found
 
     def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
+        if torch.is_grad_enabled() and isinstance(xbar, Tensor) and xbar.requires_grad:
+            raise PipelineError(
+                "pipelines record no gradients; call the network directly, as from_pipeline does without arguments of"
+                " the pipeline's call, or give it to Denoiser"
+            )
         found = super().__call__(xbar, sigma, labels)
         return found._replace(evaluations=self.evaluations(0.0))
 
@@ -87,7 +101,7 @@ class PipelineModel(Denoiser):
         """
         if not isinstance(x, Tensor) or x.shape[1:] != self.shape:
             raise PipelineError(f"x is {described(x)}; give samples (B, {', '.join(map(str, self.shape))})")
-        sessions = self.net.sessions  # type: ignore[attr-defined]
+        sessions = self._network.sessions
         chosen = [0] * len(x) if labels is None else labels
         return [_first(sessions[label].finish(x[n : n + 1], changes)) for n, label in enumerate(chosen)]
 
@@ -161,12 +175,9 @@ def _suspended(pipe: Any, prompt: Any, negative_prompt: Any, quantize: bool, cal
     if not sessions:
         raise PipelineError(f"{type(pipe).__name__} is given no prompt; give one, or several")
     frame, first = sessions[0].frame, sessions[0].first
-    path = frame.path
-    if frame.shares:
-        path = replace(path, sigma_min=LEAST_SHARE / (1 - LEAST_SHARE), sigma_max=MOST_SIGMA)
     model = PipelineModel(
         PipelineNetwork(sessions),
-        path,
+        frame.on_our_grids(),
         frame.predicts,
         sessions[0].shape,
         len(sessions) if several else 0,

@@ -125,6 +125,16 @@ def test_what_cannot_be_asked_is_refused_in_one_line(name, changes, words):
     assert re.search(words, one_line(PipelineError, model_of, tiny, **changes))
 
 
+def test_gradients_are_refused_and_not_half_right():
+    model = model_of(ZOO["sd15"]())
+    start = noise(model).requires_grad_()
+    for call in (
+        lambda: ddim_ode.sample(model, "ddim", 3, noise=start, differentiable="direct"),
+        lambda: ddim_ode.log_likelihood(model, noise(model)),
+    ):
+        assert "pipelines record no gradients" in one_line(PipelineError, call)
+
+
 def test_errors_of_the_pipeline_are_its_own():
     with pytest.raises(ValueError, match="Cannot forward both"):
         model_of(ZOO["sd15"](), prompt_embeds=torch.zeros(1, 16, 32))
