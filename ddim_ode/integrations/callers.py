@@ -46,6 +46,29 @@ def calling_pipeline(scheduler: Any) -> Any:
         del frame
 
 
+def shorten_bar() -> None:
+    """Let the progress bar of the pipeline that is running end with the step under way.
+
+    It was made for the largest number of calls, before anybody knew how many an adaptive method would take.
+    """
+    frame = inspect.currentframe()
+    try:
+        for _ in range(DEPTH):
+            frame = frame.f_back if frame else None
+            if frame is None:
+                break
+            code = frame.f_code
+            if code.co_name != "__call__" or "progress_bar" not in code.co_varnames:
+                continue
+            bar: Any = frame.f_locals.get("progress_bar")
+            if all(hasattr(bar, name) for name in ("n", "total", "refresh")):
+                bar.total = bar.n + 1
+                bar.refresh()
+            break
+    finally:
+        del frame
+
+
 def written_for(pipe: Any) -> str:
     """The schedulers without betas, of flows for instance, that a pipeline was written for; "" for any other."""
     try:

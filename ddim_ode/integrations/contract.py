@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ddim_ode.checkpoints.frames import Frame
+from ddim_ode.integrations.callers import shorten_bar
 from ddim_ode.integrations.handed import Left, SchedulerError
 from ddim_ode.integrations.noising import noised
 from ddim_ode.integrations.plans import PipelinePlan
@@ -157,6 +158,8 @@ class PipelineContract:
             self._left.refuse(sample, run.given)
             run.go(out, about=sample)
         self._over.ended = run.ended
+        if run.ended and self._method.adaptive:
+            shorten_bar()
         if run.question is not None and self._method.adaptive:
             self._write(self._begin + run.asked, run.question.sigma)
 

@@ -27,7 +27,11 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 LISTED = ("ddim_ode", "ddim_ode.metrics", "ddim_ode.solvers")  # modules that say in __all__ what is public
 OPEN = ("ddim_ode.paths", "ddim_ode.continuous", "ddim_ode.grids", "ddim_ode.data", "ddim_ode.gradients")
-MORE = ("ddim_ode.integrations.diffusers.ODEScheduler", "ddim_ode.integrations.k_diffusion.sampler")
+MORE = (
+    "ddim_ode.integrations.diffusers.ODEScheduler",
+    "ddim_ode.integrations.pipelines.PipelineModel",
+    "ddim_ode.integrations.k_diffusion.sampler",
+)
 ERRORS = "<!-- errors -->"  # where all of them are listed
 
 DIRECTIVE = re.compile(r"^::: *(\S+)", re.MULTILINE)

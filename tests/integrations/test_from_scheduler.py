@@ -208,6 +208,16 @@ def test_it_begins_later_in_image_to_image(name):
     assert calls <= 12
 
 
+def test_the_bar_of_the_pipeline_ends_where_the_method_does(capfd):
+    tiny = ZOO["sd15"]()
+    tiny.pipe.set_progress_bar_config(disable=False)
+    scheduler = ODEScheduler.from_scheduler(tiny.pipe.scheduler, "adaptive", tol=0.1)
+    run(tiny, scheduler, 40)
+    calls = scheduler.step_index
+    assert "100%" in (last := capfd.readouterr().err.split("\r")[-1])
+    assert f" {calls}/{calls} " in last
+
+
 # --- one run at a time
 
 
