@@ -1,5 +1,7 @@
 """What pipelines of diffusers expect of a scheduler besides its steps, and the run that it holds."""
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,23 +9,26 @@ from torch import Tensor
 
 from ddim_ode.checkpoints.frames import Frame
 from ddim_ode.integrations.callers import shorten_bar
-from ddim_ode.integrations.handed import Left, SchedulerError
+from ddim_ode.integrations.handed import Left, SchedulerError, SpentWarning
 from ddim_ode.integrations.noising import noised
-from ddim_ode.integrations.plans import PipelinePlan
+from ddim_ode.integrations.originals import check_taken, explodes
+from ddim_ode.integrations.plans import PipelinePlan, plan_on_our_grid, plan_on_own_grid
 from ddim_ode.integrations.runs import PipelineRun
 from ddim_ode.integrations.tables import check_scaled
 from ddim_ode.integrations.timesteps import LiveTimesteps, Over
 from ddim_ode.ode.flow import along
+from ddim_ode.planning.options import SolveOptions
 from ddim_ode.solvers import Method
 from ddim_ode.support.checks import shown, whole
 from ddim_ode.support.scalars import number
 
+FINE = 100  # steps of training, from which on there are pipelines that tell whole ones
 WHOLE = 1.01  # timestep, by which pipelines that cut theirs to whole ones may miss it
 TURN = 1e-5  # by which a timestep may miss the one whose turn it is, in units of their range
 #: facts about a model, which pipelines read off their own scheduler, or change there
 FACTS = ("alphas", "alphas_cumprod", "betas", "final_alpha_cumprod", "shift", "sigma_max", "sigma_min")
 #: what else some pipelines read off theirs
-READ = ("_get_conditioning_c_in", "last_sample", "model_outputs", "sigmas")
+READ = ("_get_conditioning_c_in", "_step_index", "last_sample", "model_outputs", "sigmas")
 
 
 class PipelineContract:
@@ -31,6 +36,7 @@ class PipelineContract:
 
     order = 1
     config: Any
+    _asked: str | Method
     _method: Method
     _frame: Frame
     _original: Any
@@ -65,22 +71,13 @@ class PipelineContract:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but a run under way, of which there can be one only."""
-        return {**self.__dict__, "_run": None, "_left": Left(), "_over": Over()}
+        own = {name: value.clone() for name, value in vars(self).items() if name in ("_times", "sigmas")}
+        return {**vars(self), **own, "_run": None, "_left": Left(), "_over": Over()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._plan:
             self._new_run(self._begin, self._given_begin)
-
-    @property
-    def _step_index(self) -> int | None:
-        return self.step_index
-
-    @_step_index.setter
-    def _step_index(self, value: Any) -> None:
-        raise SchedulerError(
-            "this pipeline counts the steps of its scheduler itself, and takes some twice; use its own scheduler"
-        )
 
     @property
     def frame(self) -> Frame:
@@ -90,7 +87,7 @@ class PipelineContract:
     @property
     def exploding(self) -> bool:
         """Whether samples are xbar, which `scale_model_input` scales for the network."""
-        return self._plan is not None and self._plan.exploding
+        return self._plan.exploding if self._plan else self._original is not None and explodes(self._original)
 
     @property
     def init_noise_sigma(self) -> float:
@@ -160,6 +157,13 @@ class PipelineContract:
         self._over.ended = run.ended
         if run.ended and self._method.adaptive:
             shorten_bar()
+            if not self.converged:
+                warnings.warn(
+                    f"{run.asked} network calls did not do for this tolerance, and the rest is one step; give more by"
+                    " num_inference_steps, or a larger tol",
+                    SpentWarning,
+                    stacklevel=4,
+                )
         if run.question is not None and self._method.adaptive:
             self._write(self._begin + run.asked, run.question.sigma)
 
@@ -190,8 +194,11 @@ class PipelineContract:
         """By how much a timestep may miss the one that it is. Pipelines of flows may have rounded theirs."""
         if self._plan is None or not len(self._times):
             return 0.0
-        span = float(self._times.max() - self._times.min())
-        return WHOLE if self._plan.frame.shares else max(TURN * span, 1e-6)
+        falls = self._times.double().sort().values.diff()
+        least = max(TURN * float(falls.sum()), 1e-6)
+        if not self._plan.frame.shares or len(self) < FINE:
+            return least
+        return max(least, min(WHOLE, float(falls.min()) / 2)) if len(falls) else WHOLE
 
     def _place_of(self, timestep: Any) -> int | None:
         """The place of a timestep, a number or a tensor of one."""
@@ -207,11 +214,27 @@ class PipelineContract:
         Raises:
             SchedulerError: timesteps outside of the schedule, or not as many as samples.
         """
-        return noised(self.frame, self._plan, original_samples, noise, timesteps)
+        return noised(self.frame, self._plan, self.exploding, original_samples, noise, timesteps)
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """`add_noise` in the words of pipelines of flows."""
         return self.add_noise(sample, noise, timestep)
+
+    def _planned(self, calls: int | None, given: Mapping[str, Any]) -> PipelinePlan:
+        grid, final = self.config["grid"], self.config["final"]
+        if self._original is None:
+            grid = grid if given["sigmas"] is None else given["sigmas"]
+            for name in given.keys() - {"sigmas", "mu"}:
+                if given[name] is not None:
+                    raise SchedulerError(f"{name} does nothing here; give sigmas, or use ODEScheduler.from_scheduler")
+        elif grid is None and not self._method.grids:
+            if final != "denoise":
+                raise SchedulerError(f"final={final!r} is of our grids, and this is the scheduler's own; give a grid")
+            return plan_on_own_grid(self._original, self._method, calls, given, self.config["tol"])
+        else:
+            check_taken(self._original, given)  # pipelines give what their own scheduler would step on
+        options = SolveOptions(method=self._asked, nfe=calls, grid=grid, final=final, tol=self.config["tol"])
+        return plan_on_our_grid(self._frame, self._method, options)
 
     def _publish_sigmas(self) -> None:
         """Tell pipelines the sigmas at which their network is called, (n + 1,) with the last, as their own scheduler's

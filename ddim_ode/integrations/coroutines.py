@@ -6,6 +6,7 @@ runs by itself, an exception comes out where it belongs, and one that nobody tak
 reference. The library is greenlet's, which torch's modes, kept for each thread, do not know of: see `_switch`.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,25 +21,40 @@ except ImportError as error:
 class Coroutine:
     """work(), which may `ask` on its way.
 
-    It belongs to the thread that first resumes it. What it refers to lives as long as it does, so `work` must not refer
-    to the coroutine's owner: the frames of something suspended are out of the garbage collector's sight.
+    It belongs to the thread that makes it, and ends with that. What it refers to lives as long as it does, so `work`
+    must not refer to the coroutine's owner: the frames of something suspended are out of the garbage collector's sight.
     """
 
     def __init__(self, work: Callable[[], Any]):
-        self._inside = greenlet(lambda _: work())
+        self._of_thread = threading.local()  # which is cleared where a thread ends, as nothing else could be
+        self._of_thread.inside = greenlet(lambda _: work())
+
+    def __del__(self) -> None:
+        """End what is suspended, whose contexts close then: they must not set torch's modes for whoever is running."""
+        if self.here and not self.ended and torch is not None:
+            self._of_thread.inside.parent = getcurrent()
+            recorded = torch.is_grad_enabled()
+            self._of_thread.inside.throw()
+            torch.set_grad_enabled(recorded)
+
+    @property
+    def here(self) -> bool:
+        """Whether it belongs to this thread."""
+        return hasattr(self._of_thread, "inside")
 
     @property
     def ended(self) -> bool:
         """Whether work has returned, or raised."""
-        return bool(self._inside.dead)
+        return bool(self._of_thread.inside.dead)
 
     def resume(self, answer: Any = None) -> Any:
         """Begin, or go on with an answer: what it asks next, or when it has ended what it has returned.
 
         Raises what work raises.
         """
-        self._inside.parent = getcurrent()
-        return _switch(self._inside, answer)
+        inside = self._of_thread.inside
+        inside.parent = getcurrent()
+        return _switch(inside, answer)
 
 
 def ask(question: Any) -> Any:

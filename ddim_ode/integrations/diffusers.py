@@ -17,12 +17,18 @@ from torch import Tensor
 
 from ddim_ode.checkpoints.frames import Frame, frame_of
 from ddim_ode.checkpoints.scheduler_config import Scheduler, read_scheduler, with_defaults
-from ddim_ode.grids import shape_of
+from ddim_ode.grids import Final, shape_of
 from ddim_ode.integrations.callers import calling_pipeline, refuse_flows, refuse_stop
 from ddim_ode.integrations.contract import PipelineContract
 from ddim_ode.integrations.handed import SchedulerError, check_sample
-from ddim_ode.integrations.originals import check_scheduler, original_of, scheduler_class, stated
-from ddim_ode.integrations.plans import PipelinePlan, on_flow, plan_on_our_grid, plan_on_own_grid, stand_in
+from ddim_ode.integrations.originals import (
+    check_scheduler,
+    class_name,
+    original_of,
+    scheduler_class,
+    stated,
+)
+from ddim_ode.integrations.plans import on_flow, stand_in
 from ddim_ode.integrations.tables import method_for
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.planning.origins import check_range
@@ -33,6 +39,8 @@ try:
     from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin, SchedulerOutput
 except ImportError as error:
     raise ImportError("a scheduler of diffusers needs diffusers; pip install 'ddim_ode[diffusers]'") from error
+
+OWN = {"method", "tol", "tuned", "grid", "final", "quantize"}  # arguments that say nothing of the network
 
 
 @dataclass
@@ -105,7 +113,7 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         method: str = "dpmpp_2m",
         *,
         grid: str | None = None,
-        final: str = "denoise",
+        final: Final = "denoise",
         num_train_timesteps: int = 1000,
         beta_start: float = 1e-4,
         beta_end: float = 0.02,
@@ -133,7 +141,7 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         if grid is not None:
             shape_of(grid)
         flag("quantize", quantize)
-        SolveOptions(method=self._asked, tol=tol)
+        SolveOptions(method=self._asked, tol=tol, final=final)
         # diffusers drops values that nobody gave when it makes another scheduler of a config, and others have others.
         dropped = [key for key in self.config.get("_use_default_values", ()) if key not in Scheduler.model_fields]
         self.register_to_config(_use_default_values=dropped, tuned=None if tuned is None else os.fspath(tuned))
@@ -152,19 +160,22 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
 
         Args:
             scheduler: such as `pipe.scheduler`; it is copied.
-            changes: further arguments of `ODEScheduler`, such as tol, grid or quantize.
+            changes: tol, tuned, grid, final or quantize. What the network is says the scheduler alone.
 
         Raises:
             ScheduleError: a scheduler of a kind that is unknown here.
-            SchedulerError: no scheduler. And as `ODEScheduler`.
+            SchedulerError: no scheduler, or an argument of another kind. And as `ODEScheduler`.
         """
+        for name in changes.keys() - OWN:
+            raise SchedulerError(f"{name}={shown(changes[name])} is of the pipeline's scheduler; change it there")
         if isinstance(scheduler, ODEScheduler):
+            changes = {name: scheduler.config[name] for name in ("grid", "final", "quantize")} | changes
             if scheduler._original is None:
                 return cls.from_config(scheduler.config, **{"tol": None, "tuned": None, "method": method, **changes})
             scheduler = scheduler._original
         check_scheduler(scheduler)
-        name = type(scheduler).__name__
-        made: ODEScheduler = cls.from_config({**stated(scheduler.config), "scheduler": name}, method=method, **changes)
+        config = {**stated(scheduler.config), "scheduler": class_name(type(scheduler))}
+        made: ODEScheduler = cls.from_config(config, method=method, **changes)
         made._adopt(copy.deepcopy(scheduler))
         return made
 
@@ -185,9 +196,9 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         if original is None:
             read_scheduler(given)  # diffusers would take the betas to be ours by default
             return super().from_config(with_defaults(config), return_unused_kwargs, **changes)
-        whole = {**stated(original.config), **config, "scheduler": type(original).__name__}
+        whole = {**given, **stated(original.config), "scheduler": class_name(type(original))}
         own = {key: value for key, value in whole.items() if key in inspect.signature(cls.__init__).parameters}
-        found: Any = super().from_config(own, return_unused_kwargs, **changes)
+        found: Any = super().from_config(own, return_unused_kwargs)
         made = found[0] if return_unused_kwargs else found
         others = {key: value for key, value in whole.items() if key not in own}  # which pipelines read
         unsaid = dict.fromkeys(Scheduler.model_fields.keys() - original.config.keys())  # of betas that it has not
@@ -199,7 +210,7 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         """Take the schedule, the prediction and the grid from a scheduler, which is mine from now on."""
         self._original, self._frame = original, frame_of(original)
         self._model = stand_in(self._frame)
-        if self._frame.shares:
+        if self._frame.shares and not self._method.grids:  # which were tuned on its path
             self._method = on_flow(self._method)
 
     def set_timesteps(
@@ -225,6 +236,8 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         given = {"sigmas": sigmas, "timesteps": timesteps, "mu": mu, **more}
         if self._original is None:
             refuse_flows(pipe, sigmas, mu)
+        elif pipe is None and self.config["grid"] is not None and not (sigmas is None and timesteps is None):
+            raise SchedulerError(f"grid={self.config['grid']!r} says where it steps; leave sigmas and timesteps out")
         self._plan = plan = self._planned(num_inference_steps, given).rounded(self.config["quantize"])
         try:
             times = plan.timesteps.to(device)
@@ -238,20 +251,6 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
         self._publish_sigmas()
         self._new_run(0, said=False)
         refuse_stop(pipe, plan, self.timesteps, len(self), self.config["method"])
-
-    def _planned(self, calls: int | None, given: Mapping[str, Any]) -> PipelinePlan:
-        grid = self.config["grid"]
-        if self._original is not None and grid is None and not self._method.grids:
-            return plan_on_own_grid(self._original, self._method, calls, given, self.config["tol"])
-        if self._original is None:
-            grid = grid if given["sigmas"] is None else given["sigmas"]
-            for name in given.keys() - {"sigmas", "mu"}:
-                if given[name] is not None:
-                    raise SchedulerError(f"{name} does nothing here; give sigmas, or use ODEScheduler.from_scheduler")
-        options = SolveOptions(
-            method=self._asked, nfe=calls, grid=grid, final=self.config["final"], tol=self.config["tol"]
-        )
-        return plan_on_our_grid(self._frame, self._method, options)
 
     def step(
         self,
@@ -290,6 +289,8 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
             self._check_turn(timestep)
             check_sample(sample, model_output)
             self._answer(model_output[:, : sample.shape[1]], sample)
+        elif not torch.equal(sample, self._run.given):
+            raise SchedulerError("this run has ended, and the sample is another; call set_timesteps before another run")
         assert self._run is not None
         handed = self._run.given.clone()  # which a pipeline may change in place
         if not return_dict:

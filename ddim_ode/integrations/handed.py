@@ -12,6 +12,10 @@ REMEMBERED = 4  # runs that were left before their end
 SAME = 0.1  # share of equal numbers that makes a sample one of a run: in bfloat16 chance makes one in a hundred equal
 
 
+class SpentWarning(UserWarning):
+    """An adaptive run that its largest number of calls has ended before its tolerance let it."""
+
+
 class SchedulerError(DDIMError):
     """A scheduler that cannot be, or a call that it has no answer to."""
 

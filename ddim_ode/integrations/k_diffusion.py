@@ -29,6 +29,7 @@ from ddim_ode.integrations.charts import (
     check_way,
     predicts_flow,
 )
+from ddim_ode.integrations.handed import SpentWarning
 from ddim_ode.models.denoiser import Denoiser, NonFiniteError
 from ddim_ode.ode.brownian import Brownian
 from ddim_ode.ode.flow import ProbabilityFlow, along
@@ -39,10 +40,6 @@ from ddim_ode.support.checks import described, flag, whole
 
 MOST_CALLS = 200  # of an adaptive method
 PURE = 0.05  # by which the RMS of noise may miss 1, besides what chance does
-
-
-class SpentWarning(UserWarning):
-    """An adaptive run that `max_nfe` has ended before its tolerance let it."""
 
 
 class Sampler(Protocol):

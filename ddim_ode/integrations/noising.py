@@ -13,10 +13,12 @@ from ddim_ode.support.checks import of_kind
 ROUNDED = 1e-5  # by which a timestep may lie outside of its range
 
 
-def noised(frame: Frame, plan: PipelinePlan | None, samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+def noised(
+    frame: Frame, plan: PipelinePlan | None, exploding: bool, samples: Tensor, noise: Tensor, timesteps: Tensor
+) -> Tensor:
     """a(t) x0 + b(t) eps for samples and noise (B, *shape) and timesteps (B,) or (1,), fractions included.
 
-    It is x0 + sigma(t) eps where samples are xbar.
+    It is x0 + sigma(t) eps where samples are xbar, which is to be exploding.
 
     A timestep of the plan stands for the sigma of that call, which a rounded one only nearly tells.
 
@@ -46,6 +48,6 @@ def noised(frame: Frame, plan: PipelinePlan | None, samples: Tensor, noise: Tens
     b = a * sigma
     if path.zero_terminal_snr:
         a, b = torch.where(t < high, a, 0.0), torch.where(t < high, b, 1.0)
-    if plan and plan.exploding:
+    if exploding:
         a, b = torch.ones_like(a), sigma
     return along(a, samples) * samples + along(b, noise) * noise

@@ -3,10 +3,12 @@
 It is asked, and not read: it shifts, bends and ends its sigmas as its config and the pipeline's arguments tell it.
 """
 
+import copy
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -37,12 +39,26 @@ class OwnGrid(NamedTuple):
     exploding: bool
 
 
+_GIVEN: WeakValueDictionary[str, type] = WeakValueDictionary()  # classes that diffusers has not
+
+
+def class_name(kind: type) -> str:
+    """The name by which `scheduler_class` finds a class again: in diffusers, or for as long as the process has it."""
+    if getattr(importlib.import_module("diffusers"), kind.__name__, None) is kind:
+        return kind.__name__
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    _GIVEN[name] = kind
+    return name
+
+
 def scheduler_class(name: Any) -> Any:
-    """A class of scheduler by its name. Raises SchedulerError for what diffusers has not."""
+    """A class of scheduler by its name. Raises SchedulerError for what diffusers has not, and nobody has given."""
     of_kind("scheduler", name, str, "the name of a scheduler's class in diffusers")
-    found = getattr(importlib.import_module("diffusers"), name, None)
+    found = _GIVEN.get(name) or getattr(importlib.import_module("diffusers"), name, None)
     if not (isinstance(found, type) and hasattr(found, "set_timesteps")):
-        raise SchedulerError(f"scheduler={shown(name)} is no scheduler of diffusers; give its object to from_scheduler")
+        raise SchedulerError(
+            f"scheduler={shown(name)} is no scheduler of diffusers; give the object to ODEScheduler.from_scheduler"
+        )
     return found
 
 
@@ -86,6 +102,14 @@ def check_scheduler(scheduler: Any) -> None:
     frame_of(scheduler)
 
 
+def check_taken(scheduler: Any, given: Mapping[str, Any]) -> None:
+    """Raise SchedulerError for an argument, other than None, that a scheduler's `set_timesteps` does not take."""
+    names = inspect.signature(scheduler.set_timesteps).parameters
+    for name, value in given.items():
+        if value is not None and name not in names:
+            raise SchedulerError(f"{type(scheduler).__name__} takes no {name}; leave {name} out")
+
+
 def own_grid(scheduler: Any, intervals: int, given: Mapping[str, Any]) -> OwnGrid:
     """Where a scheduler steps with so many intervals.
 
@@ -97,12 +121,9 @@ def own_grid(scheduler: Any, intervals: int, given: Mapping[str, Any]) -> OwnGri
         SchedulerError: it takes no such argument, or steps on nothing that decreases.
     """
     frame = frame_of(scheduler)
-    names = inspect.signature(scheduler.set_timesteps).parameters
     asked = {name: value for name, value in given.items() if value is not None}
     lists = {name: asked[name] for name in ("sigmas", "timesteps") if name in asked}
-    for name in asked:
-        if name not in names and not any(p.kind is p.VAR_KEYWORD for p in names.values()):
-            raise SchedulerError(f"{type(scheduler).__name__} takes no {name}; leave {name} out")
+    check_taken(scheduler, asked)
     for name, values in lists.items():
         asked[name] = _as_many(name, values, intervals)
     count = {} if lists else {"num_inference_steps": intervals}
@@ -134,6 +155,13 @@ def own_grid(scheduler: Any, intervals: int, given: Mapping[str, Any]) -> OwnGri
         begin=float(getattr(scheduler, "init_noise_sigma", 1.0)),
         exploding=_explodes(scheduler, frame, values[0]),
     )
+
+
+def explodes(scheduler: Any) -> bool:
+    """Whether a scheduler's samples are xbar, whatever it is set to."""
+    if not hasattr(scheduler, "scale_model_input"):
+        return False
+    return own_grid(copy.deepcopy(scheduler), 2, {}).exploding
 
 
 def _last(scheduler: Any) -> Tensor:

@@ -5,6 +5,7 @@ called directly, unconditional ones and Stable Diffusion's, are faster that way,
 `integrations.plain`.
 """
 
+import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +20,35 @@ from ddim_ode.checkpoints.scheduler_config import ScheduleError
 from ddim_ode.errors import unknown
 from ddim_ode.integrations.embeddings import PipelineError
 from ddim_ode.integrations.plain import direct, obstacle
+from ddim_ode.models import arguments
 from ddim_ode.models.denoiser import Denoiser, Prediction
 from ddim_ode.support.checks import described, flag
 
 __all__ = ["PipelineError", "PipelineModel", "from_pipeline"]
 
 ALIKE, COARSE = 1e-3, 3e-2  # by how much two answers to one question may differ, of their size; in half precision
+OTHERWISE = (
+    "when it is asked the same alone; what its network is given may depend on the number of steps: leave such arguments"
+    " out, or put an ODEScheduler into the pipeline"
+)
 #: arguments of a pipeline that are a solver's matter here
 SOLVED = ("num_inference_steps", "sigmas", "timesteps", "latents", "denoising_start", "denoising_end")
+STEPWISE = ("callback_on_step_end", "callback", "callback_steps")  # that know of steps, of which there are none here
+
+
+def words_of(value: Any) -> Any:
+    """An argument of a call in words that are the same for the same value; of many numbers, a digest of them."""
+    if isinstance(value, torch.Generator):
+        value = value.get_state()
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    if isinstance(value, list | tuple):
+        return [words_of(one) for one in value]
+    if isinstance(value, Mapping):
+        return [(str(name), words_of(value[name])) for name in sorted(value, key=str)]
+    if callable(getattr(value, "tobytes", None)):  # an array, or a picture of Pillow's
+        return hashlib.sha256(value.tobytes()).hexdigest()
+    return value if isinstance(value, str | int | float | type(None)) else type(value).__name__
 
 
 class PipelineNetwork:
@@ -48,10 +70,10 @@ class PipelineNetwork:
 
     @property
     def facts(self) -> str:
-        """What else its answers depend on, for a digest: the numbers and words of its calls."""
-        said = (str, int, float, bool, type(None), list, tuple)
-        calls = [{n: v for n, v in session.call.items() if isinstance(v, said)} for session in self.sessions]
-        return repr([sorted(call.items()) for call in calls])
+        """What else its answers depend on, for a digest: the arguments of its calls."""
+        return repr(
+            [[(name, words_of(session.call[name])) for name in sorted(session.call)] for session in self.sessions]
+        )
 
     def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         chosen = [0] * len(x) if labels is None else labels.tolist()
@@ -101,9 +123,24 @@ class PipelineModel(Denoiser):
         """
         if not isinstance(x, Tensor) or x.shape[1:] != self.shape:
             raise PipelineError(f"x is {described(x)}; give samples (B, {', '.join(map(str, self.shape))})")
-        sessions = self._network.sessions
-        chosen = [0] * len(x) if labels is None else labels
-        return [_first(sessions[label].finish(x[n : n + 1], changes)) for n, label in enumerate(chosen)]
+        _check_arguments(self._network.sessions[0].pipe, changes)
+        sessions = [self._network.sessions[label] for label in self._chosen(labels, len(x))]
+        made = [session.finish(x[n : n + 1], changes) for n, session in enumerate(sessions)]
+        return [_first(one, session.whole) for one, session in zip(made, sessions, strict=True)]
+
+    def _chosen(self, labels: Any, count: int) -> list[int]:
+        if labels is None and not self.num_classes:
+            return [0] * count
+        if labels is None:
+            raise PipelineError(f"there are {self.num_classes} prompts; give the label of each sample")
+        try:
+            given = torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError):
+            raise PipelineError(f"labels are {described(labels)}; give a whole number for each sample") from None
+        found = arguments.class_labels(given, count, self.num_classes, PipelineError)
+        if (found == self.num_classes).any():
+            raise PipelineError(f"label {self.num_classes} does not exist; labels are 0..{self.num_classes - 1}")
+        return [int(label) for label in found]
 
 
 def from_pipeline(
@@ -163,10 +200,10 @@ def _suspended(pipe: Any, prompt: Any, negative_prompt: Any, quantize: bool, cal
     """The pipeline as a `PipelineModel`, asked a few things that it has computed itself."""
     from ddim_ode.integrations.sessions import Session
 
-    taken = inspect.signature(type(pipe).__call__).parameters
-    for name in call:
-        if name not in taken:
-            raise PipelineError(f"{type(pipe).__name__}: {unknown('argument', name, taken)}")
+    _check_arguments(pipe, call)
+    for name in STEPWISE:
+        if call.get(name) is not None:
+            raise PipelineError(f"{name} is told of steps, and a model is asked at any time; leave it out")
     for name in SOLVED:
         if call.get(name) is not None:
             raise PipelineError(f"{name} is what sample(...) decides here, by its nfe, grid and noise; leave it out")
@@ -191,6 +228,18 @@ def _suspended(pipe: Any, prompt: Any, negative_prompt: Any, quantize: bool, cal
     return model
 
 
+def _check_arguments(pipe: Any, call: Mapping[str, Any]) -> None:
+    """Raise PipelineError for what a pipeline's call does not take, or would take without a word."""
+    taken = [name for name in inspect.signature(type(pipe).__call__).parameters if name != "self"]
+    for name in call:
+        if name not in taken:
+            raise PipelineError(f"{type(pipe).__name__}: {unknown('argument', name, taken)}")
+    generator = call.get("generator")
+    each = generator if isinstance(generator, list | tuple) else [generator]
+    if not all(isinstance(one, torch.Generator | None) for one in each):
+        raise PipelineError(f"generator is {described(generator)}; give a torch.Generator")
+
+
 def _calls(prompt: Any, negative_prompt: Any, call: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
     """The arguments of a call for every prompt, and whether there are several."""
     given = dict(call)
@@ -200,7 +249,13 @@ def _calls(prompt: Any, negative_prompt: Any, call: Mapping[str, Any]) -> tuple[
         if value is not None or f"{name}_embeds" in given:
             given[name] = value  # None beside embeddings, whatever the pipeline has by default
     if isinstance(prompt, list | tuple):
-        return [{**given, "prompt": one} for one in prompt], True
+        away = negative_prompt if isinstance(negative_prompt, list | tuple) else [negative_prompt] * len(prompt)
+        if len(away) != len(prompt):
+            raise PipelineError(f"{len(away)} negative prompts do not fit {len(prompt)} prompts; give one for each")
+        others = [{} if one is None else {"negative_prompt": one} for one in away]
+        return [{**given, "prompt": one, **other} for one, other in zip(prompt, others, strict=True)], True
+    if isinstance(negative_prompt, list | tuple):
+        raise PipelineError(f"{len(negative_prompt)} negative prompts do not fit one prompt; give one")
     if isinstance(prompt, Tensor) and len(prompt) > 1:
         return [{**given, "prompt_embeds": one} for one in prompt.split(1)], True
     return [given], False
@@ -208,21 +263,26 @@ def _calls(prompt: Any, negative_prompt: Any, call: Mapping[str, Any]) -> tuple[
 
 def _check_answers(pipe: Any, call: Mapping[str, Any], session: Any) -> None:
     """Raise PipelineError where a session says something else than the pipeline has computed in a few steps."""
-    from ddim_ode.integrations.sessions import recorded
+    from ddim_ode.integrations.sessions import CROSSED, Session, networks_of, recorded
 
-    first = session.one_of(session.first), session.began
-    before = session.ask(*first)
+    kind = type(pipe).__name__
+    for name, network in networks_of(pipe).items():
+        if getattr(network, "is_cache_enabled", False):
+            raise PipelineError(f"the {name} of {kind} keeps a cache of its last steps; call its disable_cache()")
+    # Not the sample that it begins with, which may be what some masks make of any.
+    asked = 1.01 * session.one_of(session.first) + 0.01, session.began
+    before = session.ask(*asked)
     for step, said in enumerate(recorded(pipe, call)):
         if not _alike(session.ask(session.one_of(said.sample), said.timestep), session.one_of(said.out)):
-            raise PipelineError(
-                f"{type(pipe).__name__} answers otherwise in step {step + 1} of its own than when it is asked the same"
-                " alone; what its network is given may depend on the number of steps: leave such arguments out, or put"
-                " an ODEScheduler into the pipeline"
-            )
-    if not _alike(session.ask(*first), before):
+            raise PipelineError(f"{kind} answers otherwise in step {step + 1} of its own than {OTHERWISE}")
+    crossing = Session(pipe, call, CROSSED)
+    for _ in range(CROSSED - 1):
+        if not _alike(crossing.ask(*asked), before):
+            raise PipelineError(f"{kind} answers otherwise in some steps of its own than {OTHERWISE}")
+    if not _alike(session.ask(*asked), before):
         raise PipelineError(
-            f"{type(pipe).__name__} changes its networks on its way, so that they answer otherwise afterwards"
-            "; leave the arguments for that out, or put an ODEScheduler into the pipeline"
+            f"{kind} changes its networks on its way, so that they answer otherwise afterwards; leave the arguments for"
+            " that out, or put an ODEScheduler into the pipeline"
         )
 
 
@@ -233,7 +293,7 @@ def _alike(found: Tensor, expected: Tensor) -> bool:
     return bool(away <= room * torch.linalg.vector_norm(expected.float()))
 
 
-def _first(output: Any) -> Any:
-    """The first picture, video or sound in what a pipeline returns."""
+def _first(output: Any, whole: bool) -> Any:
+    """The first picture, video or sound in what a pipeline returns, or all of them where they are one sample."""
     found = output[0] if isinstance(output, tuple) else next(iter(output.values()), output)
-    return found[0] if isinstance(found, list | tuple | Tensor) or hasattr(found, "shape") else found
+    return found[0] if not whole and (isinstance(found, list | tuple) or hasattr(found, "shape")) else found

@@ -9,7 +9,6 @@ and so is what it said. Where a step begins there, the step begins anew from the
 
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
-from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
@@ -216,7 +215,6 @@ class PipelineRun:
     ):
         self.given, self.asked, self.exploding = x, 0, exploding
         self.end = 1.0 if exploding or ends_at_image else float(frame.path.scale(sigmas[-1])) if sigmas[-1] else 1.0
-        self.thread = get_ident()
         self.question: Question | None = None
         self.outcome: Outcome | None = None
         self.model = model = OutsideModel(frame, tuple(x.shape[1:]))
@@ -253,8 +251,10 @@ class PipelineRun:
                 f"the sample has shape {tuple(about.shape)}, where this run has {tuple(self.given.shape)}; call"
                 " set_timesteps before another run"
             )
-        if get_ident() != self.thread:
+        if not self._way.here:
             raise SchedulerError("this run was begun in another thread; use one scheduler for each request")
+        if self._way.ended:
+            raise SchedulerError("this run has ended with an error; call set_timesteps before another one")
         self.asked += 1
         if about is not None and self.question is not None:
             about = self._seen(about.to(self.question.x), self.question.sigma)

@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from ddim_ode.integrations.coroutines import Coroutine, ask
@@ -26,6 +26,7 @@ from ddim_ode.integrations.timesteps import LiveTimesteps
 from ddim_ode.support.scalars import number
 
 STEPS = 200  # network calls after which a pipeline begins anew
+CROSSED = 8  # network calls in which a pipeline is made to go from its first step to its last
 FEW = 3  # with which a pipeline is run to see whether it can be asked
 NETWORKS = ("unet", "transformer", "decoder", "prior", "dit")  # how the names begin of what one pass is one of
 
@@ -48,8 +49,10 @@ class Asked(NamedTuple):
 class AskingScheduler(ODEScheduler):
     """A scheduler whose steps are somebody else's questions, about samples as the network sees them."""
 
+    steps: int
+
     def _planned(self, calls: int | None, given: Mapping[str, Any]) -> PipelinePlan:
-        own = own_grid(self._original, STEPS, given)
+        own = own_grid(self._original, self.steps, given)
         return PipelinePlan(
             frame=own.frame,
             method=self._method,
@@ -135,8 +138,8 @@ class Session:
     Raises, where it begins, what the pipeline raises.
     """
 
-    def __init__(self, pipe: Any, call: Mapping[str, Any]):
-        self.pipe, self.call, self.passes, self.thread = pipe, dict(call), 0, 0
+    def __init__(self, pipe: Any, call: Mapping[str, Any], steps: int = STEPS):
+        self.pipe, self.call, self.steps, self.passes = pipe, dict(call), steps, 0
         self.call.setdefault("generator", torch.Generator().manual_seed(0))
         said = self._begin()
         self.first, self.began = said.sample, said.timestep
@@ -162,7 +165,7 @@ class Session:
         """
         asked = Asked(self._as_given(sample), timestep)
         said = None
-        if get_ident() == self.thread and not self._way.ended:
+        if self._way.here and not self._way.ended:
             said = self._resumed(asked)
         if said is None:  # it has come to the end of its timesteps, or the question from another thread
             self._begin()
@@ -182,14 +185,16 @@ class Session:
 
     def finish(self, sample: Tensor, changes: Mapping[str, Any]) -> Any:
         """What the pipeline makes of an image (1, *shape) behind its loop; it costs one question more."""
-        session = Session(self.pipe, {**self.call, **changes})
+        session = Session(self.pipe, {**self.call, **changes}, self.steps)
         return session._way.resume(Asked(self._as_given(sample), None))
 
     def _begin(self) -> Said:
         """Run the pipeline to its first step."""
-        self.scheduler = AskingScheduler.from_scheduler(self.pipe.scheduler, method="euler")
-        call = {**self.call, "num_inference_steps": STEPS, "generator": _renewed(self.call["generator"])}
-        self._way, self.thread = Coroutine(partial(_called, _with(self.pipe, self.scheduler), call)), get_ident()
+        scheduler = AskingScheduler.from_scheduler(theirs(self.pipe), method="euler")
+        assert isinstance(scheduler, AskingScheduler)
+        scheduler.steps, self.scheduler = self.steps, scheduler
+        call = {**self.call, "num_inference_steps": self.steps, "generator": _renewed(self.call["generator"])}
+        self._way = Coroutine(partial(_called, _with(self.pipe, scheduler), call))
         with _drawing_alike():
             said = self._resumed(None)
         if said is None:
@@ -213,7 +218,7 @@ class Session:
 
 def recorded(pipe: Any, call: Mapping[str, Any]) -> list[Said]:
     """What the pipeline itself computes in a few steps of Euler, by samples as its network sees them."""
-    scheduler = Recorded.from_scheduler(pipe.scheduler, method="euler")
+    scheduler = Recorded.from_scheduler(theirs(pipe), method="euler")
     given = inspect.signature(type(pipe).__call__).parameters.get("strength")
     strength = number(call.get("strength", given.default if given else 1.0))
     steps = math.ceil(FEW / strength) if 0 < strength <= 1 else FEW
@@ -224,6 +229,14 @@ def recorded(pipe: Any, call: Mapping[str, Any]) -> list[Said]:
     if not said:
         raise PipelineError(f"{type(pipe).__name__} steps with copies of its scheduler, and cannot be asked")
     return said
+
+
+def theirs(pipe: Any) -> Any:
+    """The scheduler of diffusers that says what a pipeline's network is."""
+    scheduler = pipe.scheduler
+    if isinstance(scheduler, ODEScheduler):
+        return scheduler._original or DDIMScheduler.from_config(scheduler.config)
+    return scheduler
 
 
 def networks_of(pipe: Any) -> dict[str, nn.Module]:

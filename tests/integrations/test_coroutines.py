@@ -63,6 +63,29 @@ def test_whether_gradients_are_recorded_stays_where_it_was_set():
     assert torch.is_grad_enabled()
 
 
+def test_one_that_is_dropped_leaves_the_mode_as_it_was():
+    def work() -> None:
+        with torch.no_grad():
+            ask(1)
+
+    with torch.no_grad():
+        way = Coroutine(work)
+        way.resume()
+    assert torch.is_grad_enabled()
+    del way  # whose context had begun where no gradients were recorded
+    gc.collect()
+    assert torch.is_grad_enabled()
+
+
+def test_it_belongs_to_one_thread():
+    found, way = [], Coroutine(lambda: ask(1))
+    way.resume()
+    worker = threading.Thread(target=lambda: found.append(way.here))
+    worker.start()
+    worker.join()
+    assert (found, way.here) == ([False], True)
+
+
 def test_one_that_is_left_ends_with_its_last_reference():
     ended, before = [], threading.active_count()
 

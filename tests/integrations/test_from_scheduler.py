@@ -1,9 +1,6 @@
 """`ODEScheduler.from_scheduler`: what pipelines read, write and call, and adaptive methods inside of them."""
 
-import copy
-import gc
 import re
-import threading
 from typing import Any
 
 import pytest
@@ -15,12 +12,12 @@ from diffusers import (
     FlowMatchHeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from greenlet import greenlet
 from torch import Tensor
 
 from ddim_ode.checkpoints.scheduler_config import ScheduleError
 from ddim_ode.errors import DDIMError
 from ddim_ode.integrations.diffusers import ODEScheduler, SchedulerError
+from ddim_ode.integrations.handed import SpentWarning
 from tests.helpers.assertions import one_line
 from tests.helpers.pipelines import ZOO
 from tests.helpers.pipelines.driving import run
@@ -101,7 +98,6 @@ def test_shifts_are_those_of_the_pipeline():
         scheduler.set_timesteps(sigmas=shares, mu=0.8)
     torch.testing.assert_close(ours.sigmas, theirs.sigmas, rtol=1e-5, atol=2e-6)
     assert "`mu` must be passed" in one_line(SchedulerError, ours.set_timesteps, 4)
-    ours.set_timesteps(sigmas=shares, mu=0.8)  # with two evaluations a step, of as many calls
     heun = ODEScheduler.from_scheduler(theirs, "heun")
     heun.set_timesteps(sigmas=[1 - k / 9 for k in range(9)], mu=0.8)
     assert len(heun.timesteps) == 9
@@ -139,6 +135,9 @@ def test_it_is_saved_and_loaded_and_made_of_another(tmp_path):
         (SchedulerError, lambda: flow("rk4", tol=None).set_timesteps(None), "num_inference_steps=None must be"),
         (SchedulerError, lambda: flow("dpmpp_2m").set_timesteps(5, warp=3), "takes no warp"),
         (SchedulerError, lambda: flow("dpmpp_2m").set_timesteps(sigmas="1, 0"), "sigmas is the str"),
+        (SchedulerError, lambda: flow("ddim", shift=2.0), "shift=2.0 is of the pipeline's scheduler"),
+        (SchedulerError, lambda: flow("ddim", final="sigma_min").set_timesteps(5), "final='sigma_min' is of our grids"),
+        (SchedulerError, lambda: flow("ddim", grid="logistic").set_timesteps(sigmas=[1.0]), "leave sigmas"),
     ],
 )
 def test_what_cannot_be_is_one_line(error, call, words):
@@ -173,9 +172,11 @@ def test_the_loop_ends_with_the_solver_and_no_call_is_wasted():
 def test_the_largest_number_of_calls_is_kept_to_and_said():
     scheduler = flow("adaptive", tol=1e-5)
     scheduler.set_timesteps(6)
-    x = go(scheduler, noise())
+    with pytest.warns(SpentWarning, match="6 network calls did not do"):
+        x = go(scheduler, noise())
     assert (scheduler.step_index, scheduler.converged) == (6, False)
     assert torch.equal(scheduler.step(net(x, 0), 0.0, x).prev_sample, x)  # of a loop that goes on all the same
+    assert "call set_timesteps before another run" in one_line(SchedulerError, scheduler.step, x, 0.0, x + 1)
 
 
 def test_a_batch_shares_its_steps_and_its_worst_member_decides():
@@ -216,86 +217,3 @@ def test_the_bar_of_the_pipeline_ends_where_the_method_does(capfd):
     calls = scheduler.step_index
     assert "100%" in (last := capfd.readouterr().err.split("\r")[-1])
     assert f" {calls}/{calls} " in last
-
-
-# --- one run at a time
-
-
-def test_copies_are_without_the_run_and_go_their_own_way():
-    scheduler = flow("adaptive", tol=0.01)
-    scheduler.set_timesteps(40)
-    expected = go(flow_planned(40), noise())
-    twin = copy.deepcopy(scheduler)
-    x, y = noise(), noise()
-    for t, u in zip(scheduler.timesteps, twin.timesteps, strict=False):
-        x = scheduler.step(net(x, t), t, x).prev_sample
-        y = twin.step(net(y, u), u, y).prev_sample
-    assert torch.equal(x, expected)
-    assert torch.equal(y, expected)
-    scheduler.set_timesteps(40)
-    scheduler.step(net(x, 1000), scheduler.timesteps[0], x)
-    assert "cannot be copied" in one_line(SchedulerError, copy.deepcopy, scheduler.__dict__)
-
-
-def flow_planned(calls: int) -> ODEScheduler:
-    scheduler = flow("adaptive", tol=0.01)
-    scheduler.set_timesteps(calls)
-    return scheduler
-
-
-def test_planning_twice_keeps_the_timesteps_that_were_taken():
-    scheduler = flow_planned(40)
-    times = scheduler.timesteps
-    scheduler.set_timesteps(40)  # as Allegro does
-    assert torch.equal(go(scheduler, noise(), times), go(flow_planned(40), noise()))
-
-
-def test_another_thread_is_refused():
-    scheduler, found = flow_planned(40), []
-    x = scheduler.step(net(noise(), 1000), scheduler.timesteps[0], noise()).prev_sample
-    t = scheduler.timesteps[1]
-    worker = threading.Thread(target=lambda: found.append(one_line(SchedulerError, scheduler.step, net(x, t), t, x)))
-    worker.start()
-    worker.join()
-    assert "another thread; use one scheduler for each request" in found[0]
-
-
-def test_a_pipeline_that_writes_or_counts_itself_is_refused():
-    scheduler = flow("euler")
-    scheduler.set_timesteps(4)
-    scheduler.sigmas[-1] = scheduler.sigmas[-2]  # as Cosmos Predict 2 does
-    assert "has changed the sigmas" in one_line(SchedulerError, go, scheduler, noise())
-    scheduler.set_timesteps(4)
-    x = scheduler.step(noise(), scheduler.timesteps[0], noise()).prev_sample
-    with pytest.raises(SchedulerError, match="counts the steps"):
-        scheduler._step_index -= 1
-    text = one_line(SchedulerError, scheduler.step, x, scheduler.timesteps[1], x, per_token_timesteps=x)
-    assert "per_token_timesteps is no argument" in text
-
-
-def test_nothing_grows_with_calls_that_were_interrupted_or_failed():
-    tiny = ZOO["sd15"]()
-    scheduler = ODEScheduler.from_scheduler(tiny.pipe.scheduler, "adaptive", tol=0.1)
-
-    def stop(pipe: Any, step: int, t: Any, values: dict[str, Any]) -> dict[str, Any]:
-        pipe._interrupt = step == 2
-        return values
-
-    def fail(pipe: Any, step: int, t: Any, values: dict[str, Any]) -> dict[str, Any]:
-        raise KeyError("mine")
-
-    def held() -> int:
-        gc.collect()
-        return sum(type(thing) is greenlet for thing in gc.get_objects())
-
-    run(tiny, scheduler, 20)
-    before = held(), threading.active_count()
-    for n in range(12):
-        if n % 2:
-            run(tiny, scheduler, 20, callback_on_step_end=stop)
-        else:
-            with pytest.raises(KeyError, match="mine"):
-                run(tiny, scheduler, 20, callback_on_step_end=fail)
-    alone = run(tiny, scheduler, 20)
-    assert (held(), threading.active_count()) == before
-    assert torch.equal(alone, run(tiny, ODEScheduler.from_scheduler(scheduler, "adaptive", tol=0.1), 20))

@@ -61,4 +61,7 @@ MODELS: dict[str, tuple[type[Exception], str]] = {
     "sdxl_lcm": (ValueError, SHORT),
     **STEPPED,
     "ltx_condition": (ValueError, "gives its scheduler per_token_timesteps, which is not known here"),
+    "sd_panorama": (ValueError, "this pipeline has timesteps of its own, and cannot be asked about others"),
+    # It switches what its boxes say off at some step; with gligen_scheduled_sampling_beta=1 it does not.
+    "sd_gligen": (ValueError, "changes its networks on its way, so that they answer otherwise afterwards"),
 }
