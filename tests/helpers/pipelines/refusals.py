@@ -22,7 +22,7 @@ STEPPED: dict[str, tuple[type[Exception], str]] = {
     "sd_panorama": (ValueError, "a run under way cannot be copied"),
     "chronoedit": (AttributeError, "has no model_outputs, which this pipeline reads or changes"),
     "ltx_condition": (ValueError, "per_token_timesteps is no argument of a step here"),
-    "cosmos": (ValueError, "counts the steps of its scheduler itself"),
+    "cosmos": (AttributeError, "has no _step_index, which this pipeline reads or changes"),
     "cosmos_video": (AttributeError, "has no _get_conditioning_c_in, which this pipeline reads or changes"),
     # It gives mu to FlowMatchEulerDiscreteScheduler alone, and the words are diffusers'.
     "bria": (ValueError, "`mu` must be passed when `use_dynamic_shifting`"),
@@ -55,7 +55,7 @@ MODELS: dict[str, tuple[type[Exception], str]] = {
     "ltx2": BETWEEN,
     "sd_latent_upscale": OTHERWISE,
     "sd3_skip_layers": OTHERWISE,
-    "skyreels_forcing": (ValueError, "steps with copies of its scheduler, and cannot be asked"),
+    "skyreels_forcing": (ValueError, "timesteps of its own, and cannot be asked about others"),
     "sd_lcm": (ValueError, SHORT),
     "sd_tcd": (ValueError, SHORT),
     "sdxl_lcm": (ValueError, SHORT),
@@ -63,5 +63,5 @@ MODELS: dict[str, tuple[type[Exception], str]] = {
     "ltx_condition": (ValueError, "gives its scheduler per_token_timesteps, which is not known here"),
     "sd_panorama": (ValueError, "this pipeline has timesteps of its own, and cannot be asked about others"),
     # It switches what its boxes say off at some step; with gligen_scheduled_sampling_beta=1 it does not.
-    "sd_gligen": (ValueError, "changes its networks on its way, so that they answer otherwise afterwards"),
+    "sd_gligen": (ValueError, "answers otherwise in some steps of its own"),
 }
