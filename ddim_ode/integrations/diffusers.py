@@ -138,6 +138,8 @@ class ODEScheduler(PipelineContract, SchedulerMixin, ConfigMixin):  # type: igno
                 f"method={method!r} draws noise on the way, and a pipeline cannot follow; use one such as 'dpmpp_2m'"
             )
         self._asked = method if tuned is None else self._method
+        if grid == "auto":
+            raise SchedulerError("grid='auto' asks the network; give method='tuned' with a grid of tune(grid_only=...)")
         if grid is not None:
             shape_of(grid)
         flag("quantize", quantize)

@@ -5,7 +5,6 @@ called directly, unconditional ones and Stable Diffusion's, are faster that way,
 `integrations.plain`.
 """
 
-import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from ddim_ode.checkpoints.frames import frame_of
 from ddim_ode.checkpoints.scheduler_config import ScheduleError
-from ddim_ode.errors import unknown
+from ddim_ode.integrations.calls import calls_for, check_arguments, refuse_steps, words_of
 from ddim_ode.integrations.embeddings import PipelineError
 from ddim_ode.integrations.plain import direct, obstacle
 from ddim_ode.models import arguments
@@ -31,24 +30,6 @@ OTHERWISE = (
     "when it is asked the same alone; what its network is given may depend on the number of steps: leave such arguments"
     " out, or put an ODEScheduler into the pipeline"
 )
-#: arguments of a pipeline that are a solver's matter here
-SOLVED = ("num_inference_steps", "sigmas", "timesteps", "latents", "denoising_start", "denoising_end")
-STEPWISE = ("callback_on_step_end", "callback", "callback_steps")  # that know of steps, of which there are none here
-
-
-def words_of(value: Any) -> Any:
-    """An argument of a call in words that are the same for the same value; of many numbers, a digest of them."""
-    if isinstance(value, torch.Generator):
-        value = value.get_state()
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    if isinstance(value, list | tuple):
-        return [words_of(one) for one in value]
-    if isinstance(value, Mapping):
-        return [(str(name), words_of(value[name])) for name in sorted(value, key=str)]
-    if callable(getattr(value, "tobytes", None)):  # an array, or a picture of Pillow's
-        return hashlib.sha256(value.tobytes()).hexdigest()
-    return value if isinstance(value, str | int | float | type(None)) else type(value).__name__
 
 
 class PipelineNetwork:
@@ -56,7 +37,7 @@ class PipelineNetwork:
 
     def __init__(self, sessions: Sequence[Any]):
         self.sessions = sessions
-        self.passes = sessions[0].passes
+        self.passes = [sessions[0].passes]  # of each sample, at the last call
 
     def __reduce__(self) -> Any:
         raise PipelineError("a pipeline's suspended calls cannot be copied or stored; call from_pipeline again")
@@ -76,13 +57,13 @@ class PipelineNetwork:
         )
 
     def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        chosen = [0] * len(x) if labels is None else labels.tolist()
-        return torch.cat([self._one(x[n : n + 1], t[n], self.sessions[label]) for n, label in enumerate(chosen)])
-
-    def _one(self, x: Tensor, t: Tensor, session: Any) -> Tensor:
-        out = session.ask(x, float(t)).to(x)
-        self.passes = session.passes
-        return session.frame.answer(out, x, session.frame.path.sigma(t.detach().double().cpu()))
+        chosen = [self.sessions[label] for label in ([0] * len(x) if labels is None else labels.tolist())]
+        found, self.passes = [], []
+        for n, session in enumerate(chosen):
+            out = session.ask(x[n : n + 1], float(t[n])).to(x)
+            found.append(session.frame.answer(out, x[n : n + 1], session.frame.path.sigma(t[n].double().cpu())))
+            self.passes.append(session.passes)
+        return torch.cat(found)
 
 
 @dataclass(frozen=True)
@@ -91,7 +72,7 @@ class PipelineModel(Denoiser):
 
     def evaluations(self, sigma: float) -> int:
         """Network passes that the last prediction has cost, and that the next is taken to cost."""
-        return self._network.passes
+        return self._network.passes[-1]
 
     @property
     def _network(self) -> PipelineNetwork:
@@ -107,7 +88,8 @@ class PipelineModel(Denoiser):
                 " the pipeline's call, or give it to Denoiser"
             )
         found = super().__call__(xbar, sigma, labels)
-        return found._replace(evaluations=self.evaluations(0.0))
+        passes = self._network.passes
+        return found._replace(evaluations=passes[0] if len(set(passes)) == 1 else torch.tensor(passes))
 
     def images(self, x: Tensor, labels: Sequence[int] | None = None, **changes: Any) -> list[Any]:
         """What the pipeline makes of samples (B, *shape) behind its loop: images, videos or sounds, one for each.
@@ -123,7 +105,7 @@ class PipelineModel(Denoiser):
         """
         if not isinstance(x, Tensor) or x.shape[1:] != self.shape:
             raise PipelineError(f"x is {described(x)}; give samples (B, {', '.join(map(str, self.shape))})")
-        _check_arguments(self._network.sessions[0].pipe, changes)
+        check_arguments(self._network.sessions[0].pipe, changes)
         sessions = [self._network.sessions[label] for label in self._chosen(labels, len(x))]
         made = [session.finish(x[n : n + 1], changes) for n, session in enumerate(sessions)]
         return [_first(one, session.whole) for one, session in zip(made, sessions, strict=True)]
@@ -200,14 +182,9 @@ def _suspended(pipe: Any, prompt: Any, negative_prompt: Any, quantize: bool, cal
     """The pipeline as a `PipelineModel`, asked a few things that it has computed itself."""
     from ddim_ode.integrations.sessions import Session
 
-    _check_arguments(pipe, call)
-    for name in STEPWISE:
-        if call.get(name) is not None:
-            raise PipelineError(f"{name} is told of steps, and a model is asked at any time; leave it out")
-    for name in SOLVED:
-        if call.get(name) is not None:
-            raise PipelineError(f"{name} is what sample(...) decides here, by its nfe, grid and noise; leave it out")
-    calls, several = _calls(prompt, negative_prompt, call)
+    check_arguments(pipe, call)
+    refuse_steps(call)
+    calls, several = calls_for(prompt, negative_prompt, call)
     sessions = [Session(pipe, one) for one in calls]
     if not sessions:
         raise PipelineError(f"{type(pipe).__name__} is given no prompt; give one, or several")
@@ -226,39 +203,6 @@ def _suspended(pipe: Any, prompt: Any, negative_prompt: Any, quantize: bool, cal
     )
     _check_answers(pipe, calls[0], sessions[0])
     return model
-
-
-def _check_arguments(pipe: Any, call: Mapping[str, Any]) -> None:
-    """Raise PipelineError for what a pipeline's call does not take, or would take without a word."""
-    taken = [name for name in inspect.signature(type(pipe).__call__).parameters if name != "self"]
-    for name in call:
-        if name not in taken:
-            raise PipelineError(f"{type(pipe).__name__}: {unknown('argument', name, taken)}")
-    generator = call.get("generator")
-    each = generator if isinstance(generator, list | tuple) else [generator]
-    if not all(isinstance(one, torch.Generator | None) for one in each):
-        raise PipelineError(f"generator is {described(generator)}; give a torch.Generator")
-
-
-def _calls(prompt: Any, negative_prompt: Any, call: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
-    """The arguments of a call for every prompt, and whether there are several."""
-    given = dict(call)
-    for name, value in (("prompt", prompt), ("negative_prompt", negative_prompt)):
-        if isinstance(value, Tensor):
-            given[f"{name}_embeds"], value = value, None
-        if value is not None or f"{name}_embeds" in given:
-            given[name] = value  # None beside embeddings, whatever the pipeline has by default
-    if isinstance(prompt, list | tuple):
-        away = negative_prompt if isinstance(negative_prompt, list | tuple) else [negative_prompt] * len(prompt)
-        if len(away) != len(prompt):
-            raise PipelineError(f"{len(away)} negative prompts do not fit {len(prompt)} prompts; give one for each")
-        others = [{} if one is None else {"negative_prompt": one} for one in away]
-        return [{**given, "prompt": one, **other} for one, other in zip(prompt, others, strict=True)], True
-    if isinstance(negative_prompt, list | tuple):
-        raise PipelineError(f"{len(negative_prompt)} negative prompts do not fit one prompt; give one")
-    if isinstance(prompt, Tensor) and len(prompt) > 1:
-        return [{**given, "prompt_embeds": one} for one in prompt.split(1)], True
-    return [given], False
 
 
 def _check_answers(pipe: Any, call: Mapping[str, Any], session: Any) -> None:

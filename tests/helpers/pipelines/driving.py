@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import ddim_ode
+from ddim_ode.integrations.calls import SOLVED
 from ddim_ode.integrations.diffusers import ODEScheduler
-from ddim_ode.integrations.pipelines import SOLVED, PipelineModel
+from ddim_ode.integrations.pipelines import PipelineModel
 from tests.helpers.pipelines.tiny import Tiny
 
 
