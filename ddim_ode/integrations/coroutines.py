@@ -6,6 +6,7 @@ runs by itself, an exception comes out where it belongs, and one that nobody tak
 reference. The library is greenlet's, which torch's modes, kept for each thread, do not know of: see `_switch`.
 """
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +32,7 @@ class Coroutine:
 
     def __del__(self) -> None:
         """End what is suspended, whose contexts close then: they must not set torch's modes for whoever is running."""
-        if self.here and not self.ended and torch is not None:
+        if not sys.is_finalizing() and self.here and not self.ended:
             self._of_thread.inside.parent = getcurrent()
             recorded = torch.is_grad_enabled()
             self._of_thread.inside.throw()

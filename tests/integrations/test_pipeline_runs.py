@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -27,6 +29,17 @@ def test_a_run_that_has_failed_says_so():
     with pytest.raises(NonFiniteError):
         scheduler.step(torch.nan * x, t, x)
     assert "ended with an error; call set_timesteps" in one_line(SchedulerError, scheduler.step, x, u, x)
+
+
+def test_a_process_that_ends_in_the_midst_says_nothing():
+    code = (
+        "import torch; from ddim_ode.integrations.diffusers import ODEScheduler; scheduler = ODEScheduler()\n"
+        "scheduler.set_timesteps(5); x = torch.zeros(1, 1, 2, 2); scheduler.step(x, scheduler.timesteps[0], x)\n"
+        "raise SystemExit('done')"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.stderr.strip().splitlines()[-1:] == ["done"]
+    assert "ignored" not in found.stderr
 
 
 def test_copies_are_without_the_run_and_go_their_own_way():
