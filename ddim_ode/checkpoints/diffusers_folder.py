@@ -24,6 +24,7 @@ from ddim_ode.checkpoints.diffusers_config import (
 )
 from ddim_ode.checkpoints.files import CheckpointError, CheckpointWarning, read_json, read_metadata, read_weights
 from ddim_ode.checkpoints.fitting import Names, Scheme, fit, unfit
+from ddim_ode.checkpoints.frames import MOST_SIGMA, Frame, frame_of
 from ddim_ode.checkpoints.scheduler_config import ignored_in, read_scheduler, write_schedule
 from ddim_ode.models.config import ModelConfig, ScheduleConfig
 from ddim_ode.models.denoiser import Denoiser
@@ -71,19 +72,24 @@ def load_diffusers(folder: Path) -> Denoiser:
             ", so load the pipeline with diffusers and use ddim_ode.from_pipeline"
         )
     unet = read_unet(values, config_file)
-    schedule, predicts, ignored = _schedule(folder)
+    schedule, predicts, ignored, frame = _schedule(folder)
     weights_file = _weights_file(where)
     weights = {_modern(name): value for name, value in read_weights(weights_file).items()}
     if unet.learned_variance:
         ignored.append("learned variance")
+    known: dict[str, Any]
     facts: dict[str, Any] = {"schedule": schedule, "ignored": tuple(ignored)}
     origin = provenance_in("diffusers", folder, weights_file, weights, **facts)
+    if frame is not None:
+        net: nn.Module = Signed(_wrapped(values, unet, weights, f"{folder} is of a flow"), frame.sign)
+        classes, known = unet.num_class_embeds or 0, {"null_class": False, "provenance": origin}
+        return Denoiser(net, frame.on_our_grids(), frame.predicts, unet.shape, classes, **known)
     try:
         network = read_network(unet, config_file)
     except UnsupportedError as reason:
         net, classes = _wrapped(values, unet, weights, reason), unet.num_class_embeds or 0
         path, whole = schedule.path(), unet.time_embedding_type == "learned"  # for each timestep
-        known: dict[str, Any] = {"quantize": whole, "null_class": False, "provenance": origin}
+        known = {"quantize": whole, "null_class": False, "provenance": origin}
         return Denoiser(net, path, predicts, unet.shape, classes, **known)
     if network.num_classes and weights_file.suffix == ".safetensors" and NULL_CLASS in read_metadata(weights_file):
         network = network.model_copy(update={"num_classes": network.num_classes - 1, "null_class": True})
@@ -156,8 +162,10 @@ def _weights_file(folder: Path) -> Path:
     raise CheckpointError(f"{folder} has no weights; looked for {', '.join(WEIGHTS)}")
 
 
-def _schedule(folder: Path) -> tuple[ScheduleConfig, str, list[str]]:
-    """The schedule, what the network predicts, and settings that are of sampling and have no effect here."""
+def _schedule(folder: Path) -> tuple[ScheduleConfig, str, list[str], Frame | None]:
+    """The schedule, what the network predicts, settings that are of sampling and have no effect here, and of a flow
+    what its network is told.
+    """
     places = [folder / "scheduler", folder]
     if folder.resolve().name == "unet":  # of a pipeline's folder
         places.append(folder.resolve().parent / "scheduler")
@@ -169,13 +177,32 @@ def _schedule(folder: Path) -> tuple[ScheduleConfig, str, list[str]]:
             CheckpointWarning,
             stacklevel=5,  # the caller of `load`
         )
-        return ScheduleConfig(), "noise", []
+        return ScheduleConfig(), "noise", [], None
     values = read_json(file)
-    return *read_scheduler(values, str(file)), ignored_in(values)
+    if (frame := _flow(values, file)) is not None:
+        low, high = (float(sigma / (1 + sigma)) for sigma in (frame.end, MOST_SIGMA))
+        return ScheduleConfig(name="flow", noise_range=(low, high)), frame.predicts, [], frame
+    return *read_scheduler(values, str(file)), ignored_in(values), None
+
+
+def _flow(values: Mapping[str, Any], file: Path) -> Frame | None:
+    """What a scheduler of flows says about its network; None of another. Raises CheckpointError without diffusers."""
+    kind = str(values.get("_class_name"))
+    if not (kind.startswith("FlowMatch") or values.get("use_flow_sigmas")):
+        return None
+    try:
+        import diffusers
+    except ImportError:
+        raise CheckpointError(
+            f"{file} is of a {kind}, for which there must be diffusers; pip install diffusers"
+        ) from None
+    if (made := getattr(diffusers, kind, None)) is None:
+        raise CheckpointError(f"{file} is of a {kind}, which diffusers has not")
+    return frame_of(made.from_config(dict(values)))
 
 
 def _wrapped(
-    values: Mapping[str, Any], config: UNet2D, weights: Mapping[str, Tensor], reason: UnsupportedError
+    values: Mapping[str, Any], config: UNet2D, weights: Mapping[str, Tensor], reason: UnsupportedError | str
 ) -> nn.Module:
     """The network of diffusers, which has run once. Raises CheckpointError where that fails."""
     try:
@@ -193,6 +220,17 @@ def _wrapped(
         fault = " ".join(str(error).split())
         raise CheckpointError(f"{reason}, and diffusers finds: {fault:.200}") from None
     return net
+
+
+class Signed(nn.Module):
+    """A network whose answer has a sign, -1 of some flows."""
+
+    def __init__(self, net: nn.Module, sign: float):
+        super().__init__()
+        self.net, self.sign = net, sign
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.sign * self.net(*inputs)
 
 
 class Wrapped(nn.Module):

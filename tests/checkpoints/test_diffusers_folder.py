@@ -260,8 +260,11 @@ def test_a_configuration_that_means_nothing_here_is_named(tmp_path, part, change
 
 def test_a_schedule_of_another_kind_is_named(tmp_path):
     pipeline(tmp_path, unet2d(LAYOUTS["no attention"]))
-    (tmp_path / "scheduler/scheduler_config.json").write_text('{"_class_name": "FlowMatchEulerDiscreteScheduler"}')
-    with pytest.raises(CheckpointError, match="FlowMatchEulerDiscreteScheduler has no beta_schedule"):
+    (tmp_path / "scheduler/scheduler_config.json").write_text('{"_class_name": "EDMEulerScheduler"}')
+    with pytest.raises(CheckpointError, match="EDMEulerScheduler has no beta_schedule"):
+        ddim_ode.load(tmp_path)
+    (tmp_path / "scheduler/scheduler_config.json").write_text('{"_class_name": "FlowMatchScheduler"}')
+    with pytest.raises(CheckpointError, match="FlowMatchScheduler, which diffusers has not"):
         ddim_ode.load(tmp_path)
 
 
