@@ -157,6 +157,11 @@ def own_grid(scheduler: Any, intervals: int, given: Mapping[str, Any]) -> OwnGri
     )
 
 
+def most_steps(scheduler: Any, wanted: int) -> int:
+    """As many steps as wanted, or as a scheduler of a distilled model takes."""
+    return min(wanted, scheduler.config.get("original_inference_steps") or wanted)
+
+
 def explodes(scheduler: Any) -> bool:
     """Whether a scheduler's samples are xbar, whatever it is set to."""
     if not hasattr(scheduler, "scale_model_input"):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddim_ode.checkpoints.frames import Frame, frame_of
 from ddim_ode.integrations.handed import SchedulerError
-from ddim_ode.integrations.originals import own_grid
+from ddim_ode.integrations.originals import most_steps, own_grid
 from ddim_ode.integrations.runs import OutsideNetwork, PipelineRun
 from ddim_ode.integrations.tables import check_steps, first_scale
 from ddim_ode.models.denoiser import Denoiser
@@ -164,7 +164,7 @@ def _plan_between_ends(scheduler: Any, method: Method, control: Control, given: 
     own = own_grid(scheduler, min(most, trained) if trained else most, given)  # more than its timesteps none takes
     sigmas, begin = own.sigmas, own.begin
     if trained and all(given.get(name) is None for name in ("sigmas", "timesteps")):
-        finest = own_grid(scheduler, trained, given)
+        finest = own_grid(scheduler, most_steps(scheduler, trained), given)
         sigmas, begin = torch.cat([finest.sigmas[:1], sigmas[1:]]), finest.begin
     ends = sigmas[[0, -1]]
     if ends[1] == 0:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ddim_ode.integrations.coroutines import Coroutine, ask
 from ddim_ode.integrations.diffusers import ODEScheduler, ODESchedulerOutput
 from ddim_ode.integrations.embeddings import PipelineError
-from ddim_ode.integrations.originals import own_grid
+from ddim_ode.integrations.originals import most_steps, own_grid
 from ddim_ode.integrations.plans import PipelinePlan
 from ddim_ode.integrations.timesteps import LiveTimesteps
 from ddim_ode.support.scalars import number
@@ -192,8 +192,9 @@ class Session:
         """Run the pipeline to its first step."""
         scheduler = AskingScheduler.from_scheduler(theirs(self.pipe), method="euler")
         assert isinstance(scheduler, AskingScheduler)
-        scheduler.steps, self.scheduler = self.steps, scheduler
-        call = {**self.call, "num_inference_steps": self.steps, "generator": _renewed(self.call["generator"])}
+        scheduler.steps = steps = most_steps(scheduler._original, self.steps)
+        self.scheduler = scheduler
+        call = {**self.call, "num_inference_steps": steps, "generator": _renewed(self.call["generator"])}
         self._way = Coroutine(partial(_called, _with(self.pipe, scheduler), call))
         with _drawing_alike():
             said = self._resumed(None)
