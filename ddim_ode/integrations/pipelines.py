@@ -137,7 +137,7 @@ def from_pipeline(
     With arguments of its call (`guidance_scale=5.0`, `image=...`, `prompt_embeds=...`), and always for pipelines whose
     network cannot be called directly, it is a `PipelineModel`: every evaluation runs the pipeline's own code, guidance
     and all, one sample at a time; all that a call makes at once is one sample. Several prompts are labels 0 to P - 1.
-    The first evaluation is made here, and a few more to see that it answers as the pipeline itself does.
+    Some seventeen evaluations are made here, to see that it answers as the pipeline itself does, whenever it is asked.
 
     Without such arguments, the network of an unconditional pipeline or of a `StableDiffusionPipeline` is called
     directly, in batches and differentiably. Its prompts are the labels, the negative one the null class, and there is
