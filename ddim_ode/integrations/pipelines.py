@@ -172,6 +172,7 @@ def from_pipeline(
 
 
 def _has_betas(scheduler: Any) -> bool:
+    scheduler = getattr(scheduler, "_original", None) or scheduler  # of one of ours
     try:
         return bool(frame_of(scheduler).path.num_timesteps)
     except ScheduleError:

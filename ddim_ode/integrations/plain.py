@@ -103,6 +103,7 @@ def _parts(pipe: Any) -> tuple[str, nn.Module, Any]:
             f"pipe is {described(pipe)}; give a pipeline of diffusers, as DDPMPipeline.from_pretrained(...) returns"
         )
     kind, unet, scheduler = type(pipe).__name__, getattr(pipe, "unet", None), getattr(pipe, "scheduler", None)
+    scheduler = getattr(scheduler, "_original", None) or scheduler  # of one of ours
     if not isinstance(unet, nn.Module) or scheduler is None:
         other = "StableDiffusionPipeline"
         if isinstance(getattr(pipe, "transformer", None), nn.Module):

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 import ddim_ode
 from ddim_ode.integrations import sessions
+from ddim_ode.integrations.diffusers import ODEScheduler
 from ddim_ode.integrations.pipelines import PipelineError, PipelineModel, from_pipeline
 from ddim_ode.models.identity import fingerprint
 from tests.helpers.assertions import one_line
@@ -133,6 +135,18 @@ def test_gradients_are_refused_and_not_half_right():
         lambda: ddim_ode.log_likelihood(model, noise(model)),
     ):
         assert "pipelines record no gradients" in one_line(PipelineError, call)
+
+
+@pytest.mark.parametrize("original", [DDIMScheduler(clip_sample=False), FlowMatchEulerDiscreteScheduler(shift=3.0)])
+def test_a_scheduler_of_ours_is_no_obstacle(original):
+    pipe = ZOO["ddim_pixels"]().pipe
+    found = []
+    for scheduler in (original, ODEScheduler.from_scheduler(original, "adaptive", tol=0.1)):
+        pipe.scheduler = scheduler
+        for model in (from_pipeline(pipe), from_pipeline(pipe, output_type="pt")):
+            found.append(model(2 * normal(1, 3, 8, 8, seed=0, dtype=torch.float32), 2.0).data)
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-4)
 
 
 def test_errors_of_the_pipeline_are_its_own():
