@@ -124,6 +124,22 @@ def test_it_is_saved_and_loaded_and_made_of_another(tmp_path):
     assert (plain.config.method, plain.config.beta_end) == ("ddim", 0.03)
 
 
+class Mine(FlowMatchEulerDiscreteScheduler):
+    """A class that diffusers has not."""
+
+
+def test_a_class_of_ones_own_is_known_as_long_as_the_process_has_it(tmp_path):
+    ours = ODEScheduler.from_scheduler(Mine(shift=2.0), "euler")
+    assert ours.config.scheduler == f"{__name__}.Mine"
+    ours.save_pretrained(tmp_path)
+    assert type(ODEScheduler.from_pretrained(tmp_path)._original) is Mine
+    text = (tmp_path / "scheduler_config.json").read_text().replace(".Mine", ".Yours")
+    (tmp_path / "scheduler_config.json").write_text(text)
+    assert "give the object to ODEScheduler.from_scheduler" in one_line(
+        SchedulerError, ODEScheduler.from_pretrained, tmp_path
+    )
+
+
 @pytest.mark.parametrize(
     ("error", "call", "words"),
     [
