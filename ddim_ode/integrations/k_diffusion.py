@@ -13,7 +13,7 @@ for sigma, as k-diffusion's formulas do; all others, and noise on the way, need 
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ from ddim_ode.integrations.charts import (
     predicts_flow,
 )
 from ddim_ode.integrations.handed import SpentWarning
+from ddim_ode.integrations.sharing import sharing
 from ddim_ode.models.denoiser import Denoiser, NonFiniteError
 from ddim_ode.ode.brownian import Brownian
 from ddim_ode.ode.flow import ProbabilityFlow, along
@@ -98,7 +99,9 @@ def sampler(
             f"{name} keeps two states for the way back, and x has place for one; use another method, such as 'dpmpp_2m'"
         )
     if row.adaptive:
-        row = replace(row, solver=_sharing(row.solver))
+        if (solver := sharing(row.solver)) is None:
+            raise SamplerError("this method gives each sample steps of its own; use 'adaptive', or one on a grid")
+        row = replace(row, solver=solver)
 
     def sample(
         model: Callable[..., Tensor],
@@ -259,18 +262,6 @@ def _watch(asked: Asked) -> Callable[[int, float, float, Tensor], None]:
     """Tell where the next step of a solver that has a loop of its own begins."""
     asked.told.at(None, 0.0)
     return lambda steps, share, sigma, xbar: asked.told.at(None, share)
-
-
-def _sharing(solver: Any) -> Any:
-    """An adaptive solver whose batch shares its steps: the model is told one sigma a call, and conditions go by it.
-
-    Raises SamplerError for one that cannot.
-    """
-    if is_dataclass(solver) and any(field.name == "shared" for field in fields(solver)):
-        return replace(solver, shared=True)  # type: ignore[type-var]
-    if getattr(solver, "per_sample", True):
-        raise SamplerError("this method gives each sample steps of its own; use 'adaptive', or one on a grid")
-    return solver
 
 
 def _from_noise(asked: Asked, xbar: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ A pipeline may change a sample between two calls, as inpainting does. The networ
 and so is what it said. Where a step begins there, the step begins anew from the changed sample.
 """
 
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from ddim_ode.checkpoints.frames import Frame
 from ddim_ode.integrations.coroutines import Coroutine, ask
 from ddim_ode.integrations.handed import SchedulerError
+from ddim_ode.integrations.sharing import sharing
 from ddim_ode.models.denoiser import Denoiser, NonFiniteError, Prediction
 from ddim_ode.ode.flow import ProbabilityFlow, along
 from ddim_ode.solvers import Control, Method, Outcome, Step, moves
@@ -163,7 +164,13 @@ def adaptively(model: OutsideModel, method: Method, sigmas: Tensor, control: Con
     whole: Any = model
     solver, xbar = method.solver, x / along(model.path.scale(sigmas[0]), x)
     if method.per_sample:
-        whole, solver, xbar = Batch(model), sharing(solver), xbar[None]
+        shared = sharing(solver)
+        if shared is None:
+            raise SchedulerError(
+                f"{type(solver).__name__} gives every sample steps of its own, and a pipeline has the same for all; use"
+                " 'adaptive'"
+            )
+        whole, solver, xbar = Batch(model), replace(shared, ahead=0.0), xbar[None]  # it begins where it is told
     ode = ProbabilityFlow(whole, method.path, (float(sigmas[1]), float(sigmas[0])))
     try:
         found = solver.solve(ode, sigmas, xbar, control)
@@ -173,20 +180,6 @@ def adaptively(model: OutsideModel, method: Method, sigmas: Tensor, control: Con
             " 'dpmpp_2m'"
         ) from None
     return found._replace(x=found.x[0]) if method.per_sample else found
-
-
-def sharing(solver: Any) -> Any:
-    """An adaptive solver of ours whose batch shares its steps, by its worst member, and which begins where it is told.
-
-    Raises SchedulerError for one of somebody else's that gives every sample its own.
-    """
-    names = [field.name for field in fields(solver)] if is_dataclass(solver) else []
-    if "shared" not in names:
-        raise SchedulerError(
-            f"{type(solver).__name__} gives every sample steps of its own, and a pipeline has the same for all; use"
-            " 'adaptive'"
-        )
-    return replace(solver, shared=True, ahead=0.0)
 
 
 class PipelineRun:
