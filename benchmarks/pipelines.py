@@ -109,9 +109,10 @@ def adaptively(tiny: Tiny) -> tuple[str, str, str, bool]:
     if not fine.converged:
         return "*too rough*", "", "", False
     error = f"{rms(image - truth):.4f}"
-    if begin or counterpart(own, STEPS) is None:
+    paid = [n for n in range(1, calls + 1) if (method := counterpart(own, n)) and method[1] <= calls]
+    if begin or not paid:
         return str(calls), error, "", True
-    steps = next(n for n in range(calls, 0, -1) if counterpart(own, n)[1] <= calls)  # type: ignore[index]
+    steps = paid[-1]
     return str(calls), error, f"{rms(run(tiny, own, steps) - truth):.4f}", True
 
 

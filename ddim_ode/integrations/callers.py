@@ -7,6 +7,8 @@ goes in an attribute; for both the pipeline itself is needed, which is the `self
 
 import inspect
 import re
+from collections.abc import Iterator
+from contextlib import closing
 from inspect import getattr_static
 from typing import Any
 
@@ -29,21 +31,11 @@ def calling_pipeline(scheduler: Any) -> Any:
     since to ask keeps them alive until it ends; of its object nothing is looked at but what is stored as `scheduler`,
     so that no property runs; and no frame is kept.
     """
-    frame = inspect.currentframe()
-    try:
-        for _ in range(DEPTH):
-            frame = frame.f_back if frame else None
-            if frame is None:
-                break
-            code = frame.f_code
-            if code.co_name != "__call__" or code.co_varnames[:1] != ("self",):
-                continue
-            caller = frame.f_locals.get("self")
-            if getattr_static(caller, "scheduler", None) is scheduler:
-                return caller
-        return None
-    finally:
-        del frame
+    with closing(_calls("self")) as calls:
+        for found in calls:
+            if getattr_static(found, "scheduler", None) is scheduler:
+                return found
+    return None
 
 
 def shorten_bar() -> None:
@@ -51,20 +43,24 @@ def shorten_bar() -> None:
 
     It was made for the largest number of calls, before anybody knew how many an adaptive method would take.
     """
+    with closing(_calls("progress_bar")) as calls:
+        bar: Any = next(calls, None)
+    if all(hasattr(bar, name) for name in ("n", "total", "refresh")):
+        bar.total = bar.n + 1
+        bar.refresh()
+
+
+def _calls(name: str) -> Iterator[Any]:
+    """What a variable of that name holds in each method `__call__` that is running, from the innermost outwards."""
     frame = inspect.currentframe()
     try:
-        for _ in range(DEPTH):
+        for _ in range(DEPTH + 2):  # itself, and who asks
             frame = frame.f_back if frame else None
             if frame is None:
                 break
-            code = frame.f_code
-            if code.co_name != "__call__" or "progress_bar" not in code.co_varnames:
-                continue
-            bar: Any = frame.f_locals.get("progress_bar")
-            if all(hasattr(bar, name) for name in ("n", "total", "refresh")):
-                bar.total = bar.n + 1
-                bar.refresh()
-            break
+            names = frame.f_code.co_varnames
+            if frame.f_code.co_name == "__call__" and names[:1] == ("self",) and name in names:
+                yield frame.f_locals.get(name)
     finally:
         del frame
 

@@ -67,6 +67,7 @@ class AskingScheduler(ODEScheduler):
         super().set_timesteps(*args, **kwargs)
         self.timesteps = LiveTimesteps.of(self._times, self._over)
 
+    # Pipelines look for the names of arguments.
     set_timesteps.__signature__ = inspect.signature(ODEScheduler.set_timesteps)  # type: ignore[attr-defined]
 
     @property
@@ -125,6 +126,7 @@ class Recorded(ODEScheduler):
             raise EnoughError
         return found
 
+    # Pipelines look for the names of arguments.
     step.__signature__ = inspect.signature(ODEScheduler.step)  # type: ignore[attr-defined]
 
 

@@ -10,5 +10,5 @@ def sharing(solver: Any) -> Any:
     What it solves as one sample is a batch then, where `per_sample` was not False before.
     """
     if is_dataclass(solver) and any(field.name == "shared" for field in fields(solver)):
-        return replace(solver, shared=True)  # type: ignore[type-var]
+        return replace(solver, shared=True)  # type: ignore[type-var]  # an instance, as solvers are
     return None if getattr(solver, "per_sample", True) else solver
