@@ -7,7 +7,7 @@ goes in an attribute; for both the pipeline itself is needed, which is the `self
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from inspect import getattr_static
 from typing import Any
@@ -50,7 +50,7 @@ def shorten_bar() -> None:
         bar.refresh()
 
 
-def _calls(name: str) -> Iterator[Any]:
+def _calls(name: str) -> Generator[Any, None, None]:
     """What a variable of that name holds in each method `__call__` that is running, from the innermost outwards."""
     frame = inspect.currentframe()
     try:
