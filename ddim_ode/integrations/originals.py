@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ddim_ode.checkpoints.frames import Frame, frame_of, told_before_shift
 from ddim_ode.checkpoints.scheduler_config import OTHERS, ScheduleError
+from ddim_ode.errors import one_line
 from ddim_ode.integrations.handed import SchedulerError
 from ddim_ode.paths import f64
 from ddim_ode.support.checks import described, of_kind, shown
@@ -85,7 +86,10 @@ def original_of(config: Mapping[str, Any]) -> Any:
     names = inspect.signature(kind.__init__).parameters
     ours = {"method", "grid", "final", "quantize", "tuned", "tol", "scheduler"}
     stray = {key for key in stated(config) if key not in names and (key in ours or config[key] is None)}
-    made = kind.from_config({key: value for key, value in stated(config).items() if key not in stray})
+    try:
+        made = kind.from_config({key: value for key, value in stated(config).items() if key not in stray})
+    except Exception as error:  # whatever a class of theirs says of values that it cannot have
+        raise ScheduleError(f"{name}: diffusers cannot make it of this config: {one_line(str(error), 200)}") from error
     frame_of(made)
     return made
 

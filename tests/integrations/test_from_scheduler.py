@@ -1,5 +1,6 @@
 """`ODEScheduler.from_scheduler`: what pipelines read, write and call, and adaptive methods inside of them."""
 
+import json
 import re
 from typing import Any
 
@@ -138,6 +139,16 @@ def test_a_class_of_ones_own_is_known_as_long_as_the_process_has_it(tmp_path):
     assert "give the object to ODEScheduler.from_scheduler" in one_line(
         SchedulerError, ODEScheduler.from_pretrained, tmp_path
     )
+
+
+@pytest.mark.parametrize(
+    "change", [{"shift": "no"}, {"scheduler": "DDIMScheduler", "beta_schedule": "none"}, {"num_train_timesteps": 0}]
+)
+def test_a_damaged_config_is_one_line(tmp_path, change):
+    flow("adaptive", tol=0.02).save_pretrained(tmp_path)
+    file = tmp_path / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert "diffusers cannot make it of this config" in one_line(ScheduleError, ODEScheduler.from_pretrained, tmp_path)
 
 
 @pytest.mark.parametrize(
