@@ -9,6 +9,7 @@ around a sample, the precision, the device and the number of threads stay the sa
 `decode` uses them again, but for the device, which is the model's.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +19,12 @@ from torch import Tensor
 from ddim_ode.data import to_float, to_uint8
 from ddim_ode.grids import Grid
 from ddim_ode.latents import Latent, LatentError
+from ddim_ode.models.conditions import Conditions, labels_of
 from ddim_ode.models.denoiser import Model
 from ddim_ode.models.identity import fingerprint
-from ddim_ode.planning.inputs import SampleError, check_callback, check_data, check_model, check_size
+from ddim_ode.planning.inputs import Labels, SampleError, asked, check_callback, check_data, check_model, check_size
 from ddim_ode.planning.options import SolveOptions
-from ddim_ode.planning.plan import Callback, Labels, prepare
+from ddim_ode.planning.plan import Callback, prepare
 from ddim_ode.planning.tuned_files import resolved
 from ddim_ode.solvers import Method, MethodError, Outcome, Solution, Watch
 from ddim_ode.support.checks import described, flag
@@ -36,6 +38,8 @@ def encode(
     nfe: int | None = None,
     *,
     labels: Labels = None,
+    conditions: Mapping[str, Tensor] | None = None,
+    null: Mapping[str, Tensor] | None = None,
     guidance: float = 1.0,
     guidance_range: tuple[float, float] | None = None,
     grid: Grid | None = None,
@@ -54,7 +58,7 @@ def encode(
         method: a deterministic one. `exact_heun` and `leapfrog` bring bytes and float32 images back bit for bit (values
             closer to 0 than 2^-27 to 1e-16), and float64 images, with dtype=torch.float64, to 3e-16.
         nfe: the most network evaluations that encoding a sample may cost (default 20); not for adaptive methods.
-        labels, guidance, guidance_range, max_nfe, dtype, callback: as in `sample`.
+        labels, conditions, null, guidance, guidance_range, max_nfe, dtype, callback: as in `sample`.
         grid: a name in `GRIDS`, or decreasing sigmas, of which the last is that of the images (default: sigma_min).
             None is near_image for a method whose steps can be undone, and the method's own for another.
         tol: the error to accept with an adaptive method, which is one way's: both ways add up.
@@ -63,7 +67,8 @@ def encode(
         batch_size: samples integrated at once (default: up to 128). The same is used to decode.
 
     Raises:
-        SampleError, MethodError, GridError, GuidanceError: arguments that cannot be, images of another shape or range.
+        SampleError, MethodError, GridError, GuidanceError, ConditionError: arguments that cannot be, images of another
+            shape or range.
         NonFiniteError, DivergedError: as in `sample`.
     """
     options = SolveOptions(
@@ -78,7 +83,8 @@ def encode(
         dtype=dtype,
         batch_size=batch_size,
     )
-    return encode_with(model, x, options, labels=labels, deterministic=deterministic, callback=callback)
+    told = asked(model, labels, conditions, null)
+    return encode_with(model, x, options, labels=told, deterministic=deterministic, callback=callback)
 
 
 def encode_with(
@@ -86,7 +92,7 @@ def encode_with(
     x: Tensor,
     options: SolveOptions,
     *,
-    labels: Labels = None,
+    labels: Labels | Conditions = None,
     deterministic: bool = False,
     callback: Callback | None = None,
 ) -> Latent:
@@ -118,7 +124,8 @@ def encode_with(
         sigmas=sigmas,
         nfe=torch.cat([end.nfe for end in ends]),
         converged=torch.cat([end.converged for end in ends]),
-        labels=plan.labels,
+        labels=labels_of(plan.labels),
+        conditions=plan.labels.without_labels() if isinstance(plan.labels, Conditions) else None,
         options=replace(options, nfe=None, grid=None, tol=plan.tol, batch_size=plan.batch_size),
         threads=torch.get_num_threads(),
         device=plan.model.device.type,
@@ -127,12 +134,21 @@ def encode_with(
     )
 
 
-def decode(model: Model, latent: Latent, *, deterministic: bool = False, callback: Callback | None = None) -> Solution:
+def decode(
+    model: Model,
+    latent: Latent,
+    *,
+    conditions: Mapping[str, Tensor] | None = None,
+    null: Mapping[str, Tensor] | None = None,
+    deterministic: bool = False,
+    callback: Callback | None = None,
+) -> Solution:
     """Follow the way back that a latent has come: its method, grid, labels, guidance, batches and threads.
 
     Args:
         model: the one that encoded it.
         latent: of `encode`, or of `Latent.load`.
+        conditions, null: those that it was encoded under, of a latent from a file, which holds digests of them alone.
         deterministic: one sample at a time and by torch's deterministic algorithms, as in `encode`.
         callback: called with a `Progress` after every step.
 
@@ -140,22 +156,19 @@ def decode(model: Model, latent: Latent, *, deterministic: bool = False, callbac
         A `Solution` whose x are the images that were encoded, up to the method's error; without one if it is exact.
 
     Raises:
-        LatentError: the latent of another model.
+        LatentError: the latent of another model, or of other conditions.
         NonFiniteError, DivergedError: as in `sample`.
     """
     _check_run(model, deterministic, callback)
-    if not isinstance(latent, Latent) or not len(latent):
-        raise LatentError(
-            f"latent is {described(latent)}, and nothing to decode; give a Latent of one image or more, as of encode"
-            " or Latent.load"
-        )
-    _check_model(model, latent)
+    check_latent(model, latent)
+    if conditions is not None:
+        latent = latent.under(conditions, null)
     options = replace(
         latent.options,
         grid=tuple(latent.sigmas.tolist()),
         batch_size=1 if deterministic else latent.options.batch_size,
     )
-    plan = prepare(model, options, len(latent), labels=latent.labels)
+    plan = prepare(model, options, len(latent), labels=latent.told)
 
     def go(rows: slice, watch: Watch | None) -> Outcome:
         kept = [state[rows].to(plan.model.device) for state in latent.states]
@@ -264,7 +277,13 @@ def _check_run(model: Model, deterministic: bool, callback: Callback | None) -> 
     check_callback(callback)
 
 
-def _check_model(model: Model, latent: Latent) -> None:
+def check_latent(model: Model, latent: Latent) -> None:
+    """Raise LatentError for what is no latent that this model has encoded."""
+    if not isinstance(latent, Latent) or not len(latent):
+        raise LatentError(
+            f"latent is {described(latent)}, and nothing to decode; give a Latent of one image or more, as of encode"
+            " or Latent.load"
+        )
     shape = tuple(latent.states[0].shape[1:])
     if shape != model.shape:
         raise LatentError(f"the latent has shape {shape}; this model needs {model.shape}: decode with its own model")

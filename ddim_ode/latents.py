@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ddim_ode.errors import DDIMError, unknown
 from ddim_ode.grids import explicit_grid
+from ddim_ode.models.conditions import Conditions, Told
 from ddim_ode.ode.flow import along
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.solvers import name_of
@@ -59,6 +60,7 @@ class StoredOptions(BaseModel):
     device: str
     prior: float
     model: str
+    conditions: dict[str, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +78,10 @@ class Latent:
     threads, device: as they were; with others, or batches of another size, a network may round differently. `decode`
         takes over the options and the threads; the device is the model's.
     model: a digest of the model, see `fingerprint`.
+    conditions: what the network was told as keywords; None where there was nothing, or of a file.
+    digests: of a file, those of the conditions that it was encoded under.
 
-    To decode under other labels, as an edit, replace them: `dataclasses.replace(latent, labels=...)`.
+    To decode under other labels or conditions, as an edit, replace them: `dataclasses.replace(latent, labels=...)`.
     """
 
     states: tuple[Tensor, ...]
@@ -90,6 +94,8 @@ class Latent:
     device: str
     prior: float
     model: str
+    conditions: Conditions | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.nfe)
@@ -112,7 +118,45 @@ class Latent:
             nfe=nfe,
             converged=self.converged[rows],
             labels=None if self.labels is None else self.labels[rows],
+            conditions=None if (told := self._conditions()) is None else told[rows],
+            digests={},
         )
+
+    @property
+    def told(self) -> Told:
+        """Labels and conditions in one value. Raises LatentError for a file's, which have to be given again."""
+        if (found := self._conditions()) is None:
+            return self.labels
+        return replace(found, labels=self.labels)
+
+    def _conditions(self) -> Conditions | None:
+        """Those that were kept. Raises LatentError where a file has kept their digests alone."""
+        if self.conditions is None and self.digests:
+            names = ", ".join(sorted(self.digests))
+            raise LatentError(
+                f"it was encoded under conditions ({names}), of which the file holds digests alone; give them again, as"
+                " decode(..., conditions={...})"
+            )
+        return self.conditions
+
+    def under(self, conditions: Mapping[str, Tensor], null: Mapping[str, Tensor] | None = None) -> "Latent":
+        """The latent of a file with the conditions that it was encoded under.
+
+        Raises:
+            LatentError: they are others.
+            ConditionError: as `Conditions`.
+        """
+        found = Conditions(None, conditions, null or {})
+        wanted = self.digests if self.conditions is None else self.conditions.digests()
+        given = found.digests()
+        for name in sorted({*wanted, *given}):
+            if wanted.get(name) != given.get(name):
+                fault = "was not encoded under" if name not in wanted else "needs" if name not in given else "had other"
+                raise LatentError(
+                    f"the latent {fault} conditions {name!r}; give those of encode, or replace them, as an edit:"
+                    " dataclasses.replace(latent, conditions=Conditions(...))"
+                )
+        return replace(self, conditions=found)
 
     @property
     def noise(self) -> Tensor:
@@ -148,8 +192,11 @@ class Latent:
             **{key: getattr(options, key) for key in OPTIONS} | {"method": name},
             **{key: getattr(self, key) for key in FACTS},
             dtype=str(options.dtype).removeprefix("torch."),
+            conditions=dict(self.digests if self.conditions is None else self.conditions.digests()),
         )
-        write_tensors(as_path("file", file), tensors, {"format": FORMAT, "settings": settings.model_dump_json()})
+        without = None if settings.conditions else {"conditions"}
+        told = {"format": FORMAT, "settings": settings.model_dump_json(exclude=without)}
+        write_tensors(as_path("file", file), tensors, told)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> "Latent":
@@ -171,7 +218,8 @@ class Latent:
             found = _checked(tensors, options)
         except DDIMError as error:
             raise LatentError(f"{file}: {error}; {AGAIN}") from None
-        return cls(**found, options=options, **{name: getattr(settings, name) for name in FACTS})
+        facts = {name: getattr(settings, name) for name in FACTS}
+        return cls(**found, options=options, digests=settings.conditions, **facts)
 
 
 def _checked(tensors: Mapping[str, Tensor], options: SolveOptions) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from ddim_ode.grids import Grid
 from ddim_ode.models.denoiser import Model
 from ddim_ode.ode.density import DensityFlow, LikelihoodError
 from ddim_ode.paths import Path
-from ddim_ode.planning.inputs import check_callback, check_data, check_model, check_size
+from ddim_ode.planning.inputs import Labels, asked, check_callback, check_data, check_model, check_size
 from ddim_ode.planning.options import DEFAULT_BATCH, DEFAULT_MOST, SolveOptions
-from ddim_ode.planning.plan import Callback, Labels, Plan, prepare
+from ddim_ode.planning.plan import Callback, Plan, prepare
 from ddim_ode.solvers import METHODS, PATHS, Method, Watch, get_method
 from ddim_ode.support.checks import choice, described, flag, of_kind, shown, whole
 from ddim_ode.support.resources import check_memory
@@ -70,6 +70,8 @@ def log_likelihood(
     x: Tensor,
     labels: Labels = None,
     *,
+    conditions: Mapping[str, Tensor] | None = None,
+    null: Mapping[str, Tensor] | None = None,
     method: str | Method = "dopri5",
     nfe: int | None = None,
     guidance: float = 1.0,
@@ -96,6 +98,7 @@ def log_likelihood(
             `torch.no_grad` looks like a constant, which no error can tell.
         x: (B, *shape), bytes as uint8, or floats in [-1, 1].
         labels: (B,) or one int for all, in 0..num_classes-1; None is the null class.
+        conditions, null, dtype: as in `sample`.
         method: a Runge-Kutta method, on a grid or adaptive.
         nfe: the most network passes a sample may cost, on a grid (default: those of 20 slopes). A slope costs one pass
             forward and one for each vector-Jacobian product: 1 + probes, or 1 + D; under guidance twice that.
@@ -111,15 +114,13 @@ def log_likelihood(
         dequantize: bytes become (byte + U(0, 1) - 0.5) / 127.5 - 1, whose density bounds theirs (Theis et al. 2016,
             Sec. 3.1); with False they stay at the centre. None is True for bytes.
         prior: xbar (B, *shape) at the first sigma -> log-density in nats (B,); default: the model path's Gaussian.
-        dtype: of the state, float32 or float64.
         batch_size: samples integrated at once (default: up to 128).
         guidance, guidance_range: of classifier-free guidance; the density is then that of the guided flow.
         callback: called with a `Progress` after every step.
 
     Raises:
-        LikelihoodError, SampleError, MethodError, GridError, GuidanceError: arguments that cannot be, or max_nfe met.
-        NonFiniteError: the network returned NaN or infinity.
-        DivergedError: the solver diverged.
+        DDIMError: arguments that cannot be, or max_nfe met.
+        NonFiniteError, DivergedError: as in `sample`.
     """
     check_model(model)
     check_callback(callback)
@@ -162,7 +163,7 @@ def log_likelihood(
     check_size(model, len(data), dtype, None)
     rows = min(len(data), DEFAULT_BATCH if options.batch_size is None else options.batch_size)
     _check_probes(model, 0 if trace == "exact" else rows * products, dtype)
-    plan = prepare(model, options, len(data), labels=labels, upward=True)
+    plan = prepare(model, options, len(data), labels=asked(model, labels, conditions, null), upward=True)
     # Labels may be an inference tensor, of which autograd can have a copy only.
     plan = replace(plan, method=row, labels=None if plan.labels is None else plan.labels.clone())
     std = float(model.path.prior_std(plan.sigmas[-1]))

@@ -1,15 +1,18 @@
 """Sampling: from a seed, or a state, to an image."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from ddim_ode.gradients import check_differentiable, runner
 from ddim_ode.grids import Final, Grid
+from ddim_ode.models.conditions import Conditions
 from ddim_ode.models.denoiser import Model
 from ddim_ode.planning.inputs import (
+    Labels,
     SampleError,
+    asked,
     check_callback,
     check_model,
     check_reach,
@@ -19,7 +22,7 @@ from ddim_ode.planning.inputs import (
     seeded_noise,
 )
 from ddim_ode.planning.options import SolveOptions
-from ddim_ode.planning.plan import Callback, Labels, prepare
+from ddim_ode.planning.plan import Callback, prepare
 from ddim_ode.planning.tuned_files import resolved
 from ddim_ode.solvers import Method, Outcome, Solution, Watch
 from ddim_ode.solvers.eta import EtaLike
@@ -32,6 +35,8 @@ def sample(
     seeds: Iterable[int] | None = None,
     *,
     labels: Labels = None,
+    conditions: Mapping[str, Tensor] | None = None,
+    null: Mapping[str, Tensor] | None = None,
     guidance: float = 1.0,
     guidance_range: tuple[float, float] | None = None,
     eta: EtaLike = None,
@@ -61,6 +66,9 @@ def sample(
             whose mean NFE is at most this, on 8 samples that are not counted, and reports it.
         seeds: one int a sample (default: 0); its noise is drawn on the CPU from its own generator.
         labels: (B,) or one int for all, in 0..num_classes-1; None is the null class.
+        conditions: tensors (B, ...), one row a sample, that the network takes as keywords: net(x, t[, labels], **them).
+        null: what stands for no condition under guidance, (...) for all samples or (B, ...), by the same names. A
+            condition without one is told to both passes of guidance alike.
         guidance: scale of classifier-free guidance; any but 1 costs two evaluations a prediction.
         guidance_range: (low, high) in sigma; outside it there is no guidance, and a prediction costs one.
         grid: a name in `GRIDS` (default: the method's), or an explicit decreasing sequence of sigmas
@@ -88,8 +96,8 @@ def sample(
         A `Solution`; its x is on the model's device.
 
     Raises:
-        SampleError, MethodError, GridError, GuidanceError, GradientError, EtaError, BrownianError: arguments that
-            cannot be; a method that was tuned to another model, or to other guidance.
+        SampleError, MethodError, GridError, GuidanceError, GradientError, EtaError, BrownianError, ConditionError:
+            arguments that cannot be; a method that was tuned to another model, or to other guidance.
         TunedError: tuned.json is not there, or damaged.
         NonFiniteError: the network returned NaN or infinity.
         DivergedError: the solver diverged.
@@ -113,7 +121,7 @@ def sample(
         model,
         options,
         seeds=seeds,
-        labels=labels,
+        labels=asked(model, labels, conditions, null),
         noise=noise,
         start=start,
         differentiable=differentiable,
@@ -126,7 +134,7 @@ def sample_with(
     options: SolveOptions,
     *,
     seeds: Iterable[int] | None = None,
-    labels: Labels = None,
+    labels: Labels | Conditions = None,
     noise: Tensor | None = None,
     start: Tensor | None = None,
     differentiable: str | None = None,

@@ -62,6 +62,13 @@ def classes_are_told_apart(names: Names) -> None:
     assert names["sol"].x.mean() == pytest.approx(0.4, abs=0.2)
 
 
+def images_are_told_and_exaggerated(names: Names) -> None:
+    shape_and_nfe(20)(names)
+    twice = 2 * names["images"]  # null + 2 (image - null), and null is 0
+    torch.testing.assert_close(names["sol"].x, twice, rtol=0, atol=1e-3)
+    assert torch.equal(names["back"], names["images"])
+
+
 def noise_is_taken_away(names: Names) -> None:
     # A straight line from z to 0 at constant speed.
     shape_and_nfe(20)(names)
@@ -97,6 +104,7 @@ LATENT_MODEL = Denoiser(lambda x, t: 0.3 * x, paths.DiscreteVP.linear(), "veloci
 #: heading -> (the names that the program is given, what must hold afterwards)
 RECIPES: dict[str, tuple[Names, Callable[[Names], None]]] = {
     "A network with discrete timesteps": ({"net": unet, "alphas_cumprod": linear_table()}, shape_and_nfe(20)),
+    "A network that is told more than a label": ({}, images_are_told_and_exaggerated),
     "v-prediction": (
         {"net": lambda x, t: 0 * x, "other_net": unet, "alphas_cumprod": [*linear_table()[:-1], 0.0]},
         shape_and_nfe(20),

@@ -54,6 +54,7 @@ __all__ = [
 ]
 
 OURS = "model.safetensors"
+CASCADE = "cascade.yaml"  # in the folder of several models
 
 
 def bundled() -> list[str]:
@@ -143,6 +144,8 @@ def check_path(name: str, path: object) -> None:
 def _load(what: str | os.PathLike[str], config: str | os.PathLike[str] | None, ema: bool, offline: bool) -> Denoiser:
     where = ASSETS / what if str(what) in bundled() else Path(what)
     mode = _mode(where)
+    if ((where if mode else ASSETS / what) / CASCADE).is_file():
+        raise CheckpointError(f"{what} is a cascade of models; `ddim-ode sample`, `upscale` and Cascade.load take it")
     if mode is None:
         if not is_hub_id(str(what)):
             raise CheckpointError(

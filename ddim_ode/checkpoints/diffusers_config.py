@@ -65,7 +65,12 @@ class UNet2D(BaseModel):
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
         height, width = self.sample_size if isinstance(self.sample_size, tuple) else (self.sample_size or 0,) * 2
-        return self.in_channels, height, width
+        return self.out_channels if self.condition_beside else self.in_channels, height, width
+
+    @property
+    def condition_beside(self) -> bool:
+        """Whether half of the channels in are an image that it is told, as that of `LDMSuperResolutionPipeline` is."""
+        return self.in_channels == 2 * self.out_channels
 
     @property
     def learned_variance(self) -> bool:
@@ -176,7 +181,7 @@ def read_network(u: UNet2D, file: Path) -> UNetConfig:
         raise UnsupportedError(
             f"{file}: our UNet has no attn_norm_num_groups={mid_groups} with groups of {u.norm_num_groups}"
         )
-    if u.out_channels != u.in_channels and not u.learned_variance:
+    if u.out_channels != u.in_channels and not (u.learned_variance or u.condition_beside):
         raise UnsupportedError(f"{file}: our UNet has no out_channels={u.out_channels} for {u.in_channels} in")
     network = {
         "shape": u.shape,
@@ -195,6 +200,7 @@ def read_network(u: UNet2D, file: Path) -> UNetConfig:
         "downsample_padding": "symmetric" if u.downsample_padding else "asymmetric",
         "scale_shift": shift,
         "resample": _resample(u, file),
+        "condition": {"image": u.shape} if u.condition_beside else None,
     }
     try:
         return parse(UNetConfig, network, str(file))
@@ -216,8 +222,8 @@ def write_network(c: UNetConfig) -> dict[str, Any]:
     """`config.json` of the `UNet2DModel` that is our UNet.
 
     Raises:
-        CheckpointError: there is none, since `UNet2DModel` knows no patches, no fixed number of heads and no scale of
-            time.
+        CheckpointError: there is none, since `UNet2DModel` knows no patches, no fixed number of heads, no scale of time
+            and no noise in what it is told.
     """
     if c.time_scale != 1:
         raise CheckpointError(
@@ -234,6 +240,11 @@ def write_network(c: UNetConfig) -> dict[str, Any]:
             f"patch={c.patch}: this network works on patches of pixels, which a UNet2DModel of diffusers cannot"
             "; it can be used through ddim_ode only"
         )
+    if c.condition and (c.condition.noise or c.condition.image != c.shape):
+        raise CheckpointError(
+            f"condition={c.condition.image}: a UNet2DModel of diffusers is told images of its own size, without noise"
+            "; this network can be used through ddim_ode only"
+        )
     names = (
         ("DownBlock2D", "UpBlock2D") if c.resample == "conv" else ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
     )
@@ -241,7 +252,7 @@ def write_network(c: UNetConfig) -> dict[str, Any]:
     channels, height, width = c.shape
     unet = UNet2D(
         sample_size=height if height == width else (height, width),
-        in_channels=channels,
+        in_channels=2 * channels if c.condition else channels,
         out_channels=channels,
         freq_shift=c.time_shift,
         flip_sin_to_cos=c.time_order == "cos_sin",

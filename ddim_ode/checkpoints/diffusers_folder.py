@@ -28,6 +28,7 @@ from ddim_ode.checkpoints.frames import MOST_SIGMA, Frame, frame_of
 from ddim_ode.checkpoints.scheduler_config import ignored_in, read_scheduler, write_schedule
 from ddim_ode.models.config import ModelConfig, ScheduleConfig
 from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.models.image_condition import ConditionConfig, check_told
 from ddim_ode.models.unet import UNetConfig
 from ddim_ode.support.records import write_json
 from ddim_ode.support.tensors import write_tensors
@@ -213,9 +214,11 @@ def _wrapped(
         with torch.random.fork_rng(devices=[]):
             unet = UNet2DModel.from_config({k: v for k, v in values.items() if not k.startswith("_")})
         unet.load_state_dict({k: v.to(torch.float32) for k, v in weights.items()})
-        net = Wrapped(unet).eval().requires_grad_(False)
+        condition = ConditionConfig(image=config.shape) if config.condition_beside else None
+        net = Wrapped(unet, condition).eval().requires_grad_(False)
         labels = [torch.zeros(1, dtype=torch.int64)] if config.num_class_embeds else []
-        net(torch.zeros(1, *config.shape), torch.ones(1), *labels)
+        told = {"image": torch.zeros(1, *config.shape)} if condition else {}
+        net(torch.zeros(1, *config.shape), torch.ones(1), *labels, **told)
     except Exception as error:  # shapes that cannot be, weights that do not fit, another kind of condition
         fault = " ".join(str(error).split())
         raise CheckpointError(f"{reason}, and diffusers finds: {fault:.200}") from None
@@ -229,18 +232,23 @@ class Signed(nn.Module):
         super().__init__()
         self.net, self.sign = net, sign
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.sign * self.net(*inputs)
+    def forward(self, *inputs: Tensor, **told: Tensor) -> Tensor:
+        return self.sign * self.net(*inputs, **told)
 
 
 class Wrapped(nn.Module):
-    """A `UNet2DModel` called as our networks are: net(x, t, labels) -> (B, C, H, W); learned variances are dropped."""
+    """A `UNet2DModel` called as our networks are: net(x, t, labels) -> (B, C, H, W); learned variances are dropped. One
+    with a condition is told an image (B, C, H, W), too.
+    """
 
-    def __init__(self, unet: Any):
+    def __init__(self, unet: Any, condition: ConditionConfig | None = None):
         super().__init__()
         self.unet, self.whole = unet, unet.config.time_embedding_type == "learned"
+        self.condition = condition
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None, *, image: Tensor | None = None) -> Tensor:
+        check_told(self.condition, image, None, len(x))
         if self.whole:
             t = t.long()
-        return self.unet(x, t, labels, return_dict=False)[0][:, : x.shape[1]]
+        seen = x if image is None else torch.cat([x, image.to(x)], dim=1)
+        return self.unet(seen, t, labels, return_dict=False)[0][:, : x.shape[1]]

@@ -20,6 +20,7 @@ from ddim_ode.integrations.calls import calls_for, check_arguments, refuse_steps
 from ddim_ode.integrations.embeddings import PipelineError
 from ddim_ode.integrations.plain import direct, obstacle
 from ddim_ode.models import arguments
+from ddim_ode.models.conditions import Told
 from ddim_ode.models.denoiser import Denoiser, Prediction
 from ddim_ode.support.checks import described, flag
 
@@ -81,7 +82,7 @@ class PipelineModel(Denoiser):
         assert isinstance(found, PipelineNetwork)
         return found
 
-    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
+    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Told = None) -> Prediction:
         if torch.is_grad_enabled() and isinstance(xbar, Tensor) and xbar.requires_grad:
             raise PipelineError(
                 "pipelines record no gradients; call the network directly, as from_pipeline does without arguments of"

@@ -18,6 +18,7 @@ from ddim_ode.checkpoints.frames import Frame
 from ddim_ode.integrations.coroutines import Coroutine, ask
 from ddim_ode.integrations.handed import SchedulerError
 from ddim_ode.integrations.sharing import sharing
+from ddim_ode.models.conditions import Told
 from ddim_ode.models.denoiser import Denoiser, NonFiniteError, Prediction
 from ddim_ode.ode.flow import ProbabilityFlow, along
 from ddim_ode.solvers import Control, Method, Outcome, Step, moves
@@ -88,7 +89,7 @@ class OutsideModel:
         """One call of the network."""
         return 1
 
-    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
+    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Told = None) -> Prediction:
         sigma = torch.as_tensor(sigma, dtype=torch.float64)
         a = along(self.path.scale(sigma), xbar)
         x = a * xbar
@@ -117,7 +118,7 @@ class Batch:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
-    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
+    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Told = None) -> Prediction:
         self.model.begins = True  # of which nothing can be changed
         found = self.model(xbar[0], torch.as_tensor(sigma).reshape(()))
         return Prediction(found.data[None], found.noise[None], found.evaluations)

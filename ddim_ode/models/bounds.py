@@ -39,7 +39,10 @@ def parameters(c: "UNetConfig") -> int:
     def resample(n: int) -> int:
         return block(n, n) if c.resample == "block" else conv(n, n)
 
-    count = (width + 1) * emb + (emb + 1) * emb + conv(data, width) + 2 * width + conv(width, data)
+    told = c.condition.image[0] * c.patch**2 if c.condition else 0
+    embeddings = 2 if c.condition and c.condition.noise else 1
+    count = embeddings * ((width + 1) * emb + (emb + 1) * emb)
+    count += conv(data + told, width) + 2 * width + conv(width, data)
     count += (c.num_classes + c.null_class) * emb if c.num_classes else 0
     skips, current = [width], width
     for level, out in enumerate(c.channels):

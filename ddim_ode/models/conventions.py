@@ -178,18 +178,21 @@ class Conventions:
 
 
 class Adapted(nn.Module):
-    """`call(net, x, u[, labels])` of a module `net`, as a module."""
+    """`call(net, x, u[, labels], **conditions)` of a module `net`, as a module."""
 
     def __init__(self, net: nn.Module, call: Callable[..., Tensor]):
         super().__init__()
         self.net, self.call = net, call
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.call(self.net, *inputs)
+    def forward(self, *inputs: Tensor, **told: Tensor) -> Tensor:
+        return self.call(self.net, *inputs, **told)
 
 
 def adapt(net: Net, call: Callable[..., Tensor]) -> Net:
-    """net, called by `call(net, x, u[, labels])`; the call must not hold on to a network, which may be moved."""
+    """net, called by `call(net, x, u[, labels], **conditions)`.
+
+    The call must not hold on to a network, which may be moved.
+    """
     return Adapted(net, call) if isinstance(net, nn.Module) else partial(call, net)
 
 
@@ -199,10 +202,10 @@ class EDMCall(Convention):
 
     num_classes: int
 
-    def __call__(self, net: Net, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+    def __call__(self, net: Net, x: Tensor, sigma: Tensor, labels: Tensor | None = None, **told: Tensor) -> Tensor:
         if labels is None:
-            return net(x, sigma)
-        return net(x, sigma, one_hot(labels, self.num_classes + 1)[:, : self.num_classes].to(x))
+            return net(x, sigma, **told)
+        return net(x, sigma, one_hot(labels, self.num_classes + 1)[:, : self.num_classes].to(x), **told)
 
 
 @dataclass(frozen=True)
@@ -212,8 +215,8 @@ class KDiffusionCall(Convention):
     extra_args: Mapping[str, Any]
     label_arg: str
 
-    def __call__(self, net: Net, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        return net(x, sigma, **self.extra_args, **({} if labels is None else {self.label_arg: labels}))
+    def __call__(self, net: Net, x: Tensor, sigma: Tensor, labels: Tensor | None = None, **told: Tensor) -> Tensor:
+        return net(x, sigma, **self.extra_args, **({} if labels is None else {self.label_arg: labels}), **told)
 
 
 @dataclass(frozen=True)
@@ -223,10 +226,10 @@ class FlowCall(Convention):
     data_at: int
     time_scale: float
 
-    def __call__(self, net: Net, x: Tensor, u: Tensor, *labels: Tensor) -> Tensor:
+    def __call__(self, net: Net, x: Tensor, u: Tensor, *labels: Tensor, **told: Tensor) -> Tensor:
         if self.data_at:
-            return -net(x, self.time_scale * (1 - u), *labels)
-        return net(x, self.time_scale * u, *labels)
+            return -net(x, self.time_scale * (1 - u), *labels, **told)
+        return net(x, self.time_scale * u, *labels, **told)
 
 
 def _range(low: Any, high: Any) -> tuple[float, float]:

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.models import arguments
+from ddim_ode.models.conditions import Told, keywords, labels_of
 from ddim_ode.models.conventions import Conventions
-from ddim_ode.models.failures import advise, check_answer, lacks_null_class
+from ddim_ode.models.failures import NonFiniteError as NonFiniteError
+from ddim_ode.models.failures import advise, check_answer, check_finite, lacks_null_class, misunderstood
 from ddim_ode.models.fast import Fast
 from ddim_ode.models.modes import Mode
 from ddim_ode.models.networks import check_whole, device_of, precision_of
@@ -45,24 +47,6 @@ class Prediction(NamedTuple):
     data: Tensor
     noise: Tensor
     evaluations: int | Tensor  # network passes spent on each sample; (B,) int64 where they differ
-
-
-class NonFiniteError(DDIMError):
-    """The network returned NaN or infinity. `sample` is the first such index.
-
-    Whoever catches it on the way up makes it more precise: `step`, and `sample` in the whole run.
-    """
-
-    def __init__(self, sigma: float, sample: int, step: int | None = None):
-        super().__init__(sigma, sample, step)
-        self.sigma, self.sample, self.step = sigma, sample, step
-
-    def __str__(self) -> str:
-        step = "" if self.step is None else f" in step {self.step}"
-        return (
-            f"the network's output is not finite at sigma={self.sigma:.6g} for sample {self.sample}{step}"
-            "; check its weights and precision, or start at a smaller sigma"
-        )
 
 
 class DenoiserError(DDIMError):
@@ -96,7 +80,7 @@ class Model(Protocol):
         """Network passes that one prediction at sigma costs."""
         ...
 
-    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction: ...
+    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Told = None) -> Prediction: ...
 
 
 @dataclass(frozen=True)
@@ -231,14 +215,15 @@ class Denoiser(Conventions):
         check_whole(self.net, "compiled", DenoiserError)
         return replace(self, net=Fast(self.net))
 
-    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
+    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Told = None) -> Prediction:
         """Predict the image and the noise in xbar = x0 + sigma eps.
 
         Args:
             xbar: (B, *shape), float32 or float64.
             sigma: scalar or (B,), > 0, or 0 where noise, velocity or flow is predicted. Outside the model's range only
                 the time label is clamped.
-            labels: (B,) int64 in 0..num_classes, or None for the null class. Ignored without classes.
+            labels: (B,) int64 in 0..num_classes, or None for the null class; ignored without classes. Or `Conditions`,
+                whose tensors the network takes as keywords.
 
         Raises:
             NonFiniteError: the network returned NaN or infinity.
@@ -262,11 +247,9 @@ class Denoiser(Conventions):
         times = torch.int64 if self.quantize == "int" else torch.promote_types(dtype, torch.float32)
         inputs = [x.to(dtype), u.to(x.device, times).expand(len(x))]
         if self.num_classes:
-            inputs.append(self._condition(labels, x))
-        out = self._ask(inputs).to(x)
-        if not torch.isfinite(out).all():
-            bad = int((~torch.isfinite(out.reshape(len(out), -1)).all(dim=1)).nonzero()[0])
-            raise NonFiniteError(float(sigma.expand(len(xbar))[bad]), bad)
+            inputs.append(self._condition(labels_of(labels), x))
+        out = self._ask(inputs, keywords(labels, x, dtype)).to(x)
+        check_finite(out, sigma)
         return Prediction(
             data=per_sample(q / det) * x - per_sample(b / det) * out,
             noise=per_sample(a / det) * out - per_sample(p / det) * x,
@@ -284,16 +267,18 @@ class Denoiser(Conventions):
             )
         return torch.full((len(x),), self.num_classes, device=x.device) if labels is None else labels
 
-    def _ask(self, inputs: list[Tensor]) -> Tensor:
+    def _ask(self, inputs: list[Tensor], told: Mapping[str, Tensor]) -> Tensor:
         """What the network returns. Raises DenoiserError for another shape; the network's own errors stay its own."""
         try:
-            out = self._mode(self.net, *inputs)
+            out = self._mode(self.net, *inputs, **told)
         except (IndexError, TypeError, RuntimeError) as error:
             if self.num_classes and lacks_null_class(error, self.net, inputs[2], self.num_classes):
                 raise DenoiserError(
                     f"this network may have no embedding for the null class, label {self.num_classes}"
                     f"; give null_class=False, and labels in 0..{self.num_classes - 1} without guidance"
                 ) from error
+            if message := misunderstood(error, told):
+                raise DenoiserError(message) from error
             if self.path.num_timesteps:
                 advise(error, inputs[1])
             raise

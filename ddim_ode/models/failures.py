@@ -4,8 +4,9 @@ A network may look its time up in a table, or know no null class.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,7 +18,27 @@ FLOAT_INDEX = re.compile(
     r"must be (of )?(integer|long|int)|dtype int32|one_hot is only applicable|types: Long|a long tensor for index"
     r"|dtype of indices should be|only integer|indices must be integers"
 )
+#: what Python says of an argument that a call had too many, or lacked
+UNWANTED = re.compile(r"unexpected keyword argument '(\w+)'")
+MISSING = re.compile(r"missing \d+ required (?:positional|keyword-only) arguments?: '(\w+)'")
 TOO_LARGE = "index out of range in self"  # as torch's embedding says it
+
+
+class NonFiniteError(DDIMError):
+    """The network returned NaN or infinity. `sample` is the first such index.
+
+    Whoever catches it on the way up makes it more precise: `step`, and `sample` in the whole run.
+    """
+
+    what, remedy = "the network's output", "check its weights and precision, or start at a smaller sigma"
+
+    def __init__(self, sigma: float, sample: int, step: int | None = None):
+        super().__init__(sigma, sample, step)
+        self.sigma, self.sample, self.step = sigma, sample, step
+
+    def __str__(self) -> str:
+        step = "" if self.step is None else f" in step {self.step}"
+        return f"{self.what} is not finite at sigma={self.sigma:.6g} for sample {self.sample}{step}; {self.remedy}"
 
 
 def advise(error: BaseException, times: Tensor) -> None:
@@ -58,3 +79,21 @@ def check_answer(out: object, x: Tensor, error: type[DDIMError]) -> Tensor:
             " (of learned variances drop the second half of the channels, of diffusers' outputs take .sample)"
         )
     return out
+
+
+def check_finite(out: Tensor, sigma: Tensor, error: type[NonFiniteError] = NonFiniteError) -> None:
+    """Raise `error` for the first sample of a network's answer (B, ...) that is not finite; sigma () or (B,)."""
+    if not torch.isfinite(out).all():
+        bad = int((~torch.isfinite(out.reshape(len(out), -1)).all(dim=1)).nonzero()[0])
+        raise error(float(sigma.expand(len(out))[bad]), bad)
+
+
+def misunderstood(error: BaseException, told: Mapping[str, Tensor]) -> str | None:
+    """What to say where a network does not take a condition that it was told, or lacks one; None for other errors."""
+    if not isinstance(error, TypeError):
+        return None
+    if (found := UNWANTED.search(str(error))) and found[1] in told:
+        return f"the network takes no condition {found[1]!r}; leave conditions[{found[1]!r}] out"
+    if found := MISSING.search(str(error)):
+        return f"the network needs {found[1]!r}; give it as conditions={{{found[1]!r}: ...}}, one row a sample"
+    return None

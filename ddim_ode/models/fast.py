@@ -25,12 +25,13 @@ class Fast(nn.Module):
         super().__setstate__(state)
         self.net.compile()  # torch leaves what it has compiled out of a copy, which would be slow and say nothing
 
-    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *rest: Tensor, **told: Tensor) -> Tensor:
         layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
         # Each layout of an input is compiled for: an expanded time or label has another than one of a value a sample.
         inputs = [x.clone(memory_format=layout), *(v.clone(memory_format=torch.contiguous_format) for v in rest)]
-        for value in inputs:
+        keywords = {name: v.clone(memory_format=torch.contiguous_format) for name, v in told.items()}
+        for value in (*inputs, *keywords.values()):
             torch._dynamo.maybe_mark_dynamic(value, 0)
         with torch.autocast(x.device.type, torch.bfloat16):
-            out: Tensor = self.net(*inputs)
+            out: Tensor = self.net(*inputs, **keywords)
         return out.to(x.dtype) if isinstance(out, Tensor) else out  # what is no tensor, `Denoiser` refuses

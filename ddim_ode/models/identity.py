@@ -1,21 +1,24 @@
 """What tells a model from another."""
 
 import hashlib
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ddim_ode.errors import DDIMError
+from ddim_ode.models.classifier import Classifier
 from ddim_ode.models.denoiser import Denoiser, Model
-from ddim_ode.models.guidance import Guided
+from ddim_ode.models.guidance import Around
 from ddim_ode.models.networks import offloaded_weight
 from ddim_ode.paths import f64
 
 
 def fingerprint(model: Model, dtype: torch.dtype | None = None) -> str:
     """A digest of what a model predicts with: its weights, path, shape and guidance; not the code of a function.
+
+    A function, such as a loss, may tell itself from others by a text in an attribute `facts`.
 
     A compiled, a distributed or an offloaded network has the digest of the plain one; a fast one, which computes in
     another precision, has not.
@@ -25,24 +28,47 @@ def fingerprint(model: Model, dtype: torch.dtype | None = None) -> str:
             finer one has the digest that it had.
     """
     digest = hashlib.sha256()
-    if isinstance(model, Guided):
-        digest.update(f"guided {model.scale} {model.sigma_range} {fingerprint(model.model, dtype)}".encode())
+    if isinstance(model, Around):
+        facts = " ".join(str(_plain(fact, dtype)) for fact in model.facts)
+        digest.update(f"{type(model).__name__.lower()} {facts} {fingerprint(model.model, dtype)}".encode())
         return digest.hexdigest()
-    sigmas = torch.logspace(-3, 5, 200, dtype=torch.float64)
-    facts = [model.path.scale(f64(1.0)).item(), model.sigma_min, model.sigma_max, *model.path.u(sigmas).tolist()]
-    rounded = [f"{fact:.9e}" for fact in facts]  # the last bits may be another machine's
-    digest.update(repr((model.shape, model.num_classes, rounded)).encode())
+    digest.update(repr((model.shape, model.num_classes, _rounded(model))).encode())
     if isinstance(model, Denoiser):
         digest.update(repr((model.predicts, model.quantize)).encode())
-        digest.update(getattr(model.net, "facts", "").encode())
-        net = getattr(model.net, "without_prompts", None) if not isinstance(model.net, nn.Module) else model.net
-        if isinstance(net, nn.Module):
-            for name, value in _weights(net):
-                if dtype is not None and value.is_floating_point():
-                    value = value.detach().to(dtype)
-                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        _add_network(digest, model.net, dtype)
     return digest.hexdigest()
+
+
+def _plain(fact: object, dtype: torch.dtype | None) -> object:
+    """A fact of a guidance, as text says it; of a model or a network what tells it from another."""
+    if callable(getattr(fact, "evaluations", None)):  # a model
+        return fingerprint(cast(Model, fact), dtype)
+    if isinstance(fact, Classifier):
+        return fact.num_classes, _rounded(fact), _plain(fact.net, dtype)
+    if not callable(fact):
+        return fact
+    digest = hashlib.sha256()
+    _add_network(digest, fact, dtype)
+    return digest.hexdigest()
+
+
+def _rounded(model: Model | Classifier) -> list[str]:
+    """Facts of a model's schedule, whose last bits may be another machine's."""
+    path, sigmas = model.path, torch.logspace(-3, 5, 200, dtype=torch.float64)
+    facts = [path.scale(f64(1.0)).item(), model.sigma_min, model.sigma_max, *path.u(sigmas).tolist()]
+    return [f"{fact:.9e}" for fact in facts]
+
+
+def _add_network(digest: Any, net: object, dtype: torch.dtype | None) -> None:
+    """The weights of a network, or the facts that a function tells of itself, into a digest."""
+    told = getattr(net, "facts", "")
+    digest.update(told.encode() if isinstance(told, str) else b"")
+    net = net if isinstance(net, nn.Module) else getattr(net, "without_prompts", None)
+    for name, value in _weights(net) if isinstance(net, nn.Module) else ():
+        if dtype is not None and value.is_floating_point():
+            value = value.detach().to(dtype)
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def _weights(net: nn.Module) -> list[tuple[str, Any]]:

@@ -32,7 +32,7 @@ OBSERVING = RLock()  # one first call at a time: to see what runs, the call of a
 
 
 class Convention:
-    """What calls a network by a convention of its own: call(net, x, u[, labels])."""
+    """What calls a network by a convention of its own: call(net, x, u[, labels], **conditions)."""
 
 
 class Mode:
@@ -66,18 +66,20 @@ class Mode:
             if module.training:
                 raise self._refusal(module)
 
-    def __call__(self, call: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """call(*inputs), of the network that is watched or of what calls it."""
+    def __call__(self, call: Callable[..., Tensor], *inputs: Tensor, **told: Tensor) -> Tensor:
+        """call(*inputs, **told), of the network that is watched or of what calls it."""
         for module in self.watched:  # a plain loop, which is the fastest at every call
             if module.training:
                 break
         else:
             if [root.training for root in self.roots] == self.modes:
-                return call(*inputs)
+                return call(*inputs, **told)
         self.check()
         if self.observable and not torch.compiler.is_compiling():
-            return self._observed(call, inputs)  # a function may set the mode itself, so that only its run tells
-        return call(*inputs)
+            return self._observed(
+                partial(call, *inputs, **told)
+            )  # a function may set the mode itself, so that only its run tells
+        return call(*inputs, **told)
 
     def _look(self, roots: Iterable[nn.Module], modules: Iterable[nn.Module]) -> None:
         """Keep which of these modules act. Again when the mode of a root has changed: layers may have been put in."""
@@ -86,7 +88,7 @@ class Mode:
         self.modes = [root.training for root in self.roots]
         self.watched = tuple(module for module in modules if hasattr(module, "training") and acts(module))
 
-    def _observed(self, call: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+    def _observed(self, call: Callable[[], Tensor]) -> Tensor:
         roots: list[nn.Module] = []
         refused: list[DDIMError] = []
         ran = {id(module): module for module in self.watched}
@@ -101,7 +103,7 @@ class Mode:
                     raise refused[0]
 
         with observed(see):
-            out = call(*inputs)
+            out = call()
         if refused:  # and the network went on without it
             raise refused[0]
         self._look(dict.fromkeys(roots), ran.values())

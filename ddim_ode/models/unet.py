@@ -12,14 +12,14 @@ which those two differ are fields of `UNetConfig`.
 
 import math
 from collections.abc import Iterable
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
+from ddim_ode.models.blocks import Block, resampler, zero_
 from ddim_ode.models.bounds import (
     MOST_CLASSES,
     MOST_LEVELS,
@@ -29,9 +29,7 @@ from ddim_ode.models.bounds import (
     Width,
     parameters,
 )
-
-AnyModule = TypeVar("AnyModule", bound=nn.Module)
-Direction = Literal["down", "up"]
+from ddim_ode.models.image_condition import TIMES, ConditionConfig, check_told, resized
 
 
 class UNetConfig(BaseModel):
@@ -71,6 +69,7 @@ class UNetConfig(BaseModel):
     resample: Literal["conv", "block"] = Field(
         "conv", description="what halves and doubles: a convolution or a ResBlock"
     )
+    condition: ConditionConfig | None = Field(None, description="an image that the network is told")
 
     @model_validator(mode="after")
     def _consistent(self) -> "UNetConfig":
@@ -106,24 +105,35 @@ class UNetConfig(BaseModel):
             )
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the condition where there is none, so that what is written of such a network keeps its digest."""
+        told: dict[str, Any] = plain(self)
+        return told if self.condition else {key: value for key, value in told.items() if key != "condition"}
+
 
 class UNet(nn.Module):
     """forward(x, t, labels): x (B, C, H, W), t (B,) timesteps (fractions allowed), labels (B,) int64.
 
     Label `num_classes` is the null class (no condition), where there is one; `labels=None` means it for all.
-    Returns (B, C, H, W). Weights and computation share one dtype, the parameters'.
+    With `config.condition` it is told `image` (B, C', H', W') in [-1, 1] as well and, where that says so,
+    `image_noise` (B,) in [0, 1], the standard deviation of the noise in it (default: none).
+    Returns (B, C, H, W). Weights and computation share one dtype, the parameters'. Raises ConditionError.
     """
 
     def __init__(self, config: UNetConfig):
         super().__init__()
         self.config = c = config
+        self.condition = c.condition  # as a cascade asks any network
         width, width_emb = c.channels[0], 4 * c.channels[0]
         data_channels = c.shape[0] * c.patch**2
+        told_channels = c.condition.image[0] * c.patch**2 if c.condition else 0
 
-        self.time_mlp = nn.Sequential(nn.Linear(width, width_emb), nn.SiLU(), nn.Linear(width_emb, width_emb))
+        self.time_mlp = mlp(width, width_emb)
+        self.noise_mlp = mlp(width, width_emb) if c.condition and c.condition.noise else None
         labels = c.num_classes + c.null_class
         self.class_embedding = nn.Embedding(labels, width_emb) if c.num_classes else None
-        self.conv_in = nn.Conv2d(data_channels, width, 3, padding=1)
+        self.conv_in = nn.Conv2d(data_channels + told_channels, width, 3, padding=1)
 
         last = len(c.channels) - 1
         skips, current = [width], width
@@ -150,15 +160,29 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(c.groups, width, c.norm_eps)
         self.conv_out = zero_(nn.Conv2d(width, data_channels, 3, padding=1))
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        labels: Tensor | None = None,
+        *,
+        image: Tensor | None = None,
+        image_noise: Tensor | None = None,
+    ) -> Tensor:
         c = self.config
-        emb = self.time_mlp(sinusoid(t.double() * c.time_scale, c.channels[0], c.time_order, c.time_shift, x.dtype))
+        check_told(c.condition, image, image_noise, len(x))
+        emb = self.time_mlp(self._waves(t.double() * c.time_scale, x.dtype))
+        if self.noise_mlp is not None:
+            noise = x.new_zeros(len(x)) if image_noise is None else image_noise
+            emb = emb + self.noise_mlp(self._waves(noise.double() * TIMES, x.dtype))
         if self.class_embedding is not None:
             if labels is None:
                 labels = torch.full((len(x),), c.num_classes, device=x.device)
             emb = emb + self.class_embedding(labels)
         emb = F.silu(emb)
 
+        if image is not None:
+            x = torch.cat([x, resized(image.to(x), c.shape[1:])], dim=1)
         h = self.conv_in(F.pixel_unshuffle(x, c.patch) if c.patch > 1 else x)
         skips = [h]
         for level in cast(Iterable[Level], self.down):
@@ -176,6 +200,10 @@ class UNet(nn.Module):
         h = self.conv_out(F.silu(self.norm_out(h)))
         return F.pixel_shuffle(h, c.patch) if c.patch > 1 else h
 
+    def _waves(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        c = self.config
+        return sinusoid(t, c.channels[0], c.time_order, c.time_shift, dtype)
+
 
 class Level(nn.Module):
     """The blocks of one resolution and the one that leaves it (None at the last)."""
@@ -185,97 +213,9 @@ class Level(nn.Module):
         self.blocks, self.resample = blocks, resample
 
 
-class Block(nn.Module):
-    """Residual block with the embedding between its convolutions, then optional self-attention.
-
-    One that resamples does it before its first convolution, by a 2 x 2 mean or by repeating each pixel.
-    """
-
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        c_emb: int,
-        config: UNetConfig,
-        attend: bool = False,
-        direction: Direction | None = None,
-    ):
-        super().__init__()
-        self.direction, self.scale_shift = direction, config.scale_shift
-        self.norm1 = nn.GroupNorm(config.groups, c_in, config.norm_eps)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.emb = nn.Linear(c_emb, 2 * c_out if config.scale_shift else c_out)
-        self.norm2 = nn.GroupNorm(config.groups, c_out, config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
-        self.conv2 = zero_(nn.Conv2d(c_out, c_out, 3, padding=1))
-        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
-        self.attention = Attention(c_out, config) if attend else nn.Identity()
-
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = F.silu(self.norm1(x))
-        if self.direction is not None:
-            h, x = resize(h, self.direction), resize(x, self.direction)
-        h = self.conv1(h)
-        shift = self.emb(emb)[:, :, None, None]
-        if self.scale_shift:
-            scale, shift = shift.chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
-        else:
-            h = self.norm2(h + shift)
-        h = self.conv2(self.dropout(F.silu(h)))
-        return self.attention(self.skip(x) + h)
-
-
-class Attention(nn.Module):
-    """Residual self-attention over the H*W positions."""
-
-    def __init__(self, channels: int, config: UNetConfig):
-        super().__init__()
-        self.heads = channels // config.head_channels if config.head_channels else config.heads
-        self.norm = nn.GroupNorm(config.groups, channels, config.norm_eps)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = zero_(nn.Conv2d(channels, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        height = x.shape[2]
-        q, k, v = rearrange(self.qkv(self.norm(x)), "b (n k c) h w -> n b k (h w) c", n=3, k=self.heads)
-        h = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(rearrange(h, "b k (h w) c -> b (k c) h w", h=height))
-
-
-class Downsample(nn.Module):
-    """Stride-2 convolution. DDPM pads only right and below; diffusers' default pads all round."""
-
-    def __init__(self, channels: int, padding: str):
-        super().__init__()
-        self.pad = (0, 1, 0, 1) if padding == "asymmetric" else (1, 1, 1, 1)
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
-        return self.conv(F.pad(x, self.pad))
-
-
-class Upsample(nn.Module):
-    """Nearest-neighbour doubling, then a convolution."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
-        return self.conv(resize(x, "up"))
-
-
-def resampler(direction: Direction, channels: int, c_emb: int, config: UNetConfig) -> nn.Module:
-    """What leaves a level, called with the state and the embedding."""
-    if config.resample == "block":
-        return Block(channels, channels, c_emb, config, direction=direction)
-    return Downsample(channels, config.downsample_padding) if direction == "down" else Upsample(channels)
-
-
-def resize(x: Tensor, direction: Direction) -> Tensor:
-    """The mean of 2 x 2 pixels, or each pixel four times."""
-    return F.avg_pool2d(x, 2) if direction == "down" else F.interpolate(x, scale_factor=2.0, mode="nearest")
+def mlp(width: int, width_emb: int) -> nn.Sequential:
+    """What makes an embedding of sines and cosines."""
+    return nn.Sequential(nn.Linear(width, width_emb), nn.SiLU(), nn.Linear(width_emb, width_emb))
 
 
 def sinusoid(t: Tensor, width: int, order: str, shift: float, dtype: torch.dtype) -> Tensor:
@@ -286,10 +226,3 @@ def sinusoid(t: Tensor, width: int, order: str, shift: float, dtype: torch.dtype
     angles = t.to(torch.float64)[:, None] * torch.exp(-math.log(10_000) / (half - shift) * k)
     parts = (angles.sin(), angles.cos()) if order == "sin_cos" else (angles.cos(), angles.sin())
     return torch.cat(parts, dim=1).to(dtype)
-
-
-def zero_(module: AnyModule) -> AnyModule:
-    """Zero the weights, so that every residual branch starts as the identity."""
-    for p in module.parameters():
-        nn.init.zeros_(p)
-    return module

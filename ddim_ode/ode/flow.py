@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
+from ddim_ode.models.conditions import Told
 from ddim_ode.models.denoiser import Model, Prediction
 from ddim_ode.ode.brownian import NoiseSource
 from ddim_ode.paths import Path, f64
@@ -25,7 +26,7 @@ class ProbabilityFlow:
         model: the denoiser.
         path: the solver's coordinates, not necessarily the model's schedule.
         domain: (smallest, largest) sigma at which the model may be evaluated.
-        labels: (B,) int64, or None for the null class.
+        labels: (B,) int64, or None for the null class; or `Conditions`.
         differentiable: keep the graph of every prediction, for gradients; otherwise none is recorded.
 
     `nfe` counts the network passes that each sample of the batch has cost so far: an int, or (B,) int64 where they
@@ -37,7 +38,7 @@ class ProbabilityFlow:
         model: Model,
         path: Path,
         domain: tuple[float, float],
-        labels: Tensor | None = None,
+        labels: Told = None,
         differentiable: bool = False,
     ):
         self.model, self.path, self.domain, self.labels = model, path, domain, labels

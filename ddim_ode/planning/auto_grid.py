@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.grids import GRIDS, make_grid
+from ddim_ode.models.conditions import Told
 from ddim_ode.models.denoiser import Model, Prediction
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import Path, f64
@@ -72,7 +73,7 @@ class StandIn:
     def evaluations(self, sigma: float) -> int:
         return 1
 
-    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
+    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Told = None) -> Prediction:
         sigma = float(sigma)
         state, image = (x.repeat(3, 1) for x in self.profile.at(sigma))
         leak = (self.profile.leak(sigma) + self.doubts).clamp(0, 1)

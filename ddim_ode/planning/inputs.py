@@ -1,7 +1,8 @@
 """What a run begins with, checked: a model, seeds and their noise, states, data, labels."""
 
 import math
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ddim_ode.data import is_picture
 from ddim_ode.errors import DDIMError
+from ddim_ode.models.conditions import Conditions, Told
 from ddim_ode.models.denoiser import Model
 from ddim_ode.models.provenance import innermost
 from ddim_ode.paths import Path
@@ -28,6 +30,7 @@ DEVIATIONS = (
 SEEDS = 2**32
 UNCOUNTED = 10**6  # seeds of an iterator, which does not say how many it has
 OF_SEED = 40  # bytes of an int and of its place in a tuple
+Labels = Tensor | Sequence[int] | int | None
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
 ASKED = ("path", "shape", "num_classes", "device", "sigma_min", "sigma_max", "evaluations")  # of a `Model`
 FEWER = "ask for fewer at a time"
@@ -156,7 +159,7 @@ def check_data(model: Model, x: Tensor) -> Tensor:
     return x
 
 
-def check_labels(model: Model, labels: Tensor | Sequence[int] | int | None, total: int) -> Tensor | None:
+def check_labels(model: Model, labels: Labels, total: int) -> Tensor | None:
     """Labels as (total,) int64, of one for all if that is what there is."""
     if labels is None:
         return None
@@ -182,6 +185,32 @@ def check_labels(model: Model, labels: Tensor | Sequence[int] | int | None, tota
     if len(wrong):
         raise SampleError(f"label {int(wrong[0])} does not exist; this model has labels 0..{model.num_classes - 1}")
     return values
+
+
+def asked(
+    model: Model, labels: Labels, conditions: Mapping[str, Tensor] | None, null: Mapping[str, Tensor] | None
+) -> Labels | Conditions:
+    """Labels and conditions in one value: the labels as they are, unchecked, where there is nothing else.
+
+    Raises ConditionError, and SampleError for null values without conditions.
+    """
+    if conditions is None:
+        if null:
+            raise SampleError(f"null={shown(sorted(null))} are of conditions, and there are none; give conditions too")
+        return labels
+    told = Conditions(None, conditions, null or {})
+    return replace(told, labels=check_labels(model, labels, len(told)))
+
+
+def check_told(model: Model, told: Labels | Conditions, total: int) -> Told:
+    """What as many samples are told, the labels checked. Raises SampleError for conditions of another number."""
+    if not isinstance(told, Conditions):
+        return check_labels(model, told, total)
+    if len(told) != total:
+        raise SampleError(
+            f"conditions[{next(iter(told.tensors))!r}] are {len(told)}, for {total} samples; give one a sample"
+        )
+    return replace(told, labels=check_labels(model, told.labels, total))
 
 
 def seeded_noise(seeds: Iterable[int], shape: tuple[int, ...]) -> Tensor:

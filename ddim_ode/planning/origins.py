@@ -11,13 +11,14 @@ from torch import nn
 
 from ddim_ode.models.denoiser import Denoiser, Model
 from ddim_ode.models.fast import Fast
-from ddim_ode.models.guidance import Guided
+from ddim_ode.models.guidance import Around, Guided
 from ddim_ode.models.identity import fingerprint
 from ddim_ode.models.provenance import innermost
 from ddim_ode.solvers import Method, MethodError
 from ddim_ode.solvers.origin import Origin
 
 ROUNDED = 1e-9  # by which another machine may have the ends of a schedule
+EVERYWHERE = (0.0, math.inf)
 ANEW = "tune it anew, or load it with force=True (--force)"
 
 
@@ -96,22 +97,27 @@ def _state(net: Any) -> tuple[tuple[int, int], ...] | None:
 
 
 def guidance_of(model: Model) -> tuple[float, tuple[float, float]]:
-    """The scale of a model's guidance, 1 for none, and the sigmas at which it is in force."""
-    everywhere = (0.0, math.inf)
-    if not isinstance(model, Guided) or model.scale == 1:
-        return 1.0, everywhere
-    return model.scale, model.sigma_range
+    """The scale of a model's guidance, 1 for none, and the sigmas at which it is in force.
+
+    Raises MethodError for guidance that is not classifier-free at one scale, which a tuned method cannot say of itself.
+    """
+    if not isinstance(model, Around):
+        return 1.0, EVERYWHERE
+    if not isinstance(model, Guided) or callable(model.scale) or model.rescale or isinstance(model.model, Around):
+        kind = type(model).__name__
+        raise MethodError(f"the model is a {kind}, and tuned methods are for one scale of guidance; use another method")
+    return (1.0, EVERYWHERE) if model.scale == 1 else (model.scale, model.sigma_range)
 
 
 def _interval(origin: Origin) -> tuple[float, float]:
-    return (0.0, math.inf) if origin.guidance_range is None else origin.guidance_range
+    return EVERYWHERE if origin.guidance_range is None else origin.guidance_range
 
 
 def _words(scale: float, interval: tuple[float, float]) -> str:
     if scale == 1:
         return "without guidance"
     low, high = interval
-    where = "" if (low, high) == (0, math.inf) else f" at sigmas {low:g} to {high:g}"
+    where = "" if (low, high) == EVERYWHERE else f" at sigmas {low:g} to {high:g}"
     return f"with guidance={scale:g}{where}"
 
 

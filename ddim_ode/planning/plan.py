@@ -11,21 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ddim_ode.models.conditions import Conditions, Told, tensors_of
 from ddim_ode.models.denoiser import Model, NonFiniteError
-from ddim_ode.models.guidance import Guided
+from ddim_ode.models.guidance.classifier_free import check_guides
 from ddim_ode.ode.brownian import Brownian
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.planning.budget import grid_for
-from ddim_ode.planning.inputs import FEWER, SampleError, check_labels, seeded_noise
-from ddim_ode.planning.options import DEFAULT_BATCH, SolveOptions
+from ddim_ode.planning.guided import with_guidance
+from ddim_ode.planning.inputs import FEWER, Labels, SampleError, check_told, seeded_noise
+from ddim_ode.planning.options import AUTO, DEFAULT_BATCH, SolveOptions
 from ddim_ode.planning.origins import check_origin
+from ddim_ode.planning.profile import Profile
 from ddim_ode.planning.tolerance import ends_for, tolerance_for
 from ddim_ode.solvers import Control, Method, MethodError, Outcome, Solution, Step, Watch, follow
 from ddim_ode.support.resources import allocating
 
 CALIBRATION = 8  # samples that a tolerance is looked for with
 
-Labels = Tensor | Sequence[int] | int | None
 Done = TypeVar("Done")
 
 
@@ -50,7 +52,7 @@ class Plan(ABC):
     model: Model
     method: Method
     sigmas: Tensor  # (N + 1,) float64, or with an adaptive method its ends
-    labels: Tensor | None  # (B,)
+    labels: Told  # of B samples
     batch_size: int
     seeds: tuple[int, ...]  # (B,), of the noise on the way
     dtype: torch.dtype  # of the state
@@ -170,17 +172,20 @@ class AdaptivePlan(Plan):
     def backwards(self) -> "Plan":
         return replace(self, sigmas=self.sigmas.flip(0), control=self.control._replace(max_nfe=sys.maxsize))
 
-    def with_budget(self, nfe: int, labelled: bool, count: int) -> "AdaptivePlan":
+    def with_budget(self, nfe: int, labelled: bool, count: int, begin: Tensor | None = None) -> "AdaptivePlan":
         """This plan with the tolerance whose mean NFE over seeds 0..count-1 is at most nfe.
 
         A function of the model and the budget alone, so that samples keep depending on their seeds only.
+
+        begin: (count, *shape), states at the first sigma (default: the noise of those seeds).
 
         Raises:
             SampleError: the coarsest tolerance costs more already.
         """
         labels = torch.arange(count) % self.model.num_classes if labelled else None
-        latents = seeded_noise(range(count), self.model.shape).to(self.model.device, self.dtype)
-        begin = float(self.model.path.prior_std(self.sigmas[0])) * latents
+        if begin is None:
+            latents = seeded_noise(range(count), self.model.shape).to(self.model.device, self.dtype)
+            begin = float(self.model.path.prior_std(self.sigmas[0])) * latents
         few = replace(self, labels=labels, batch_size=count, seeds=tuple(range(count)))
 
         def cost(tol: float, most: int) -> float:
@@ -196,34 +201,37 @@ def prepare(
     options: SolveOptions,
     count: int,
     *,
-    labels: Labels = None,
+    labels: Labels | Conditions = None,
     upward: bool = False,
     seeds: Sequence[int] | None = None,
 ) -> GridPlan | AdaptivePlan:
     """The plan for `count` samples; upward, from the image to the latent.
 
     Args:
-        labels: (count,) or one int for all, in 0..num_classes-1; None is the null class.
+        labels: (count,) or one int for all, in 0..num_classes-1; None is the null class. Or `Conditions`, with labels.
         seeds: (count,) of the noise on the way (default: 0..count-1).
 
     Raises:
         SampleError, GridError, GuidanceError: options or labels that this model cannot have.
         MethodError: a method that was tuned to another model, or to other guidance.
     """
-    model = with_guidance(model, options)
-    row, classes = options.row, check_labels(model, labels, count)
+    model, row, told = with_guidance(model, options), options.row, check_told(model, labels, count)
+    if options.guidance != 1:
+        check_guides(model.num_classes, told, options.guidance)
+    if tensors_of(told):
+        check_measured(options)
     if row.own_grids or (row.origin and options.grid is None):
         check_origin(model, row)
     if row.own_grids and upward:
         raise MethodError(f"{options.name} leads from noise to the image alone; use another method, such as 'adams3'")
-    sigmas = ends_for(model, options) if row.adaptive else grid_for(model, options, upward, classes is not None)
+    sigmas = ends_for(model, options) if row.adaptive else grid_for(model, options, upward, told is not None)
     if upward and sigmas[-1] == 0:
         raise SampleError("the grid ends at sigma=0, where no data lie; end at the model's sigma_min")
     common: dict[str, Any] = {
         "model": model,
         "method": row,
         "sigmas": sigmas.flip(0) if upward else sigmas,
-        "labels": classes,
+        "labels": told,
         "batch_size": DEFAULT_BATCH if options.batch_size is None else options.batch_size,
         "seeds": tuple(range(count) if seeds is None else seeds),
         "dtype": options.dtype,
@@ -242,17 +250,20 @@ def prepare(
             f"nfe={options.nfe}: {options.name} finds the tolerance of a budget for sampling only; give tol"
         )
     few = CALIBRATION if row.per_sample else min(plan.batch_size, count)  # what a batch shares depends on its size
-    return plan.with_budget(options.nfe, classes is not None, few)
+    return plan.with_budget(options.nfe, told is not None, few)
 
 
-def with_guidance(model: Model, options: SolveOptions) -> Model:
-    """The model, guided if the options say so. Raises SampleError for one that is guided already, and as `Guided`."""
-    if options.guidance == 1:
-        return model
-    if isinstance(model, Guided):
-        given, scale = f"{options.guidance:g}", f"{model.scale:g}"
-        raise SampleError(f"the model is guided already, at scale {scale}; leave guidance={given} out")
-    return Guided(model, options.guidance, options.guidance_range or (0.0, math.inf))
+def check_measured(options: SolveOptions) -> None:
+    """Raise SampleError where something is measured on the model first, on samples of which nobody has conditions."""
+    if options.row.adaptive and options.nfe is not None:
+        raise SampleError(
+            f"nfe={options.nfe}: {options.name} finds the tolerance of a budget on samples of its own, for which there"
+            " are no conditions; give tol"
+        )
+    if options.grid == AUTO or isinstance(options.grid, Profile):
+        raise SampleError(
+            "grid='auto' is made on samples of its own, for which there are no conditions; give a named grid, or sigmas"
+        )
 
 
 def watch_of(callback: Callback | None, rows: range, steps: int | None) -> Watch | None:

@@ -19,6 +19,7 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
+from ddim_ode.models.conditions import Told
 from ddim_ode.models.denoiser import Model, NonFiniteError, Prediction
 from ddim_ode.models.provenance import innermost
 from ddim_ode.ode.flow import ProbabilityFlow
@@ -253,7 +254,7 @@ class _Record:
     def evaluations(self, sigma: float) -> int:
         return self.model.evaluations(sigma)
 
-    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Prediction:
+    def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Told = None) -> Prediction:
         found, sigma = self.model(xbar, sigma, labels), float(sigma)
         if sigma not in self.said:
             self.said[sigma] = _kept(xbar), _kept(found.data)

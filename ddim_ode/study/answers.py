@@ -17,6 +17,7 @@ from torch import Tensor
 from ddim_ode.errors import DDIMError
 from ddim_ode.metrics import FeatureSpace, consistency, distribution, psnr, ssim
 from ddim_ode.models.analytic import GaussianMixture
+from ddim_ode.models.conditions import Conditions, Told, labels_of, with_labels
 from ddim_ode.models.denoiser import Model
 from ddim_ode.models.guidance import Guided
 from ddim_ode.planning.inputs import seeded_noise
@@ -45,7 +46,7 @@ class Examiner:
 
     def __init__(self, model: Model, shared: Shared, pictures: bool):
         self._stood_for, self.shared, self.pictures = model, shared, pictures
-        self.labels = None if shared.labels is None else torch.arange(len(SEEDS))
+        self.labels = None if labels_of(shared.labels) is None else torch.arange(len(SEEDS))
         self._known: dict[Cell, Answers] = {}
 
     @cached_property
@@ -121,12 +122,16 @@ def stand_in(model: Model) -> Model:
     return GaussianMixture(means, [0.03, 0.06, 0.1, 0.2], [4, 3, 2, 1], [0, 1, 0, 1]).denoiser(model.path, "data")
 
 
-def of_model(model: Model, space: FeatureSpace | None) -> list[float]:
-    """Predictions for fixed noise, and features of the noise, which tell functions apart as no digest can."""
+def of_model(model: Model, told: Told, space: FeatureSpace | None) -> list[float]:
+    """Predictions for fixed noise, and features of the noise, which tell functions apart as no digest can.
+
+    told: what the samples of the study are told, of which the first's conditions are taken.
+    """
     x = seeded_noise(SEEDS, model.shape).to(model.device)
     labels = torch.zeros(2, dtype=torch.int64, device=model.device) if model.num_classes else None
+    told = with_labels(told[[0, 0]].to(model.device) if isinstance(told, Conditions) else None, labels)
     low, high = max(model.sigma_min, 1e-3), min(model.sigma_max, 1e3)
-    found = [model(sigma * x, sigma, labels).data.cpu() for sigma in (low, math.sqrt(low * high), high)]
+    found = [model(sigma * x, sigma, told).data.cpu() for sigma in (low, math.sqrt(low * high), high)]
     found += [] if space is None else [space(x.cpu())]
     return numbers(*(part.reshape(len(part), -1)[:, :4] for part in found))
 

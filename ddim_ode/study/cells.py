@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
-from torch import Tensor
-
 from ddim_ode.errors import DDIMError
 from ddim_ode.grids import GRIDS, shape_of
+from ddim_ode.models.conditions import Told
 from ddim_ode.models.denoiser import Model
 from ddim_ode.planning.options import AUTO, MOST_NFE, SolveOptions
 from ddim_ode.planning.tuned_files import resolved
@@ -28,10 +27,10 @@ class StudyError(DDIMError):
 
 
 class Shared(NamedTuple):
-    """The seeds, labels, options and tolerance of the reference that all cells of a study share."""
+    """The seeds, labels, conditions, options and tolerance of the reference that all cells of a study share."""
 
     seeds: tuple[int, ...]
-    labels: Tensor | None  # (B,)
+    labels: Told  # of B samples
     options: SolveOptions  # to which each cell adds its own
     reference_tol: float
 

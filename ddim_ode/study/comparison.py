@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -10,10 +11,18 @@ import torch
 from torch import Tensor
 
 from ddim_ode.metrics.spaces import Features
+from ddim_ode.models.conditions import Conditions
 from ddim_ode.models.denoiser import Model
-from ddim_ode.planning.inputs import check_callback, check_labels, check_model, check_seeds, check_size
+from ddim_ode.planning.inputs import (
+    Labels,
+    check_callback,
+    check_labels,
+    check_model,
+    check_seeds,
+    check_size,
+    check_told,
+)
 from ddim_ode.planning.options import SolveOptions
-from ddim_ode.planning.plan import Labels
 from ddim_ode.solvers import Method
 from ddim_ode.study.archive import opened
 from ddim_ode.study.cells import Cell, EtaValue, Shared, StudyError, cells_of, listed, named
@@ -59,6 +68,8 @@ def compare(
     seeds: Iterable[int] = range(64),
     *,
     labels: Labels | Literal["each"] = EACH,
+    conditions: Mapping[str, Tensor] | None = None,
+    null: Mapping[str, Tensor] | None = None,
     guidance: float = 1.0,
     guidance_range: tuple[float, float] | None = None,
     grids: Sequence[str] = ("own",),
@@ -79,7 +90,7 @@ def compare(
         model: a `Denoiser`, or something around one.
         methods: names in `METHODS`, "tuned" for the one beside the model, or a mapping of names to names or `Method`s.
         nfe: budgets, the most evaluations a sample may cost (adaptive methods: on average).
-        seeds, guidance, guidance_range, dtype, batch_size: as in `sample`.
+        seeds, conditions, null, guidance, guidance_range, dtype, batch_size: as in `sample`.
         labels: "each" for all classes in turn, if the model has any; or as in `sample`: one, or one a seed, in
             0..num_classes-1, None for the null class.
         grids: names in `GRIDS`, "own" for each method's own, "all" for every one, "auto" for those that are made for
@@ -112,7 +123,8 @@ def compare(
     grids = listed("grids", grids)
     cells = cells_of(named(methods, model), nfe, tols, grids, etas)
     options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
-    bench = bench_for(model, options, seeds, labels, reference_tol, real=real, features=features)
+    told = None if conditions is None else Conditions(None, conditions, null or {})
+    bench = bench_for(model, options, seeds, labels, reference_tol, conditions=told, real=real, features=features)
     return study_of(bench, cells, grids, None if out is None else Path(out), callback, command=command)
 
 
@@ -123,6 +135,7 @@ def bench_for(
     labels: Labels | Literal["each"],
     reference_tol: float,
     *,
+    conditions: Conditions | None = None,
     real: Tensor | None = None,
     features: Features | None = None,
 ) -> Bench:
@@ -133,7 +146,8 @@ def bench_for(
     numbers = check_seeds(seeds)
     classes = _classes(model, labels, len(numbers))
     check_size(model, len(numbers), torch.float64, None)  # of the reference
-    return Bench(model, Shared(numbers, classes, options, float(reference_tol)), real, features)
+    told = classes if conditions is None else check_told(model, replace(conditions, labels=classes), len(numbers))
+    return Bench(model, Shared(numbers, told, options, float(reference_tol)), real, features)
 
 
 def study_of(
@@ -166,6 +180,7 @@ def study_of(
             etas=list(dict.fromkeys(cell.eta for cell in cells if cell.eta is not None)),
             batch_size=bench.shared.options.batch_size,
             **{name: bench.identity[name] for name in TOLD},
+            conditions=bench.identity.get("conditions", {}),
             real=None if bench.real is None else RealFacts("images", len(bench.real.images)),
         ),
         versions=circumstances()["versions"],

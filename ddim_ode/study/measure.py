@@ -14,6 +14,7 @@ from ddim_ode.data import to_uint8
 from ddim_ode.errors import DDIMError
 from ddim_ode.metrics import MetricError, RealImages, consistency, default_features, feature_space, psnr, ssim
 from ddim_ode.metrics.spaces import Features
+from ddim_ode.models.conditions import Conditions, labels_of
 from ddim_ode.models.denoiser import Model, NonFiniteError
 from ddim_ode.models.identity import fingerprint
 from ddim_ode.models.provenance import innermost
@@ -59,13 +60,13 @@ class Bench:
         chosen = default_features(model.shape) if features is None else features
         self.space = feature_space(chosen, model.shape) if self.pictures else None
         self.real = None if real is None or self.space is None else RealImages(real, self.space)
-        self.answers, self.examiner = of_model(model, self.space), Examiner(model, shared, self.pictures)
-        options = shared.options
+        self.answers, self.examiner = of_model(model, shared.labels, self.space), Examiner(model, shared, self.pictures)
+        options, labels = shared.options, labels_of(shared.labels)
         self.identity: dict[str, Any] = {
             "model": fingerprint(model),
             "device": model.device.type,
             "seeds": list(shared.seeds),
-            "labels": None if shared.labels is None else shared.labels.tolist(),
+            "labels": None if labels is None else labels.tolist(),
             "guidance": options.guidance,
             "guidance_range": finite(options.guidance_range),
             "dtype": str(options.dtype).removeprefix("torch."),
@@ -73,6 +74,8 @@ class Bench:
             "features": self.space and self.space.name,
             "real": None if real is None else _digest(real),
         }
+        if isinstance(shared.labels, Conditions):
+            self.identity["conditions"] = shared.labels.digests()
 
     def reference(self, archive: Archive, tell: Tell) -> Reference:
         """The reference of the study, solved unless the archive has it."""

@@ -37,10 +37,10 @@ class Meter:
         return cast(Model, _Watched(model, self._timed(model, model.device)))
 
     def _timed(self, net: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-        def forward(x: Tensor, *rest: Any) -> Any:
+        def forward(x: Tensor, *rest: Any, **told: Any) -> Any:
             synchronise(device)
             begin = time.perf_counter()
-            out = net(x, *rest)
+            out = net(x, *rest, **told)
             synchronise(device)
             self.seconds += time.perf_counter() - begin
             self.evaluations += len(x)

@@ -16,10 +16,10 @@ import torch
 from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import Model
 from ddim_ode.planning.budget import priced
-from ddim_ode.planning.inputs import check_callback, check_model
+from ddim_ode.planning.guided import with_guidance
+from ddim_ode.planning.inputs import Labels, check_callback, check_model
 from ddim_ode.planning.options import AUTO, SolveOptions
 from ddim_ode.planning.origins import check_origin
-from ddim_ode.planning.plan import Labels, with_guidance
 from ddim_ode.planning.tuned_files import beside, load_tuned
 from ddim_ode.solvers import TUNED
 from ddim_ode.study.cells import Cell, StudyError, cells_of, named

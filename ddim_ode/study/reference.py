@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddim_ode.models.conditions import Told
 from ddim_ode.models.denoiser import Model
 from ddim_ode.planning.options import LEAST_TOL, SolveOptions
 from ddim_ode.planning.plan import Progress
@@ -43,7 +44,7 @@ def solve_reference(
     model: Model,
     options: SolveOptions,
     seeds: Sequence[int],
-    labels: Tensor | None,
+    labels: Told,
     wanted: float,
     callback: Callable[[int, Progress], None] | None = None,
 ) -> Reference:

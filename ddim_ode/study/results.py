@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ class StudySettings:
 
     own_grids: name of a method -> its own grid; adaptive ones have none.
     guidance_range: [low, high] in sigma, an open end is None; or None where guidance acts everywhere.
+    conditions: a digest of each condition, by its name.
     """
 
     methods: list[str]
@@ -94,6 +95,7 @@ class StudySettings:
     dtype: str
     features: str | None
     real: RealFacts | None
+    conditions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from dataclasses import replace
 from torch import Tensor
 
 from ddim_ode.inversion import compared, decode, encode_with
+from ddim_ode.models.conditions import Told
 from ddim_ode.models.denoiser import Model
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.study.rows import RoundTrip
 
 
-def round_trip(model: Model, x: Tensor, options: SolveOptions, labels: Tensor | None) -> RoundTrip:
+def round_trip(model: Model, x: Tensor, options: SolveOptions, labels: Told) -> RoundTrip:
     """Follow the flow of images x (B, *shape) to their latents and back, with the method and grid of `options`.
 
     Raises as `encode`.

@@ -13,10 +13,10 @@ from torch import Tensor
 from ddim_ode.models.denoiser import Model
 from ddim_ode.models.fast import Fast
 from ddim_ode.models.provenance import innermost
+from ddim_ode.planning.guided import with_guidance
 from ddim_ode.planning.inputs import check_callback, check_labels, check_model, check_seeds
 from ddim_ode.planning.options import DEFAULT_BATCH, SolveOptions
 from ddim_ode.planning.origins import digest_of, guidance_of
-from ddim_ode.planning.plan import with_guidance
 from ddim_ode.solvers import Method, get_method
 from ddim_ode.solvers.origin import Origin
 from ddim_ode.support.checks import as_path, flag, of_kind, shown, whole

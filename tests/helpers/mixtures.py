@@ -3,6 +3,8 @@
 import torch
 
 from ddim_ode.models.analytic import GaussianMixture
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.paths import Path
 from tests.helpers.tensors import f64, normal
 
 
@@ -16,6 +18,12 @@ def labelled(shape: tuple[int, ...] = (2, 3), components: int = 5, classes: int 
     means = normal(components, *shape, seed=seed)
     k = torch.arange(components, dtype=torch.float64)
     return GaussianMixture(means, 0.1 + 0.05 * k, 1 + k, torch.arange(components) % classes)
+
+
+def gaussians(*means: float, path: Path, std: float = 0.3) -> Denoiser:
+    """A Gaussian a class, in one dimension."""
+    mixture = GaussianMixture(f64(means)[:, None], std, labels=torch.arange(len(means)))
+    return mixture.denoiser(path)
 
 
 MIXTURES = {

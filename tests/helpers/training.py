@@ -53,6 +53,11 @@ KINDS: dict[str, dict[str, Any]] = {
         },
         "data": "classes",
     },
+    "upscaling, shrunk": {
+        "model": {"network": {**NETWORK, "condition": {"image": [1, 4, 2], "noise": True}}},
+        "shrink": 2,
+        "augmentation": (0.1, 0.6),
+    },
 }
 
 

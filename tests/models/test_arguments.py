@@ -184,7 +184,6 @@ def test_where_a_model_cannot_be_moved(changes, words):
         (("x", 2.0), "model is the str 'x'; give a Denoiser"),
         ((None, 2.0), "model is None; give a Denoiser"),
         ((Denoiser, 2.0), "model is the class Denoiser; give a Denoiser"),
-        ((Denoiser(**GOOD), 2.0), "needs a class-conditional model"),
         ((LABELLED, "2"), "guidance='2' is not finite"),
         ((LABELLED, math.nan), "guidance=nan is not finite"),
         ((LABELLED, None), "guidance=None is not finite"),

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from ddim_ode import paths
-from ddim_ode.models import guidance
 from ddim_ode.models.denoiser import Denoiser, NonFiniteError
-from ddim_ode.models.guidance import GuidanceError, Guided
+from ddim_ode.models.guidance import GuidanceError, Guided, classifier_free
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.sampling import sample
 from tests.helpers.mixtures import labelled
@@ -28,7 +27,7 @@ SCALES = [0.0, 0.5, 1.0, 1.5, 3.0, 7.5, -1.0]
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", ["noise", "linear", "flow"])
 def test_it_is_the_formula(name, scale, sigma, together, monkeypatch):
-    monkeypatch.setattr(guidance, "TOGETHER", together)
+    monkeypatch.setattr(classifier_free, "TOGETHER", together)
     xbar = MIXTURE.sample(5, seed=0, sigma=sigma)
     parts = MIXTURE.denoise(xbar, sigma, LABELS), MIXTURE.denoise(xbar, sigma, None)
     guided = Guided(MIXTURE.denoiser(PATHS[name]), scale)
@@ -41,7 +40,7 @@ def test_it_is_the_formula(name, scale, sigma, together, monkeypatch):
 
 @pytest.mark.parametrize("together", [1, 16])
 def test_scale_one_is_the_model_itself(together, monkeypatch):
-    monkeypatch.setattr(guidance, "TOGETHER", together)
+    monkeypatch.setattr(classifier_free, "TOGETHER", together)
     model = MIXTURE.denoiser(CHART)
     xbar = MIXTURE.sample(5, seed=0, sigma=1.0)
     expected, got = model(xbar, 1.0, LABELS), Guided(model, 1.0)(xbar, 1.0, LABELS)
@@ -67,9 +66,9 @@ def test_one_pass_of_twice_the_batch_is_two_passes(monkeypatch):
     net = tiny_unet()
     model = Denoiser(net.double(), PATHS["linear"], "noise", (1, 8, 8), 3)
     xbar = torch.randn(5, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(guidance, "TOGETHER", 5)
+    monkeypatch.setattr(classifier_free, "TOGETHER", 5)
     one = Guided(model, 2.5)(xbar, 1.0, LABELS)
-    monkeypatch.setattr(guidance, "TOGETHER", 4)
+    monkeypatch.setattr(classifier_free, "TOGETHER", 4)
     two = Guided(model, 2.5)(xbar, 1.0, LABELS)
     torch.testing.assert_close(one.data, two.data, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(one.noise, two.noise, rtol=1e-11, atol=1e-11)
@@ -79,7 +78,7 @@ def test_one_pass_of_twice_the_batch_is_two_passes(monkeypatch):
 
 @pytest.mark.parametrize("size", [1, 4, 5, 16])
 def test_passes_run_together_up_to_the_limit(size, monkeypatch):
-    monkeypatch.setattr(guidance, "TOGETHER", 4)
+    monkeypatch.setattr(classifier_free, "TOGETHER", 4)
     batches = []
 
     def net(x, t, labels):
@@ -95,7 +94,7 @@ def test_passes_run_together_up_to_the_limit(size, monkeypatch):
 @pytest.mark.parametrize("together", [4, 16])
 @pytest.mark.parametrize("sigmas", [[0.1, 0.5, 1.0, 3.0, 9.0], [0.5, 0.6, 0.7, 0.8, 0.9], [0.1, 0.2, 3.0, 4.0, 5.0]])
 def test_every_sample_may_have_a_sigma_of_its_own(sigmas, together, monkeypatch):
-    monkeypatch.setattr(guidance, "TOGETHER", together)
+    monkeypatch.setattr(classifier_free, "TOGETHER", together)
     counting = Counting(MIXTURE.denoiser(CHART).net)
     model = Guided(Denoiser(counting, CHART, "noise", MIXTURE.shape, 3), 2.0, sigma_range=(0.4, 2.0))
     xbar = MIXTURE.sample(5, seed=0, sigma=1.0)
@@ -196,4 +195,4 @@ def test_a_model_without_classes_cannot_be_guided():
     mixture = labelled()
     mixture.labels = None
     with pytest.raises(GuidanceError, match="guidance=2 needs a class-conditional model; use guidance=1"):
-        Guided(mixture.denoiser(CHART), 2.0)
+        Guided(mixture.denoiser(CHART), 2.0)(mixture.sample(3, seed=0, sigma=1.0), 1.0)

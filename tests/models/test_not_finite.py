@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from ddim_ode import paths
-from ddim_ode.models import guidance
 from ddim_ode.models.denoiser import Denoiser, NonFiniteError
-from ddim_ode.models.guidance import Guided
+from ddim_ode.models.guidance import Guided, classifier_free
 from ddim_ode.sampling import sample
 
 CHART = paths.Noise(0.01, 100.0)
@@ -55,7 +54,7 @@ def test_sampling_names_the_sample_of_the_whole_run_and_the_step(batch_size):
 @pytest.mark.parametrize("at", [1, 3], ids=["label", "null class"])
 @pytest.mark.parametrize("together", [1, 16], ids=["two passes", "one pass"])
 def test_guidance_names_the_right_sample(together, at, monkeypatch):
-    monkeypatch.setattr(guidance, "TOGETHER", together)
+    monkeypatch.setattr(classifier_free, "TOGETHER", together)
     model = Guided(failing(bad=4, below=1.0, labels=at), 2.0)
     with pytest.raises(NonFiniteError) as error:
         model(NUMBERED, 0.25, ONES)

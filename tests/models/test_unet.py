@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from ddim_ode.models.unet import Attention, Downsample, UNet, UNetConfig, Upsample, sinusoid
+from ddim_ode.models.blocks import Attention, Downsample, Upsample
+from ddim_ode.models.unet import UNet, UNetConfig, sinusoid
 from tests.helpers.networks import randomise, tiny_unet
 from tests.helpers.tensors import normal
 

@@ -21,14 +21,15 @@ def chosen_on(results: Mapping[str, Any]) -> str:
     settled = "settled" if reference["agreed"] else "that did not settle"
     parts = [
         f"{seeds} of {name} ({model['schedule']}, sigma {low} to {high})",
-        *(_conditions(settings, model["classes"]) if model["classes"] else []),
+        *(_labels(settings, model["classes"]) if model["classes"] else []),
+        *([f"under conditions ({names})"] if (names := ", ".join(settings.get("conditions", {}))) else []),
         _asked(settings),
         f"against {reference['method']} {settled} to {in_digits(reference['wanted'])}",
     ]
     return f"Chosen on {', '.join(parts)}; on another model or setting another method may win."
 
 
-def _conditions(settings: Mapping[str, Any], classes: int) -> list[str]:
+def _labels(settings: Mapping[str, Any], classes: int) -> list[str]:
     """The labels and the guidance, in words."""
     labels = settings["labels"]
     if labels is None:

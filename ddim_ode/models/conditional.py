@@ -1,0 +1,39 @@
+"""What the network inside a model is told, and what asking it costs."""
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddim_ode.models.conditions import Conditions
+from ddim_ode.models.denoiser import Model
+from ddim_ode.models.fast import Fast
+from ddim_ode.models.image_condition import ConditionConfig
+from ddim_ode.models.provenance import innermost
+
+
+def network_of(model: Model) -> Any:
+    """What a model asks, a module or a function, without what makes it fast; None of a model that asks nothing."""
+    net = getattr(innermost(model), "net", None)
+    return net.net if isinstance(net, Fast) else net
+
+
+def condition_of(model: Model) -> ConditionConfig | None:
+    """The image that the network inside a model is told, by its attribute `condition`."""
+    found = getattr(network_of(model), "condition", None)
+    return found if isinstance(found, ConditionConfig) else None
+
+
+@torch.no_grad()
+def multiply_adds(model: Model) -> int:
+    """Multiplications, each with its addition, in a pass of the network for one sample: those that torch counts, of
+    convolutions, products of matrices and attention.
+    """
+    model = innermost(model)
+    wanted, device = condition_of(model), model.device
+    labels = torch.zeros(1, dtype=torch.int64, device=device) if model.num_classes else None
+    told = labels if wanted is None else Conditions(labels, {"image": torch.zeros(1, *wanted.image, device=device)})
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model(torch.zeros(1, *model.shape, device=device), 1.0, told)
+    return int(counter.get_total_flops()) // 2
