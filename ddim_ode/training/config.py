@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ddim_ode.models.config import ModelConfig
+from ddim_ode.models.image_condition import divides
 
+Level = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -17,6 +19,10 @@ class TrainConfig(BaseModel):
     model: ModelConfig
     data: str = Field(
         "fashion-mnist", description="'fashion-mnist', or a folder of images, with one in it for each class"
+    )
+    shrink: int = Field(1, ge=1, description="images are so many times as high and wide, and shrunk by means of boxes")
+    augmentation: tuple[Level, Level] = Field(
+        (0.0, 0.0), description="(least, largest) noise in the image that the network is told, drawn evenly"
     )
     steps: int = Field(ge=1)
     batch_size: int = Field(128, ge=1)
@@ -43,4 +49,17 @@ class TrainConfig(BaseModel):
             raise ValueError("a schedule that ends in zero SNR can be sampled, not trained, here; leave zero_snr out")
         if self.model.network.num_classes and not self.model.network.null_class and self.label_dropout:
             raise ValueError("label_dropout trains the null class, and null_class is false; set label_dropout: 0")
+        self._check_condition()
         return self
+
+    def _check_condition(self) -> None:
+        network, (low, high) = self.model.network, self.augmentation
+        if network.condition and not divides(network.condition.image, network.shape):
+            raise ValueError(
+                f"condition.image={network.condition.image}: it is made of the training images by means of boxes, and"
+                f" {network.shape} does not divide into it; use the same channels and a height and width that divide"
+            )
+        if low > high:
+            raise ValueError(f"augmentation=({low:g}, {high:g}) goes down; give the least first")
+        if high and not (network.condition and network.condition.noise):
+            raise ValueError(f"augmentation=({low:g}, {high:g}) needs a network with condition.noise: true")

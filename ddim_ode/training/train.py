@@ -31,12 +31,13 @@ from ddim_ode.support.resources import check_memory
 from ddim_ode.support.scalars import index
 from ddim_ode.support.seeds import mix
 from ddim_ode.support.versions import circumstances
-from ddim_ode.training.batches import Batches, TrainError, load_data
+from ddim_ode.training.batches import Batch, Batches, TrainError, load_data
 from ddim_ode.training.config import TrainConfig
 from ddim_ode.training.log import Log
 
 IDENTITY, KIND = "training.json", "ddim_ode training 1"
 MOMENTS = ("exp_avg", "exp_avg_sq")  # that AdamW keeps of each weight
+SHEET = 80  # samples on the sheet
 COPIES = 5  # of the parameters: themselves, their average, gradients and two moments
 
 
@@ -47,11 +48,12 @@ class Objective:
         self.path, self.predicts = config.model.schedule.path(), PREDICTS[config.model.predicts]
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
-    def __call__(self, net: Callable[..., Tensor], x0: Tensor, eps: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        a, b = self.path.coefficients(t)
+    def __call__(self, net: Callable[..., Tensor], batch: Batch) -> Tensor:
+        x0, eps = batch.x0, batch.eps
+        a, b = self.path.coefficients(batch.t)
         a, b, p, q = torch.stack([a, b, *self.predicts(a, b)]).to(x0)[..., None, None, None]
         with self.autocast:
-            out = net(a * x0 + b * eps, t.to(x0), labels)
+            out = net(a * x0 + b * eps, batch.t.to(x0), batch.labels, **batch.told)
         return F.mse_loss(out.float(), p * x0 + q * eps)
 
 
@@ -124,12 +126,12 @@ class TrainingRun:
         """One optimizer step. Returns the loss and the norm of the gradient before clipping."""
         device = self.accelerator.device
         share = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        x0, eps, t, labels = (x[share] for x in self.batches(self.step))
+        batch = self.batches(self.step)[share].to(device)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(mix(self.config.seed, 3, self.step))  # dropout alone draws from the global generator
-            loss = self.objective(self.forward, x0.to(device), eps.to(device), t, labels.to(device))
+            loss = self.objective(self.forward, batch)
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.net.parameters(), self.config.clip)
         loss = self.accelerator.reduce(loss.detach(), "mean")  # of the whole batch, so all processes stop together
@@ -171,15 +173,20 @@ class TrainingRun:
         strange = TrainError(f"{self.checkpoint} is not a checkpoint of this program; use another --out")
         if not _is_state(state):
             raise strange
-        if (step := index(state["step"])) is None or not isinstance(state["config"], dict):
+        try:
+            theirs = TrainConfig.model_validate(state["config"])  # which adds the keys of later versions
+        except ValueError:
+            raise strange from None
+        if (step := index(state["step"])) is None:
             raise strange
         if step > self.config.steps:
             raise TrainError(f"{self.out} is at step {step} already; use steps >= {step}")
         if state["data"] != self.batches.fingerprint:
             raise TrainError(f"{self.out} holds a run on other images; give their --data, or use another --out")
-        ours, theirs = self.config.model_dump(mode="json"), state["config"]
         free = {"steps", "cooldown", "save_every", "sample_every", "log_every", "compile"}
-        changed = sorted(k for k in ours if k not in free and ours[k] != theirs.get(k))
+        changed = sorted(
+            k for k in TrainConfig.model_fields.keys() - free if getattr(self.config, k) != getattr(theirs, k)
+        )
         if changed:
             raise TrainError(f"{self.out} holds a run with other settings of {', '.join(changed)}; use another --out")
         try:
@@ -200,13 +207,14 @@ class TrainingRun:
         self.log.rows = rows
 
     def picture(self) -> None:
-        """A sheet of samples of the averaged model, one column a class."""
+        """A sheet of samples of the averaged model, one column a class; of one that is told images, told the data's."""
         if not self.main:
             return
         model = checkpoints.build(self.config.model, self.average)
         classes = model.num_classes
-        labels = torch.arange(80) % classes if classes else None
-        x = sample(model, method="ddim", nfe=20, seeds=range(80), labels=labels).x
+        labels = torch.arange(SHEET) % classes if classes else None
+        told = self.batches.sheet(labels, SHEET)
+        x = sample(model, method="ddim", nfe=20, seeds=range(SHEET), labels=labels, conditions=told or None).x
         save_grid(x, self.out / "samples.png", columns=classes or 10)
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import ddim_ode
+from ddim_ode.models.classifier import load_classifier
 from tests.helpers.command_line import Command
 
 CONFIGS = Path(ddim_ode.__file__).parent / "configs"
@@ -56,3 +57,19 @@ def test_train_mistakes(fails: Callable[..., str], images: Path, tmp_path: Path)
     train_config(config, 1)
     assert "no such folder" in fails("train", config, "--data", tmp_path / "none", "--out", tmp_path / "out")
     assert str(config) in fails("train", config, "--data", images, "--out", config)
+
+
+def test_train_a_classifier(run: Command, fails: Callable[..., str], tmp_path: Path) -> None:
+    for i in range(8):
+        (tmp_path / "images" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 30 * i).save(tmp_path / "images" / "ab"[i % 2] / f"{i}.png")
+    network = "{shape: [1, 8, 8], num_classes: 2, channels: [8]}"
+    config = tmp_path / "config.yaml"
+    config.write_text(f"classifier: {{network: {network}}}\ndata: images\nsteps: 2\nbatch_size: 4\n")
+    ran = run("train", config, "--data", tmp_path / "images", "--out", tmp_path / "out", "--json")
+    assert ran.code == 0
+    record = json.loads(ran.out)
+    assert (record["classifier"], record["steps"]) == (str(tmp_path / "out" / "classifier"), 2)
+    assert load_classifier(tmp_path / "out" / "classifier").num_classes == 2
+    config.write_text(config.read_text() + "colour: red\n")
+    assert "unknown key 'colour'; valid keys are classifier, data" in fails("train", config, "--out", tmp_path / "out")

@@ -88,7 +88,7 @@ def test_a_flow_that_was_trained_is_sampled_from_noise_to_its_data(one_image, tm
 def test_the_first_loss_is_that_of_a_network_that_says_nothing(folders, tmp_path):
     """The last layer starts at zero: the loss is the mean square of the noise itself."""
     run = TrainingRun(settings(), tmp_path, folders["images"])
-    _, eps, _, _ = run.batches(0)
+    eps = run.batches(0).eps
     loss, _ = run.update()
     assert loss == pytest.approx(eps.square().mean().item(), rel=1e-6)
 
@@ -184,9 +184,9 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_lost
     before = {name: value.clone() for name, value in run.net.state_dict().items()}
     objective = run.objective
 
-    def infinite_slope(net: Any, *batch: torch.Tensor) -> torch.Tensor:
+    def infinite_slope(net: Any, batch: Any) -> torch.Tensor:
         weight = run.net.conv_out.bias
-        return objective(net, *batch) + (weight - weight.detach()).abs().sqrt().sum()  # 0, of slope infinity
+        return objective(net, batch) + (weight - weight.detach()).abs().sqrt().sum()  # 0, of slope infinity
 
     monkeypatch.setattr(run, "objective", infinite_slope)
     one_line(TrainError, run.update)
