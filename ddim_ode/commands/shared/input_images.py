@@ -48,7 +48,7 @@ def gather(
         files = [file for path in paths for file in (image_files(path) if os.path.isdir(path) else [path])]
         _check_count(count, len(files))
         files = files[:count]
-        x = _load(files, model.shape, resize)
+        x = load_fitting(files, model.shape, resize)
         names, what = [str(file) for file in files], "images"
     elif model.shape == FASHION:
         pixels, classes = bundled_images()
@@ -75,7 +75,8 @@ def _in_turn(classes: Tensor) -> list[int]:
     return torch.stack(columns, dim=1).flatten().tolist()
 
 
-def _load(files: Sequence[Path], shape: tuple[int, ...], resize: bool) -> Tensor:
+def load_fitting(files: Sequence[Path], shape: tuple[int, ...], resize: bool = False) -> Tensor:
+    """Image files as uint8 (N, *shape). Raises DataError for one that is missing or, unless resized, does not fit."""
     for file in files:
         if not os.path.lexists(file):
             raise DataError(f"{file}: no such file or folder")

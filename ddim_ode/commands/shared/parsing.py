@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from ddim_ode.checkpoints import load
+from ddim_ode.editing.strength import EditError
 from ddim_ode.errors import unknown
 from ddim_ode.grids import GRIDS, GridError, shape_of
 from ddim_ode.models.denoiser import Denoiser, Model
@@ -172,6 +173,14 @@ def parse_eta_range(text: str | None) -> tuple[float, float | None] | None:
         return _parse_range(text)
     except ValueError:
         raise EtaError(f"the eta range {shown(text)} is not LOW:HIGH; write it as in 0.05:50") from None
+
+
+def parse_window(text: str | None) -> tuple[float, float | None] | None:
+    """LOW:HIGH in sigma; an end left out is open. Raises EditError."""
+    try:
+        return _parse_range(text)
+    except ValueError:
+        raise EditError(f"the window {shown(text)} is not LOW:HIGH; write it as in 0.5:50") from None
 
 
 def _parse_range(text: str | None) -> tuple[float, float | None] | None:

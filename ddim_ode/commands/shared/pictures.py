@@ -1,11 +1,13 @@
 """Pictures of a run, drawn with matplotlib's Agg and none of its global state."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from torch import Tensor
 
 from ddim_ode.data import to_uint8
 from ddim_ode.inversion import Reconstruction
@@ -45,9 +47,6 @@ def save_trace(solution: Solution, method: str, file: Path) -> None:
 def save_reconstruction(found: Reconstruction, title: str, file: Path, rows: int = 8) -> None:
     """The first images, a row each: original, latent, reconstruction, and ten times the error about a middle grey."""
     count = min(rows, len(found.x))
-    figure = Figure(figsize=(7.2, 1.6 * count + 1.0), dpi=100, layout="constrained")
-    figure.suptitle(caption(title, 100), fontsize=11)
-    grid = figure.subplots(count, 4, squeeze=False)
     x, y = found.x[:count].double(), found.solution.x[:count].double().cpu()
     columns = {
         "original": x,
@@ -55,15 +54,28 @@ def save_reconstruction(found: Reconstruction, title: str, file: Path, rows: int
         "reconstruction": y,
         "10 x error, 0 is grey": 10 * (y - x),
     }
+    worst = zip(found.bit_exact[:count], found.max_error[:count], strict=True)
+    beside = ["bit exact" if exact else f"max {float(error):.2g}" for exact, error in worst]
+    save_columns(columns, title, file, beside=beside)
+
+
+def save_columns(
+    columns: Mapping[str, Tensor], title: str, file: Path, rows: int = 8, beside: Sequence[str] = ()
+) -> None:
+    """The first images of several sets (B, C, H, W), a row each and a column a set, with words beside the rows."""
+    count = min(rows, *map(len, columns.values()))
+    figure = Figure(figsize=(max(1.8 * len(columns), 5.0), 1.6 * count + 1.0), dpi=100, layout="constrained")
+    figure.suptitle(caption(title, 100), fontsize=11, wrap=True)
+    grid = figure.subplots(count, len(columns), squeeze=False)
     for axes, (what, images) in zip(grid.T, columns.items(), strict=True):
         axes[0].set_title(what, fontsize=10)
-        for cell, pixels in zip(axes, to_uint8(images).movedim(1, -1).numpy(), strict=True):
+        for cell, pixels in zip(axes, to_uint8(images[:count].cpu()).movedim(1, -1).numpy(), strict=True):
             shade = {"cmap": "gray", "vmin": 0, "vmax": 255} if pixels.shape[-1] == 1 else {}
             cell.imshow(pixels.squeeze(-1) if shade else pixels, interpolation="nearest", **shade)
             cell.set(xticks=[], yticks=[])
-    for cell, exact, worst in zip(grid[:, -1], found.bit_exact, found.max_error, strict=False):
+    for cell, words in zip(grid[:, -1], beside, strict=False):
         cell.yaxis.set_label_position("right")
-        cell.set_ylabel("bit exact" if exact else f"max {float(worst):.2g}", fontsize=9)
+        cell.set_ylabel(words, fontsize=9)
     save_figure(figure, file)
 
 

@@ -110,6 +110,14 @@ GridOrProfile = Annotated[
 GridUpText = Annotated[
     str | None, typer.Option(help="Grid's name, or decreasing sigmas > 0: 80,10,1.", show_default="the method's")
 ]
+Augmentation = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LEVELS",
+        help="Of a cascade: noise in the images that stages are told, 0 to 1; one for all, or one each: 0.1,0.2.",
+        show_default="the cascade's own",
+    ),
+]
 Precision = Annotated[Dtype, typer.Option("--dtype", help="Precision of the state and the network.")]
 BatchSize = Annotated[int | None, typer.Option(help="Samples integrated at once.", show_default="128")]
 On = Annotated[Device, typer.Option("--device", help="Where the network runs; auto is a GPU if there is one.")]
@@ -130,3 +138,15 @@ def arguments(context: typer.Context) -> dict[str, Any]:
         return str(value.resolve()) if isinstance(value, Path) else value
 
     return {name: plain(value) for name, value in context.params.items() if name not in HOW}
+
+
+def given(context: typer.Context) -> dict[str, str]:
+    """The arguments on the command line: parameter -> how the user writes it."""
+    written = {}
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            option = parameter.opts[0]
+            written[name] = option if option.startswith("-") else name.upper()
+    return written
