@@ -128,7 +128,8 @@ def earlier(args: argparse.Namespace) -> list[Row]:
 def save(args: argparse.Namespace, rows: list[Row]) -> None:
     if args.json:
         with replacing(args.json) as tmp:
-            tmp.write_text(json.dumps({**settings(args), "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+            text = json.dumps({**settings(args), "rows": [asdict(row) for row in rows]}, indent=2) + "\n"
+            tmp.write(text.encode())
 
 
 def table(rows: list[Row]) -> Table:

@@ -8,20 +8,31 @@ TYPE_CHECKING = False  # of a type checker's, without the module `typing`
 if TYPE_CHECKING:
     from typing import Any
 
-    from ddim_ode import continuous, data, grids, metrics, paths
+    from ddim_ode import continuous, data, editing, grids, inverse, metrics, paths
+    from ddim_ode.cascade import Cascade
     from ddim_ode.checkpoints import load
+    from ddim_ode.editing import augment, sdedit, translate
     from ddim_ode.errors import DDIMError
     from ddim_ode.grids import GRIDS
     from ddim_ode.integrations.pipelines import from_pipeline
     from ddim_ode.interpolation import between, interpolate, slerp
+    from ddim_ode.inverse import restore
     from ddim_ode.inversion import Reconstruction, decode, encode, reconstruct
     from ddim_ode.latents import Latent
     from ddim_ode.likelihood import Likelihood, log_likelihood
     from ddim_ode.models.analytic import GaussianMixture
     from ddim_ode.models.autoencoder import Autoencoder
+    from ddim_ode.models.conditions import Conditions
     from ddim_ode.models.denoiser import Denoiser, Prediction
-    from ddim_ode.models.guidance import Guided
+    from ddim_ode.models.guidance import (
+        Guided,
+        GuidedByClassifier,
+        GuidedByLoss,
+        GuidedByProjection,
+        GuidedByWeaker,
+    )
     from ddim_ode.models.plausibility import Probe, probe
+    from ddim_ode.planning.options import SolveOptions
     from ddim_ode.planning.tuned_files import load_tuned, save_tuned
     from ddim_ode.sampling import sample
     from ddim_ode.solvers import METHODS, Method, Solution, adams
@@ -34,10 +45,16 @@ __all__ = [
     "GRIDS",
     "METHODS",
     "Autoencoder",
+    "Cascade",
+    "Conditions",
     "DDIMError",
     "Denoiser",
     "GaussianMixture",
     "Guided",
+    "GuidedByClassifier",
+    "GuidedByLoss",
+    "GuidedByProjection",
+    "GuidedByWeaker",
     "Latent",
     "Likelihood",
     "Method",
@@ -45,17 +62,21 @@ __all__ = [
     "Probe",
     "Reconstruction",
     "Solution",
+    "SolveOptions",
     "Study",
     "adams",
+    "augment",
     "between",
     "compare",
     "continuous",
     "data",
     "decode",
+    "editing",
     "encode",
     "from_pipeline",
     "grids",
     "interpolate",
+    "inverse",
     "load",
     "load_tuned",
     "log_likelihood",
@@ -64,9 +85,12 @@ __all__ = [
     "probe",
     "recommend",
     "reconstruct",
+    "restore",
     "sample",
     "save_tuned",
+    "sdedit",
     "slerp",
+    "translate",
     "tune",
 ]
 
@@ -74,10 +98,16 @@ _HOME = {
     "GRIDS": "grids",
     "METHODS": "solvers",
     "Autoencoder": "models.autoencoder",
+    "Cascade": "cascade",
+    "Conditions": "models.conditions",
     "DDIMError": "errors",
     "Denoiser": "models.denoiser",
     "GaussianMixture": "models.analytic",
     "Guided": "models.guidance",
+    "GuidedByClassifier": "models.guidance",
+    "GuidedByLoss": "models.guidance",
+    "GuidedByProjection": "models.guidance",
+    "GuidedByWeaker": "models.guidance",
     "Latent": "latents",
     "Likelihood": "likelihood",
     "Method": "solvers",
@@ -85,8 +115,10 @@ _HOME = {
     "Probe": "models.plausibility",
     "Reconstruction": "inversion",
     "Solution": "solvers",
+    "SolveOptions": "planning.options",
     "Study": "study",
     "adams": "solvers",
+    "augment": "editing",
     "between": "interpolation",
     "compare": "study",
     "decode": "inversion",
@@ -99,9 +131,12 @@ _HOME = {
     "probe": "models.plausibility",
     "recommend": "study",
     "reconstruct": "inversion",
+    "restore": "inverse",
     "sample": "sampling",
     "save_tuned": "planning.tuned_files",
+    "sdedit": "editing",
     "slerp": "interpolation",
+    "translate": "editing",
     "tune": "tuning",
 }
 

@@ -13,7 +13,20 @@ from typing import Annotated
 import typer
 
 import ddim_ode
-from ddim_ode.commands import comfyui, convert, latents, measures, models, sample, study, train, tune
+from ddim_ode.commands import (
+    comfyui,
+    convert,
+    edit,
+    latents,
+    measures,
+    models,
+    restore,
+    sample,
+    study,
+    train,
+    tune,
+    upscale,
+)
 from ddim_ode.commands.shared.display import plain_warnings
 from ddim_ode.commands.shared.explanations import explain
 from ddim_ode.errors import one_line
@@ -115,6 +128,9 @@ def _root(
 for command in (
     *(models.models, models.info, models.methods),
     *(sample.sample, latents.encode, latents.decode, measures.reconstruct, latents.interpolate, measures.likelihood),
+    edit.edit,
+    upscale.upscale,
+    restore.restore,
     *(convert.convert, study.compare, study.recommend, tune.tune, train.train, comfyui.comfyui),
 ):
     app.command()(command)

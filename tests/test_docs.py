@@ -50,6 +50,12 @@ def test_the_solver_of_the_documents_works_and_has_its_order():
     assert math.log2(coarse / fine) == pytest.approx(names["ralston"].order, abs=0.15)
 
 
+def test_the_example_of_guidance_runs():
+    names = run_the_example_in(ROOT / "docs" / "guidance.md")
+    assert names["boots"].nfe.tolist() == [10] * 2
+    assert sample(names["dark"], nfe=8, labels=0).x.mean() < sample(names["free"], nfe=8, labels=0).x.mean()
+
+
 def test_the_example_in_the_readme_runs():
     before = torch.random.get_rng_state()
     names = run_the_example_in(ROOT / "README.md")

@@ -8,17 +8,20 @@ from ddim_ode.commands.shared.display import print_json, print_table, text, warn
 from ddim_ode.commands.shared.types import ConfigFile, Json, ModelChoice, ModelName, NoEma, PlannedNfe
 
 if TYPE_CHECKING:
+    from ddim_ode.cascade import Cascade
     from ddim_ode.models.denoiser import Denoiser
 
 
 def models(as_json: Json = False) -> None:
-    """List the models that come with the package."""
+    """List the models that come with the package, and the cascades of models."""
+    from ddim_ode.cascade import Cascade, bundled_cascades
     from ddim_ode.checkpoints import bundled, load
     from ddim_ode.models.provenance import describe
 
     keys = ("name", "shape", "classes", "parameters", "description")
     rows = [{"name": name, **describe(load(name))} for name in bundled()]
     rows = [{key: row[key] for key in keys} for row in rows]
+    rows += [{"name": name, **_cascade(Cascade.load(name))} for name in bundled_cascades()]
     if as_json:
         print_json({"models": rows})
     elif rows:
@@ -27,17 +30,54 @@ def models(as_json: Json = False) -> None:
         print("no models are bundled; give the folder of a model instead")
 
 
+def _cascade(cascade: "Cascade") -> dict[str, Any]:
+    """What the table of models says of a cascade."""
+    from ddim_ode.models.provenance import describe
+
+    facts = [describe(stage) for stage in cascade.stages]
+    return {
+        "shape": list(cascade.shape),
+        "classes": cascade.num_classes,
+        "parameters": sum(each["parameters"] or 0 for each in facts),
+        "description": f"cascade of {' and '.join(text(each['shape']) for each in facts)}",
+    }
+
+
 def info(model: ModelName, config: ConfigFile = None, no_ema: NoEma = False, as_json: Json = False) -> None:
-    """Show what a model is: its shape, classes, schedule, range of sigma and weights."""
+    """Show what a model is: its shape, classes, schedule, range of sigma and weights; of a cascade, its stages."""
+    from ddim_ode.cascade import Cascade, is_cascade
     from ddim_ode.checkpoints import load
     from ddim_ode.models.provenance import describe
 
+    if config is None and not no_ema and is_cascade(model):
+        _stages(Cascade.load(model), as_json)
+        return
     facts = describe(load(model, config, not no_ema))
     if as_json:
         print_json(facts)
     else:
         for key, value in facts.items():
             print(f"{key.replace('_', ' '):<12} {text(value)}")
+
+
+def _stages(cascade: "Cascade", as_json: bool) -> None:
+    """What the stages of a cascade are, and what a pass of each costs in passes of the largest."""
+    from ddim_ode.models.conditional import condition_of
+    from ddim_ode.models.provenance import describe
+
+    rows, levels = list[dict[str, Any]](), iter(cascade.levels)
+    for stage, weight in zip(cascade.stages, cascade.weights, strict=True):
+        wanted = condition_of(stage)
+        rows.append(
+            describe(stage)
+            | {"told": wanted and list(wanted.image), "augmentation": wanted and next(levels), "weight": weight}
+        )
+    if as_json:
+        print_json({"stages": rows})
+    else:
+        shown = [{key: "-" if value is None else value for key, value in row.items()} for row in rows]
+        shown = [row | {"weight": f"{row['weight']:.3g}"} for row in shown]
+        print_table(("shape", "told", "augmentation", "classes", "parameters", "weight", "description"), shown)
 
 
 def methods(model: ModelChoice = None, nfe: PlannedNfe = 10, as_json: Json = False) -> None:

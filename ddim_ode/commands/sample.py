@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from ddim_ode.commands.cascade import refuse_stray, sample_cascade
 from ddim_ode.commands.shared.display import note, progress, report
 from ddim_ode.commands.shared.types import (
     MODEL,
+    Augmentation,
     BatchSize,
     Device,
     Dtype,
@@ -27,6 +29,7 @@ from ddim_ode.commands.shared.types import (
     Png,
     Precision,
     Tol,
+    given,
 )
 from ddim_ode.support.outputs import new_folder
 
@@ -59,6 +62,15 @@ def sample(
     ] = None,
     guidance: Guidance = 1.0,
     guidance_range: GuidanceRange = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Of a cascade: METHOD:NFE or METHOD:tol=TOL for each stage, as in ddim:20,adams3:8.",
+            show_default="as --method and --nfe say",
+        ),
+    ] = None,
+    augmentation: Augmentation = None,
     eta: EtaScale = None,
     eta_range: EtaRange = None,
     grid: GridOrProfile = None,
@@ -86,17 +98,19 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Draw samples into a folder: grid.png, samples.safetensors and a manifest.json that recreates them."""
-    given = _given(context)
+    told = given(context)
     if manifest is None and model is None:
         context.fail("give a MODEL, or --manifest FILE to recreate samples")
     if manifest is not None:
         free = {"manifest", "out", "images", "trace", "overwrite", "as_json"}
-        extra = [written for name, written in given.items() if name not in free]
+        extra = [written for name, written in told.items() if name not in free]
         if extra:
             context.fail(f"--manifest says it all; leave out {', '.join(extra)}")
+    from ddim_ode.cascade import is_cascade
     from ddim_ode.checkpoints import bundled, load
     from ddim_ode.checkpoints.hub import is_hub_id
     from ddim_ode.commands.shared import parsing
+    from ddim_ode.commands.shared.cascades import is_cascade_run
     from ddim_ode.commands.shared.manifest import PROFILE, RunSettings, recall
     from ddim_ode.commands.shared.runs import complete, draw
     from ddim_ode.data import is_picture
@@ -104,6 +118,11 @@ def sample(
     from ddim_ode.planning.tuned_schema import StoredMethod
     from ddim_ode.solvers import TUNED, Method
 
+    of_cascade = is_cascade_run(manifest) if manifest is not None else is_cascade(str(model))
+    refuse_stray(context, told, of_cascade)
+    if of_cascade:
+        sample_cascade(context)
+        return
     record = profile = network = None
     if manifest is not None:
         network, record = recall(manifest)
@@ -137,7 +156,7 @@ def sample(
             fast=fast,
         )
         assert settings.options  # which are checked before a model is loaded
-        if isinstance(settings.grid, tuple) and "final" in given:
+        if isinstance(settings.grid, tuple) and "final" in told:
             context.fail("an explicit --grid ends where it says; leave --final out")
         network = network or load(str(model))
     if images and not is_picture(network.shape):
@@ -156,15 +175,3 @@ def sample(
         spent = f"the profile of the model that the grid is made from took {drawn.profile.evaluations:,} evaluations"
         note(f"{spent}; --grid {out / PROFILE} spares them next time")
     report(out, record, drawn.solution, as_json, count)
-
-
-def _given(context: typer.Context) -> dict[str, str]:
-    """The arguments on the command line: parameter -> how the user writes it."""
-    written = {}
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        source = context.get_parameter_source(name)
-        if source is not None and source.name != "DEFAULT":
-            option = parameter.opts[0]
-            written[name] = option if option.startswith("-") else name.upper()
-    return written

@@ -25,7 +25,14 @@ from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-LISTED = ("ddim_ode", "ddim_ode.metrics", "ddim_ode.solvers")  # modules that say in __all__ what is public
+LISTED = (
+    "ddim_ode",
+    "ddim_ode.editing",
+    "ddim_ode.inverse",
+    "ddim_ode.metrics",
+    "ddim_ode.models.guidance",
+    "ddim_ode.solvers",
+)  # modules that say in __all__ what is public
 OPEN = ("ddim_ode.paths", "ddim_ode.continuous", "ddim_ode.grids", "ddim_ode.data", "ddim_ode.gradients")
 MORE = (
     "ddim_ode.integrations.diffusers.ODEScheduler",

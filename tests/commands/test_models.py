@@ -8,7 +8,7 @@ import torch
 from yaml import safe_dump
 
 import ddim_ode
-from ddim_ode import checkpoints
+from ddim_ode import cascade, checkpoints
 from ddim_ode.checkpoints import sha256
 from tests.helpers.command_line import Command, make_model
 from tests.helpers.foreign import LAYOUTS, OTHERS, pipeline, unet2d
@@ -98,7 +98,8 @@ def test_info(run: Command, model: Path) -> None:
 
 
 def test_models(run: Command, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "ASSETS", model.parent)
+    for part in (checkpoints, cascade):
+        monkeypatch.setattr(part, "ASSETS", model.parent)
     (row,) = json.loads(run("models", "--json").out)["models"]
     assert (row["name"], row["shape"], row["classes"]) == ("tiny", [1, 8, 8], 10)
     assert "tiny" in run("models").out
