@@ -125,7 +125,7 @@ def encode_with(
         nfe=torch.cat([end.nfe for end in ends]),
         converged=torch.cat([end.converged for end in ends]),
         labels=labels_of(plan.labels),
-        conditions=plan.labels.without_labels() if isinstance(plan.labels, Conditions) else None,
+        conditions=plan.labels.with_labels(None) if isinstance(plan.labels, Conditions) else None,
         options=replace(options, nfe=None, grid=None, tol=plan.tol, batch_size=plan.batch_size),
         threads=torch.get_num_threads(),
         device=plan.model.device.type,
@@ -161,8 +161,8 @@ def decode(
     """
     _check_run(model, deterministic, callback)
     check_latent(model, latent)
-    if conditions is not None:
-        latent = latent.under(conditions, null)
+    if conditions is not None or null is not None:
+        latent = latent.under(conditions or {}, null)
     options = replace(
         latent.options,
         grid=tuple(latent.sigmas.tolist()),

@@ -127,7 +127,7 @@ class Latent:
         """Labels and conditions in one value. Raises LatentError for a file's, which have to be given again."""
         if (found := self._conditions()) is None:
             return self.labels
-        return replace(found, labels=self.labels)
+        return found.with_labels(self.labels)
 
     def _conditions(self) -> Conditions | None:
         """Those that were kept. Raises LatentError where a file has kept their digests alone."""
@@ -146,15 +146,16 @@ class Latent:
             LatentError: they are others.
             ConditionError: as `Conditions`.
         """
-        found = Conditions(None, conditions, null or {})
+        found = Conditions(None, conditions, {} if null is None else null)
         wanted = self.digests if self.conditions is None else self.conditions.digests()
         given = found.digests()
         for name in sorted({*wanted, *given}):
             if wanted.get(name) != given.get(name):
-                fault = "was not encoded under" if name not in wanted else "needs" if name not in given else "had other"
+                fault = "had no" if name not in wanted else "needs" if name not in given else "had another"
+                kind, _, bare = name.rpartition(" ")
                 raise LatentError(
-                    f"the latent {fault} conditions {name!r}; give those of encode, or replace them, as an edit:"
-                    " dataclasses.replace(latent, conditions=Conditions(...))"
+                    f"the latent {fault} {kind or 'conditions'}[{bare!r}]; give that of encode, or replace it, as an"
+                    " edit: dataclasses.replace(latent, conditions=Conditions(...))"
                 )
         return replace(self, conditions=found)
 

@@ -4,10 +4,11 @@ A `Classifier` is to classes what a `Denoiser` is to images: a network and the p
 xbar = x0 + sigma eps, it feeds the network x = a xbar and the path's time at sigma, and returns its logits.
 """
 
+import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import cast
 
@@ -18,12 +19,12 @@ from torch import Tensor, nn
 
 from ddim_ode.data import ASSETS
 from ddim_ode.errors import DDIMError
-from ddim_ode.models.arguments import check_net
+from ddim_ode.models.arguments import check_net, place, present
 from ddim_ode.models.bounds import MOST_CLASSES, MOST_LEVELS, MOST_NUMBERS, Width
 from ddim_ode.models.config import ScheduleConfig
 from ddim_ode.models.failures import NonFiniteError, check_finite
 from ddim_ode.models.modes import Mode
-from ddim_ode.models.networks import precision_of
+from ddim_ode.models.networks import device_of, precision_of
 from ddim_ode.models.unet import sinusoid
 from ddim_ode.paths import Path
 from ddim_ode.support.checks import of_kind, shown, whole
@@ -166,6 +167,18 @@ class Classifier:
     def sigma_max(self) -> float:
         """Largest sigma that it was trained at."""
         return self.path.sigma_max
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where it computes; None of a function, and of a module without weights."""
+        return device_of(self.net, ClassifierError, "the classifier") if isinstance(self.net, nn.Module) else None
+
+    def to(self, device: str | torch.device) -> "Classifier":
+        """A copy on another device. Raises ClassifierError for a function, and for a device that cannot be."""
+        if not isinstance(self.net, nn.Module):
+            raise ClassifierError("the classifier is a function, which nobody can move; move what it calls")
+        where = present(place(device, ClassifierError), ClassifierError)
+        return replace(self, net=copy.deepcopy(self.net).to(where))
 
     def __call__(self, xbar: Tensor, sigma: Tensor) -> Tensor:
         """Logits (B, num_classes) of xbar = x0 + sigma eps (B, *shape), in its precision; sigma () or (B,), float64.

@@ -1,5 +1,6 @@
 """What the network inside a model is told, and what asking it costs."""
 
+import math
 from typing import Any
 
 import torch
@@ -27,13 +28,21 @@ def condition_of(model: Model) -> ConditionConfig | None:
 @torch.no_grad()
 def multiply_adds(model: Model) -> int:
     """Multiplications, each with its addition, in a pass of the network for one sample: those that torch counts, of
-    convolutions, products of matrices and attention.
+    convolutions, products of matrices and attention, with its attention on a CPU, which torch counts as nothing.
     """
     model = innermost(model)
     wanted, device = condition_of(model), model.device
     labels = torch.zeros(1, dtype=torch.int64, device=device) if model.num_classes else None
     told = labels if wanted is None else Conditions(labels, {"image": torch.zeros(1, *wanted.image, device=device)})
-    counter = FlopCounterMode(display=False)
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counter = FlopCounterMode(display=False, custom_mapping={fused: _attention_flops})
     with counter:
         model(torch.zeros(1, *model.shape, device=device), 1.0, told)
     return int(counter.get_total_flops()) // 2
+
+
+def _attention_flops(
+    query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: object, **__: object
+) -> int:
+    """Of (query key^T) value, by shapes (..., tokens, width); a multiplication with its addition is two."""
+    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])

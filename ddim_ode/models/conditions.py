@@ -5,8 +5,8 @@ with the batch and moved by the same words, `told[rows]` and `told.to(device)`.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Union
 
@@ -17,7 +17,7 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.support.checks import ArgumentError, described, shown
 from ddim_ode.support.tables import is_readable
 
-NONE: Mapping[str, Tensor] = MappingProxyType({})
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class ConditionError(DDIMError):
@@ -41,63 +41,85 @@ class Conditions:
     """
 
     labels: Tensor | None = None
-    tensors: Mapping[str, Tensor] = field(default_factory=lambda: NONE)
-    null: Mapping[str, Tensor] = field(default_factory=lambda: NONE)
+    tensors: Mapping[str, Tensor] = field(default_factory=lambda: NOTHING)
+    null: Mapping[str, Tensor] = field(default_factory=lambda: NOTHING)
 
     def __post_init__(self) -> None:
-        for what, given in (("conditions", self.tensors), ("null", self.null)):
-            _check_names(what, given)
-            object.__setattr__(self, what if what == "null" else "tensors", MappingProxyType(dict(given)))
+        if self.labels is not None and not isinstance(self.labels, Tensor):
+            raise ArgumentError(f"labels are {described(self.labels)}; give a tensor (B,) of whole numbers, or None")
+        _check_names("conditions", self.tensors)
+        _check_names("null", self.null)
         counts = [len(x) for x in (self.labels, *self.tensors.values()) if x is not None]
         if not counts:
+            if self.null:
+                raise ConditionError("null values are of conditions, and there are none; give conditions too")
             raise ConditionError("conditions are empty; leave them out")
         for name, x in self.tensors.items():
             if len(x) != counts[0]:
                 raise ConditionError(f"conditions[{name!r}] are {len(x)}, for {counts[0]} samples; give one a sample")
-        if stray := self.null.keys() - self.tensors.keys():
-            name = min(stray)
-            raise ConditionError(f"null has {name!r}, which is no condition here; give conditions[{name!r}] too")
-        for name, x in self.null.items():
-            shape = self.tensors[name].shape
-            if x.shape not in (shape, shape[1:]):
-                raise ConditionError(
-                    f"null[{name!r}] has shape {tuple(x.shape)}; give {tuple(shape[1:])}, or one a sample"
-                )
+        null = {name: _null(name, x, self.tensors) for name, x in self.null.items()}
+        object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
+        object.__setattr__(self, "null", MappingProxyType(null))
 
     def __len__(self) -> int:
-        return next(len(x) for x in (self.labels, *self.tensors.values()) if x is not None)
+        return len(self._first)
 
-    def __getitem__(self, rows: Any) -> "Conditions":
-        """Those of some of the samples: a slice, or indices."""
-        shared = {name: x for name, x in self.null.items() if x.ndim < self.tensors[name].ndim}
-        return replace(
-            self._each(lambda x: x[rows.to(x.device)] if isinstance(rows, Tensor) else x[rows]),
-            null={**{name: self.null[name][rows] for name in self.null.keys() - shared.keys()}, **shared},
-        )
+    @property
+    def _first(self) -> Tensor:
+        return next(x for x in (self.labels, *self.tensors.values()) if x is not None)
 
     @property
     def device(self) -> torch.device:
-        return next(x.device for x in (self.labels, *self.tensors.values()) if x is not None)
+        return self._first.device
+
+    def __getitem__(self, rows: Any) -> "Conditions":
+        """Those of some of the samples: a slice, or indices."""
+        return self.each(lambda x: x[rows.to(x.device) if isinstance(rows, Tensor) else rows])
 
     def to(self, device: torch.device) -> "Conditions":
         """The same on another device."""
-        moved = self._each(lambda x: x.to(device))
-        return replace(moved, null={name: x.to(device) for name, x in self.null.items()})
+        return self.each(lambda x: x.to(device))
 
     def clone(self) -> "Conditions":
         """A copy of the tensors, which are outside of inference mode then."""
-        copied = self._each(Tensor.clone)
-        return replace(copied, null={name: x.clone() for name, x in self.null.items()})
+        return self.each(Tensor.clone)
 
-    def without_labels(self) -> "Conditions":
-        """The tensors alone."""
-        return replace(self, labels=None)
+    def with_labels(self, labels: Tensor | None) -> "Conditions":
+        """The same tensors with other labels, or none."""
+        return self._derived(labels, self.tensors, self.null)
+
+    def without(self, name: str) -> "Conditions":
+        """All but one of the tensors."""
+        tensors, null = ({key: x for key, x in part.items() if key != name} for part in (self.tensors, self.null))
+        return self._derived(self.labels, tensors, null)
 
     def unconditional(self, num_classes: int) -> "Conditions":
         """No condition: the null class, and the null value of each tensor that has one."""
         labels = None if self.labels is None else torch.full_like(self.labels, num_classes)
-        nothing = {name: x.expand_as(self.tensors[name]) for name, x in self.null.items()}
-        return replace(self, labels=labels, tensors={**self.tensors, **nothing})
+        return self._derived(labels, {**self.tensors, **self.null}, self.null)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
+        """The same change made to labels, tensors and null values, all of which are (B, ...)."""
+        labels = None if self.labels is None else change(self.labels)
+        tensors, null = ({name: change(x) for name, x in part.items()} for part in (self.tensors, self.null))
+        return self._derived(labels, tensors, null)
+
+    @classmethod
+    def _derived(cls, labels: Tensor | None, tensors: Mapping[str, Tensor], null: Mapping[str, Tensor]) -> "Conditions":
+        """Made of ones that were checked: to look for NaN again, at every step, would make a GPU wait."""
+        found = object.__new__(cls)
+        for name, value in (("labels", labels), ("tensors", tensors), ("null", null)):
+            object.__setattr__(found, name, value)
+        return found
+
+    @classmethod
+    def joined(cls, parts: Sequence["Conditions"]) -> "Conditions":
+        """Several batches, told alike, as one."""
+        first = parts[0]
+        labels = [part.labels for part in parts if part.labels is not None]
+        tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in first.tensors}
+        null = {name: torch.cat([part.null[name] for part in parts]) for name in first.null}
+        return cls._derived(torch.cat(labels) if labels else None, tensors, null)
 
     @property
     def guides(self) -> bool:
@@ -108,10 +130,6 @@ class Conditions:
         """A digest of each tensor and null value, by its name, whatever the device."""
         named = {**self.tensors, **{f"null {name}": x for name, x in self.null.items()}}
         return {name: digest(x) for name, x in sorted(named.items())}
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
-        labels = None if self.labels is None else change(self.labels)
-        return replace(self, labels=labels, tensors={name: change(x) for name, x in self.tensors.items()})
 
 
 Told = Union[Tensor, Conditions, None]  # noqa: UP007  # at run time too, in Python 3.10
@@ -124,12 +142,12 @@ def labels_of(told: Told) -> Tensor | None:
 
 def tensors_of(told: Told) -> Mapping[str, Tensor]:
     """What is told as keywords."""
-    return told.tensors if isinstance(told, Conditions) else NONE
+    return told.tensors if isinstance(told, Conditions) else NOTHING
 
 
 def with_labels(told: Told, labels: Tensor | None) -> Told:
     """What is told, with other labels."""
-    return replace(told, labels=labels) if isinstance(told, Conditions) else labels
+    return told.with_labels(labels) if isinstance(told, Conditions) else labels
 
 
 def unconditional(told: Told, num_classes: int) -> Told:
@@ -139,15 +157,12 @@ def unconditional(told: Told, num_classes: int) -> Told:
     return None if told is None else torch.full_like(told, num_classes)
 
 
-def joined(parts: Iterable[Told]) -> Told:
+def joined(parts: Sequence[Told]) -> Told:
     """What several batches, told alike, are told as one."""
-    told = list(parts)
-    labels = [found for found in map(labels_of, told) if found is not None]
-    both = torch.cat(labels) if labels else None
-    if not isinstance(told[0], Conditions):
-        return both
-    names = told[0].tensors
-    return Conditions(both, {name: torch.cat([tensors_of(one)[name] for one in told]) for name in names})
+    if conditions := [part for part in parts if isinstance(part, Conditions)]:
+        return Conditions.joined(conditions)
+    labels = [part for part in parts if isinstance(part, Tensor)]
+    return torch.cat(labels) if labels else None
 
 
 def keywords(told: Told, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -183,3 +198,19 @@ def _check_names(what: str, given: object) -> None:
         if not torch.isfinite(x.detach()).all():
             where = "" if what == "null" else f"[{int((~torch.isfinite(x.reshape(len(x), -1)).all(1)).nonzero()[0])}]"
             raise ConditionError(f"{what}[{name!r}]{where} holds NaN or infinity; give finite numbers")
+
+
+def _null(name: str, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The null value of a condition, one a sample. Raises ConditionError where it is of none, or does not fit it."""
+    if name not in tensors:
+        raise ConditionError(f"null has {name!r}, which is no condition here; give conditions[{name!r}] too")
+    like = tensors[name]
+    if x.shape not in (like.shape, like.shape[1:]):
+        raise ConditionError(
+            f"null[{name!r}] has shape {tuple(x.shape)}; give {tuple(like.shape[1:])}, or one a sample"
+        )
+    if x.is_floating_point() != like.is_floating_point():
+        raise ConditionError(
+            f"null[{name!r}] is {x.dtype}, and the condition {like.dtype}; give the same kind of numbers"
+        )
+    return x.to(like).expand_as(like)

@@ -21,6 +21,7 @@ FLOAT_INDEX = re.compile(
 #: what Python says of an argument that a call had too many, or lacked
 UNWANTED = re.compile(r"unexpected keyword argument '(\w+)'")
 MISSING = re.compile(r"missing \d+ required (?:positional|keyword-only) arguments?: '(\w+)'")
+TWICE = re.compile(r"multiple values for (?:keyword )?argument '(\w+)'")
 TOO_LARGE = "index out of range in self"  # as torch's embedding says it
 
 
@@ -94,6 +95,8 @@ def misunderstood(error: BaseException, told: Mapping[str, Tensor]) -> str | Non
         return None
     if (found := UNWANTED.search(str(error))) and found[1] in told:
         return f"the network takes no condition {found[1]!r}; leave conditions[{found[1]!r}] out"
+    if (found := TWICE.search(str(error))) and found[1] in told:
+        return f"the network takes {found[1]!r} by position, as x, t or the labels; leave conditions[{found[1]!r}] out"
     if found := MISSING.search(str(error)):
         return f"the network needs {found[1]!r}; give it as conditions={{{found[1]!r}: ...}}, one row a sample"
     return None

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -192,14 +191,18 @@ def asked(
 ) -> Labels | Conditions:
     """Labels and conditions in one value: the labels as they are, unchecked, where there is nothing else.
 
-    Raises ConditionError, and SampleError for null values without conditions.
+    Raises as `conditions_of` and `check_labels`.
     """
-    if conditions is None:
-        if null:
-            raise SampleError(f"null={shown(sorted(null))} are of conditions, and there are none; give conditions too")
-        return labels
-    told = Conditions(None, conditions, null or {})
-    return replace(told, labels=check_labels(model, labels, len(told)))
+    check_model(model)
+    told = conditions_of(conditions, null)
+    return labels if told is None else told.with_labels(check_labels(model, labels, len(told)))
+
+
+def conditions_of(conditions: Mapping[str, Tensor] | None, null: Mapping[str, Tensor] | None) -> Conditions | None:
+    """Conditions and their null values, or None where there are neither. Raises ConditionError as `Conditions`."""
+    if conditions is None and null is None:
+        return None
+    return Conditions(None, {} if conditions is None else conditions, {} if null is None else null)
 
 
 def check_told(model: Model, told: Labels | Conditions, total: int) -> Told:
@@ -210,7 +213,7 @@ def check_told(model: Model, told: Labels | Conditions, total: int) -> Told:
         raise SampleError(
             f"conditions[{next(iter(told.tensors))!r}] are {len(told)}, for {total} samples; give one a sample"
         )
-    return replace(told, labels=check_labels(model, told.labels, total))
+    return told.with_labels(check_labels(model, told.labels, total))
 
 
 def seeded_noise(seeds: Iterable[int], shape: tuple[int, ...]) -> Tensor:

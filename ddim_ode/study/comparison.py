@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -21,6 +20,7 @@ from ddim_ode.planning.inputs import (
     check_seeds,
     check_size,
     check_told,
+    conditions_of,
 )
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.solvers import Method
@@ -123,7 +123,7 @@ def compare(
     grids = listed("grids", grids)
     cells = cells_of(named(methods, model), nfe, tols, grids, etas)
     options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
-    told = None if conditions is None else Conditions(None, conditions, null or {})
+    told = conditions_of(conditions, null)
     bench = bench_for(model, options, seeds, labels, reference_tol, conditions=told, real=real, features=features)
     return study_of(bench, cells, grids, None if out is None else Path(out), callback, command=command)
 
@@ -146,7 +146,7 @@ def bench_for(
     numbers = check_seeds(seeds)
     classes = _classes(model, labels, len(numbers))
     check_size(model, len(numbers), torch.float64, None)  # of the reference
-    told = classes if conditions is None else check_told(model, replace(conditions, labels=classes), len(numbers))
+    told = classes if conditions is None else check_told(model, conditions.with_labels(classes), len(numbers))
     return Bench(model, Shared(numbers, told, options, float(reference_tol)), real, features)
 
 

@@ -16,6 +16,8 @@ from ddim_ode.models.classifier import (
     load_classifier,
     save_classifier,
 )
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.models.guidance import GuidanceError, GuidedByClassifier
 from ddim_ode.paths import DiscreteVP, Flow
 from ddim_ode.support.validation import ConfigError
 from tests.helpers.assertions import one_line
@@ -118,3 +120,15 @@ def test_the_one_that_ships_knows_images_without_noise_and_with_some():
         if sigma == 1000.0:  # of nothing it says nothing: the classes are as likely as each other
             assert right < 0.2
             assert float(logits.softmax(1).max()) < 0.4
+
+
+def test_it_has_a_device_that_must_be_the_models():
+    known = load_classifier("fashion")
+    assert known.device == torch.device("cpu")
+    assert known.to("cpu").net is not known.net
+    elsewhere = Denoiser(lambda x, t: x, known.path, "noise", (1, 28, 28), device=torch.device("cuda:0"))
+    found = one_line(GuidanceError, GuidedByClassifier, elsewhere, known)
+    assert found == "the classifier is on cpu, and the model on cuda:0; give classifier.to('cuda:0')"
+    assert "'nowhere' is no device" in one_line(DDIMError, known.to, "nowhere")
+    plain = Classifier(lambda x, t: torch.zeros(len(x), 3), known.path, 3)
+    assert "nobody can move" in one_line(DDIMError, plain.to, "cpu")

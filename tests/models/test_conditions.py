@@ -13,6 +13,7 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.latents import Latent, LatentError
 from ddim_ode.models.conditions import ConditionError, Conditions, digest, joined
 from ddim_ode.models.guidance import GuidanceError, Guided
+from ddim_ode.models.identity import fingerprint
 from ddim_ode.models.networks import precision_of
 from tests.helpers.assertions import one_line
 
@@ -97,6 +98,22 @@ def test_guidance_pushes_away_from_the_null_value(null, count):
     assert found.evaluations == 2
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_guidance_around_guidance_is_the_same_in_any_batch(labelled):
+    mean, xbar = means(17).float(), means(17, 1).float()
+    labels = torch.arange(17) % 3 if labelled else None
+    around = Guided(Guided(model(3), 2.0), 3.0)
+    told = Conditions(labels, {"mean": mean}, {"mean": torch.zeros(SHAPE)})
+    assert torch.allclose(around(xbar, 2.0, told).data[:16], around(xbar[:16], 2.0, told[:16]).data, atol=1e-6)
+
+
+def test_a_null_value_for_all_is_one_a_sample():
+    told = Conditions(None, {"mean": means(4)}, {"mean": torch.zeros(SHAPE)})
+    each = Conditions(None, {"mean": means(4)}, {"mean": torch.zeros(4, *SHAPE)})
+    assert told.null["mean"].shape == (4, *SHAPE)
+    assert told.digests() == each.digests()
+
+
 def test_a_condition_without_a_null_value_is_told_to_both_passes():
     mean, xbar, labels = means(4).float(), means(4, 1).float(), torch.tensor([0, 1, 2, 0])
     found = Guided(model(3), 2.0)(xbar, 2.0, Conditions(labels, {"mean": mean}))
@@ -137,8 +154,11 @@ def test_a_latent_of_a_file_wants_its_conditions_again(tmp_path):
     assert "give them again" in one_line(LatentError, decode, model(), stored)
     assert "give them again" in one_line(LatentError, lambda: stored[:2])
     other = one_line(LatentError, lambda: decode(model(), stored, conditions={"mean": mean + 1}))
-    assert "had other conditions 'mean'" in other
-    assert "needs conditions 'mean'" in one_line(LatentError, lambda: decode(model(), stored, conditions={"w": mean}))
+    assert "had another conditions['mean']" in other
+    assert "needs conditions['mean']" in one_line(LatentError, lambda: decode(model(), stored, conditions={"w": mean}))
+    with_null = encode(model(), x, nfe=20, conditions={"mean": mean}, null={"mean": torch.zeros(SHAPE)})
+    assert "needs null['mean']" in one_line(LatentError, lambda: with_null.under({"mean": mean}))
+    assert "there are none" in one_line(DDIMError, lambda: decode(model(), latent, null={"mean": mean}))
     assert torch.equal(decode(model(), stored, conditions={"mean": mean}).x, x)
     assert torch.equal(decode(model(), latent[1:3]).x, decode(model(), stored.under({"mean": mean})[1:3]).x)
 
@@ -225,6 +245,10 @@ WRONG = {
     "no rows": ({"mean": torch.tensor(1.0)}, "give a dense tensor (B, ...), one row a sample"),
     "unknown": ({"mean": means(2), "men": means(2)}, "takes no condition 'men'; leave conditions['men'] out"),
     "missing": ({"width": torch.ones(2)}, "the network needs 'mean'; give it as conditions={'mean': ...}"),
+    "the network's own": (
+        {"mean": means(2), "x": means(2)},
+        "the network takes 'x' by position, as x, t or the labels",
+    ),
     "no mapping": (means(2), "conditions are"),
     "none": ({}, "conditions are empty; leave them out"),
 }
@@ -241,13 +265,15 @@ def test_conditions_that_cannot_be_are_one_line(given, words):
         ({"men": means(2)}, "null has 'men', which is no condition here"),
         ({"mean": torch.zeros(4)}, "null['mean'] has shape (4,); give (3,), or one a sample"),
         ({"mean": torch.full(SHAPE, torch.inf)}, "null['mean'] holds NaN or infinity"),
+        ({"mean": torch.zeros(3, dtype=torch.int64)}, "null['mean'] is torch.int64, and the condition torch.float64"),
     ],
 )
 def test_null_values_that_cannot_be_are_one_line(null, words):
     conditions = {"mean": means(2)}
     found = one_line(DDIMError, lambda: sample(model(), nfe=4, seeds=range(2), conditions=conditions, null=null))
     assert words in found
-    assert "there are none" in one_line(DDIMError, lambda: sample(model(), nfe=4, null={"mean": torch.zeros(3)}))
+    for call in (sample, compare):
+        assert "there are none" in one_line(DDIMError, lambda call=call: call(model(), null={"mean": torch.zeros(3)}))
 
 
 @pytest.mark.parametrize(
@@ -271,3 +297,16 @@ def test_joined_batches_are_told_each_their_own():
 
 def test_a_condition_error_is_a_value_error():
     assert issubclass(ConditionError, ValueError)
+
+
+def test_what_is_no_condition_is_one_line():
+    assert "labels are" in one_line(TypeError, Conditions, [1, 2], {"mean": means(2)})
+    assert "model is the str 'fashion'" in one_line(TypeError, sample, "fashion", conditions={"mean": means(1)})
+
+
+def test_a_scale_of_a_model_without_ends():
+    open_ended = Denoiser(towards, paths.Flow(), "data", SHAPE)
+    guided = Guided(open_ended, lambda sigma: 1 + 1 / (1 + sigma))
+    found = guided(means(2).float(), 1.0, Conditions(None, {"mean": means(2)}, {"mean": torch.zeros(SHAPE)}))
+    assert found.evaluations == 2
+    assert len(fingerprint(guided)) == 64

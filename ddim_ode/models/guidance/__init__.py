@@ -7,6 +7,7 @@ from ddim_ode.models.guidance.classifier_free import Guided
 from ddim_ode.models.guidance.cost import Cost, cost
 from ddim_ode.models.guidance.projected import GuidedByProjection
 from ddim_ode.models.guidance.weaker import GuidedByWeaker
+from ddim_ode.models.guidance.window import Window
 
 __all__ = [
     "Around",
@@ -19,5 +20,6 @@ __all__ = [
     "GuidedByProjection",
     "GuidedByWeaker",
     "Unconditional",
+    "Window",
     "cost",
 ]

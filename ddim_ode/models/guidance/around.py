@@ -105,9 +105,9 @@ class Guidance(Around, ABC):
         if sigma.ndim:
             sigma = sigma.expand(len(xbar))
         told = self.check_told(labels, len(xbar))
-        if torch.is_inference_mode_enabled():  # whose tensors autograd, which some guidance is made with, refuses
-            with torch.inference_mode(False), torch.no_grad():
-                return self(xbar.clone(), sigma.clone(), None if told is None else told.clone())
+        return outside_inference(self._where_it_acts, xbar, sigma, told)
+
+    def _where_it_acts(self, xbar: Tensor, sigma: Tensor, told: Told) -> Prediction:
         within = torch.tensor([self.acts(s) for s in sigma.reshape(-1).tolist()])
         if within.all():
             return self.guided(xbar, sigma, told)
@@ -131,6 +131,16 @@ class Guidance(Around, ABC):
                 raise
             data[on_device], noise[on_device], evaluations[rows] = found
         return Prediction(data, noise, evaluations)
+
+
+def outside_inference(
+    call: Callable[[Tensor, Tensor, Told], Prediction], xbar: Tensor, sigma: Tensor, told: Told
+) -> Prediction:
+    """call(xbar, sigma, told), out of inference mode: on copies, since autograd refuses the tensors made in it."""
+    if not torch.is_inference_mode_enabled():
+        return call(xbar, sigma, told)
+    with torch.inference_mode(False), torch.no_grad():
+        return call(xbar.clone(), sigma.clone(), None if told is None else told.clone())
 
 
 def check_inner(model: object, name: str = "model") -> None:

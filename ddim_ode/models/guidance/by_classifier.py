@@ -89,6 +89,9 @@ class GuidedByClassifier(Guidance):
                     " Classifier(function, path, num_classes)"
                 )
             object.__setattr__(self, "classifier", Classifier(self.classifier, self.model.path, classes))
+        if (here := self.known.device) not in (None, self.model.device):
+            where = self.model.device
+            raise GuidanceError(f"the classifier is on {here}, and the model on {where}; give classifier.to('{where}')")
         if classes not in (0, self.known.num_classes):
             raise GuidanceError(
                 f"the classifier knows {self.known.num_classes} classes, and the model {classes}; give one of these"

@@ -12,6 +12,7 @@ from ddim_ode.models.guidance.around import GuidanceError
 from ddim_ode.support.checks import shown
 from ddim_ode.support.scalars import number
 
+LEAST, MOST = 1e-4, 1e6  # sigmas that a function is asked at, of models without ends
 Scale = Union[float, Callable[[float], float]]  # noqa: UP007  # at run time too, in Python 3.10
 
 
@@ -46,7 +47,7 @@ def facts_of(scale: Scale, model: Model) -> object:
     """What tells a scale from another: the number, or a function's values over the model's range of sigma."""
     if not callable(scale):
         return scale
-    low, high = math.log(model.sigma_min), math.log(model.sigma_max)
+    low, high = math.log(max(model.sigma_min, LEAST)), math.log(min(model.sigma_max, MOST))
     return tuple(f"{scale_at(scale, math.exp(low + (high - low) * n / 199)):.9e}" for n in range(200))
 
 
