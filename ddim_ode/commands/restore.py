@@ -12,8 +12,10 @@ from ddim_ode.commands.shared.types import (
     Count,
     Device,
     Dtype,
+    Force,
     GridText,
     Guidance,
+    GuidanceRange,
     Images,
     Json,
     LabelsText,
@@ -70,7 +72,14 @@ def restore(
     count: Count = None,
     resize: Resize = False,
     method: Annotated[Way, typer.Option(help="How the measurement enters.")] = Way.mmps,
-    solver: Annotated[str, typer.Option(help="Solver; `ddim-ode methods` lists them.")] = "dpmpp_2m",
+    solver: Annotated[
+        str,
+        typer.Option(
+            help="Solver; `ddim-ode methods` lists them. 'tuned', the one beside the model, and FILE.json need --force:"
+            " they were tuned to the model without a measurement."
+        ),
+    ] = "dpmpp_2m",
+    force: Force = False,
     nfe: Nfe = None,
     tol: Tol = None,
     max_nfe: MaxNfe = None,
@@ -79,6 +88,7 @@ def restore(
     ] = None,
     label: LabelsText = None,
     guidance: Guidance = 1.0,
+    guidance_range: GuidanceRange = None,
     grid: GridText = None,
     dtype: Precision = Dtype.float32,
     batch_size: BatchSize = None,
@@ -114,15 +124,19 @@ def restore(
 
         given = measurements.simulated(what, noise, gather(network, images, count, label, resize))
     numbers = parsing.parse_seeds(seeds, len(given.y))
+    chosen = parsing.parse_method(solver, network, force)
+    if force:
+        parsing.refuse_force([chosen])
     how: dict[str, Any] = {
         "method": method.value,
-        "solver": parsing.parse_method(solver),
+        "solver": chosen,
         "nfe": nfe,
         "tol": tol,
         "max_nfe": max_nfe,
         "noise_std": given.noise_std,
         "labels": given.images.labels,
         "guidance": guidance,
+        "guidance_range": parsing.parse_guidance_range(guidance_range),
         "grid": parsing.parse_grid(grid),
         "dtype": precision,
         "batch_size": batch_size,

@@ -3,7 +3,7 @@
 from ddim_ode.inverse.foreign import Physics, as_operator
 from ddim_ode.inverse.measured import MEASUREMENT, Measured
 from ddim_ode.inverse.measurements import Differentiable, LinearOperator, Measurement, MeasurementError
-from ddim_ode.inverse.methods import MomentMatching, PosteriorSampling, Projected, PseudoInverse, Switched, pigdm
+from ddim_ode.inverse.methods import MomentMatching, PosteriorSampling, Projected, PseudoInverse, pigdm
 from ddim_ode.inverse.operators import Blur, BoxDownsampling, Grey, Mask
 from ddim_ode.inverse.resampling import Resampling
 from ddim_ode.inverse.restoring import AROUND_MODEL, METHODS, Restoration, restore
@@ -28,7 +28,6 @@ __all__ = [
     "PseudoInverse",
     "Resampling",
     "Restoration",
-    "Switched",
     "as_operator",
     "pigdm",
     "restore",

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddim_ode.inverse.measurements import LinearOperator, Measurement, MeasurementError, Ridge, home
+from ddim_ode.models.conditions import digest
 from ddim_ode.support.checks import ArgumentError, described
 
 
@@ -19,6 +20,16 @@ class Physics(LinearOperator):
     """A linear operator of deepinv's kind. Its normal equations are solved by conjugate gradients."""
 
     physics: Any
+
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """A module itself, as its weights tell it from others; of anything else its type, numbers and tensors."""
+        if isinstance(self.physics, nn.Module):
+            return (self.physics,)
+        held = sorted(getattr(self.physics, "__dict__", {}).items())
+        plain = [(name, value) for name, value in held if isinstance(value, bool | int | float | str)]
+        tensors = [(name, digest(value)) for name, value in held if isinstance(value, Tensor)]
+        return type(self.physics).__name__, *plain, *tensors
 
     def measured(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         try:

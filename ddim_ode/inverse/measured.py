@@ -12,16 +12,16 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ddim_ode.inverse.measurements import LinearOperator, Measurement, MeasurementError, checked_noise
 from ddim_ode.models.arguments import check_state, noise_level
-from ddim_ode.models.conditions import Conditions, Told, digest, tensors_of
+from ddim_ode.models.conditions import Conditions, Told, tensors_of
 from ddim_ode.models.denoiser import Prediction
 from ddim_ode.models.guidance import Around
+from ddim_ode.models.guidance.around import outside_inference
 from ddim_ode.models.guidance.cost import Cost, cost
-from ddim_ode.models.guidance.scales import per_sample, with_data
+from ddim_ode.models.guidance.scales import per_sample
 from ddim_ode.support.checks import of_kind, shown
 from ddim_ode.support.scalars import number
 
@@ -69,8 +69,7 @@ class Measured(Around, ABC):
 
     @property
     def facts(self) -> tuple[object, ...]:
-        measured = (digest(part) if isinstance(part, Tensor) else part for part in vars(self.operator).values())
-        return type(self.operator).__name__, *measured, self.noise_std, self.prior_std
+        return type(self.operator).__name__, *self.operator.facts, self.noise_std, self.prior_std
 
     def cost(self, sigma: float) -> Cost:
         """What a prediction at sigma costs, network passes and gradients apart."""
@@ -84,8 +83,11 @@ class Measured(Around, ABC):
         """Predict as a `Denoiser` does, given xbar and y. Raises MeasurementError without a measurement."""
         check_state(xbar, self.shape, MeasurementError)
         sigma = noise_level(sigma, len(xbar), MeasurementError, zero=True)
-        y, told = self._apart(labels)
-        return self.given(y.to(xbar), xbar, sigma, told)
+        return outside_inference(self._given_told, xbar, sigma, labels)
+
+    def _given_told(self, xbar: Tensor, sigma: Tensor, told: Told) -> Prediction:
+        y, others = self._apart(told)
+        return self.given(y.to(xbar), xbar, sigma, others)
 
     @abstractmethod
     def given(self, y: Tensor, xbar: Tensor, sigma: Tensor, told: Told) -> Prediction:
@@ -103,14 +105,8 @@ class Measured(Around, ABC):
         """The measurement, and what the model inside is told."""
         if not isinstance(told, Conditions) or MEASUREMENT not in told.tensors:
             raise MeasurementError(f"nothing was measured; give conditions={{{MEASUREMENT!r}: y}}, or call restore")
-        others = {name: x for name, x in told.tensors.items() if name != MEASUREMENT}
-        null = {name: x for name, x in told.null.items() if name != MEASUREMENT}
-        return told.tensors[MEASUREMENT], replace(told, tensors=others, null=null) if others else told.labels
-
-
-def changed(prediction: Prediction, change: Tensor, sigma: Tensor) -> Prediction:
-    """The prediction with its data changed, and its noise accordingly but at sigma = 0, where there is none."""
-    return with_data(prediction, change, torch.where(sigma > 0, sigma, math.inf))
+        others = told.without(MEASUREMENT)
+        return told.tensors[MEASUREMENT], others if others.tensors else told.labels
 
 
 def with_measurement(told: Told, y: Tensor) -> Conditions:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.inverse.conjugate import conjugate_gradients
+from ddim_ode.models.conditions import digest
 from ddim_ode.support.checks import ArgumentError, described, shown
 from ddim_ode.support.scalars import number
 from ddim_ode.support.tables import is_readable
@@ -30,6 +31,11 @@ class MeasurementError(DDIMError):
 
 class Measurement(ABC):
     """Anything differentiable that can be measured of images x (B, *shape), sample by sample."""
+
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """What tells it from another of its kind, for the `fingerprint` of a model that knows what was measured."""
+        return tuple(digest(part) if isinstance(part, Tensor) else part for part in vars(self).values())
 
     @abstractmethod
     def measured(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -109,12 +115,19 @@ class Differentiable(Measurement):
         return y
 
     def derivative(self, x: Tensor, v: Tensor) -> Tensor:
-        """Forward derivative as that of a backward one, which more of torch's functions have than their own."""
+        """Forward derivative as that of a backward one, which more of torch's functions have than their own.
+
+        Raises MeasurementError where there is none but 0, as of rounding.
+        """
         with torch.enable_grad():
             at = x.detach().requires_grad_()
             y = self.apply(at)
             dual = torch.zeros_like(y, requires_grad=True)
             (back,) = torch.autograd.grad(y, at, dual, create_graph=True)
+            if not back.requires_grad:
+                raise MeasurementError(
+                    "the function's derivative is 0 on every image, as that of rounding is; leave such steps out"
+                )
             (found,) = torch.autograd.grad(back, dual, v)
         return found.detach()
 

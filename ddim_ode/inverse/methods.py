@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from ddim_ode.inverse.conjugate import inner
-from ddim_ode.inverse.measured import Measured, changed
+from ddim_ode.inverse.measured import Measured
 from ddim_ode.inverse.measurements import LinearOperator, Measurement, MeasurementError
 from ddim_ode.models.conditions import Told
 from ddim_ode.models.denoiser import Model, Prediction
-from ddim_ode.models.guidance import Guidance
-from ddim_ode.models.guidance.cost import Cost
+from ddim_ode.models.guidance import Window
 from ddim_ode.models.guidance.gradient import with_gradient
-from ddim_ode.models.guidance.scales import per_sample, tilted
+from ddim_ode.models.guidance.scales import per_sample, tilted, with_data
 from ddim_ode.support.checks import shown
 from ddim_ode.support.scalars import number
 
@@ -40,7 +39,7 @@ class Projected(Measured):
     def given(self, y: Tensor, xbar: Tensor, sigma: Tensor, told: Told) -> Prediction:
         prediction, operator = self.model(xbar, sigma, told), cast(LinearOperator, self.operator)
         left = y - operator.apply(prediction.data)
-        return changed(prediction, operator.pseudo_inverse(left, self.ridge(y, sigma)), sigma)
+        return with_data(prediction, operator.pseudo_inverse(left, self.ridge(y, sigma)), sigma)
 
 
 @dataclass(frozen=True)
@@ -68,30 +67,12 @@ class PseudoInverse(Measured):
         return tilted(prediction, gradient, sigma, self.precision(sigma))
 
 
-@dataclass(frozen=True)
-class Switched(Guidance):
-    """One method at the sigmas in a range, and another, the model, outside; both told of the measurement."""
-
-    inside: Measured
-    sigma_range: tuple[float, float]
-
-    @property
-    def facts(self) -> tuple[object, ...]:
-        return self.inside, self.sigma_range
-
-    def guided(self, xbar: Tensor, sigma: Tensor, told: Told) -> Prediction:
-        return self.inside(xbar, sigma, told)
-
-    def guided_cost(self, sigma: float) -> Cost:
-        return self.inside.cost(sigma)
-
-
 def pigdm(
     model: Model, operator: Measurement, noise_std: float = 0.0, *, prior_std: float = 1.0, highest: float = 3.0
-) -> Switched:
+) -> Window:
     """PiGDM up to the sigma `highest`, and DDNM above. Raises as `Measured`, and GuidanceError for no such sigma."""
     shared = (model, operator, noise_std, prior_std)
-    return Switched(Projected(*shared), PseudoInverse(*shared), (0.0, highest))
+    return Window(Projected(*shared), PseudoInverse(*shared), (0.0, highest))
 
 
 @dataclass(frozen=True)
@@ -128,7 +109,7 @@ class MomentMatching(Measured):
         prediction = tilted(prediction, gradient, sigma, step.flatten())
         if not isinstance(operator, LinearOperator):
             return prediction
-        return changed(prediction, operator.pseudo_inverse(left - step * image, ridge), sigma)
+        return with_data(prediction, operator.pseudo_inverse(left - step * image, ridge), sigma)
 
 
 @dataclass(frozen=True)

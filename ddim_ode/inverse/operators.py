@@ -41,7 +41,9 @@ class Mask(LinearOperator):
             raise MeasurementError(f"a mask of shape {tuple(self.known.shape)} is no image's; give (H, W) or (C, H, W)")
         if not self.known.any():
             raise MeasurementError("the mask knows no pixel, so that nothing is measured; give one that knows some")
-        object.__setattr__(self, "known", self.known if self.known.ndim == 3 else self.known[None])
+        with torch.inference_mode(False):  # autograd keeps it, and refuses a tensor made in that mode
+            known = self.known.clone()
+        object.__setattr__(self, "known", known if known.ndim == 3 else known[None])
 
     @classmethod
     def half(cls, size: tuple[int, int]) -> "Mask":

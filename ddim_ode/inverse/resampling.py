@@ -11,8 +11,10 @@ which weighs what the model says of a known pixel against its noise: the paper h
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count as counting
 from typing import cast
 
 import torch
@@ -24,6 +26,8 @@ from ddim_ode.inverse.methods import Projected
 from ddim_ode.inverse.operators import Mask
 from ddim_ode.models.conditions import Told
 from ddim_ode.models.denoiser import Model, NonFiniteError
+from ddim_ode.planning.budget import DryRun
+from ddim_ode.planning.inputs import SampleError, check_reach
 from ddim_ode.planning.options import DEFAULT_NFE, SolveOptions
 from ddim_ode.planning.plan import Callback, Progress, prepare
 from ddim_ode.sampling import sample_with
@@ -34,9 +38,7 @@ from ddim_ode.support.seeds import generator, mix
 
 @dataclass(frozen=True)
 class Resampling:
-    """RePaint: how many times each interval is gone. A solver takes it in one step, an adaptive one in as many as it
-    likes; the last is one evaluation of any.
-    """
+    """RePaint: how many times each interval is gone, in one step of the solver; the last is one evaluation of any."""
 
     operator: Measurement
     noise_std: float = 0.0
@@ -61,9 +63,8 @@ class Resampling:
         callback: Callback | None = None,
     ) -> Solution:
         """From start (B, *shape), standard normal, to images; the budget of the options is that of all the times."""
-        if not options.row.deterministic:
-            raise MeasurementError(f"repaint adds noise of its own; give a solver without, not {options.name}")
-        sigmas = self.grid(model, options, len(y))
+        check_steps(options)
+        sigmas = self.grid(model, options, told, len(y))
         noise = Noise(seeds, model.shape, start)
         xbar, parts = float(model.path.prior_std(sigmas[0])) * start, list[Solution]()
         steps = len(sigmas) - 1
@@ -78,6 +79,7 @@ class Resampling:
                     error.step = n + 1
                     raise
                 xbar = self.replaced(parts[-1].x, y, low, noise)
+                check_way(model, options, xbar, low)
             if callback:
                 callback(Progress(range(len(y)), n + 1, steps, (n + 1) / steps, low, xbar))
         return replace(
@@ -100,18 +102,54 @@ class Resampling:
         knowing = Projected(model, self.operator, self.noise_std)
         return sample_with(knowing, last, start=xbar, labels=with_measurement(told, y))
 
-    def grid(self, model: Model, options: SolveOptions, count: int) -> Tensor:
-        """As many intervals as the budget lets be gone `times` times, the last once; an adaptive solver has ddim's.
+    def grid(self, model: Model, options: SolveOptions, told: Told, count: int) -> Tensor:
+        """As many intervals as the budget lets be gone `times` times each, the last once; an explicit grid as it is.
 
         Sigmas at which known pixels are noisier than xbar are left out.
+
+        Raises:
+            MeasurementError: a budget for less than two intervals, or that contradicts an explicit grid.
         """
-        if options.grid is None or isinstance(options.grid, str):
-            once = ((DEFAULT_NFE if options.nfe is None else options.nfe) - 1) // self.times + 1
-            like = SolveOptions(method="ddim", nfe=once)
-            options = like if options.row.adaptive else replace(options, nfe=once)
-        sigmas = prepare(model, options, count).sigmas
-        kept = (sigmas > self.noise_std) | (sigmas == sigmas[0]) | (sigmas == sigmas[-1])
-        return sigmas[kept]
+        explicit = options.grid is not None and not isinstance(options.grid, str)
+        if explicit:
+            sigmas = prepare(model, replace(options, nfe=None), count, labels=told).sigmas
+        else:
+            sigmas = self.longest(model, options, told, count)
+        sigmas = sigmas[(sigmas > self.noise_std) | (sigmas == sigmas[0]) | (sigmas == sigmas[-1])]
+        if explicit and options.nfe not in (None, cost := self.cost(model, options, sigmas)):
+            raise MeasurementError(f"nfe={options.nfe} contradicts an explicit grid that costs {cost}; leave nfe out")
+        return sigmas
+
+    def longest(self, model: Model, options: SolveOptions, told: Told, count: int) -> Tensor:
+        """The longest grid of a name that the budget allows."""
+
+        def gone_once(nfe: int) -> Tensor:
+            return prepare(model, replace(options, nfe=nfe), count, labels=told).sigmas
+
+        def cost(nfe: int) -> int:
+            return self.cost(model, options, gone_once(nfe))
+
+        budget = DEFAULT_NFE if options.nfe is None else options.nfe
+        last = max(model.evaluations(sigma) for sigma in (model.sigma_min, model.sigma_max))
+        least = next(nfe for nfe in counting(last) if len(gone_once(nfe)) > 2)
+        if (needed := cost(least)) > budget:
+            raise MeasurementError(
+                f"nfe={budget} is too small for repaint with times={self.times}: two intervals cost {needed}"
+                f"; use nfe >= {needed}, or fewer times"
+            )
+        tried = range(least, budget // self.times + last + 1)  # an interval costs no less alone than among others
+        return gone_once(tried[bisect_right(tried, budget, key=cost) - 1])
+
+    def cost(self, model: Model, options: SolveOptions, sigmas: Tensor) -> int:
+        """What a sample costs on a grid, each interval solved by itself."""
+        row = options.row
+
+        def alone(ends: Tensor) -> int:
+            if not ends[1]:
+                return model.evaluations(float(ends[0]))
+            return self.times * int(DryRun(model, row.path, row.solver, ends).nfe)
+
+        return sum(alone(sigmas[n : n + 2]) for n in range(len(sigmas) - 1))
 
     def replaced(self, xbar: Tensor, y: Tensor, sigma: float, noise: "Noise") -> Tensor:
         """xbar at sigma with the known pixels as noisy as the others, where they can be."""
@@ -119,6 +157,28 @@ class Resampling:
             return xbar
         known = y + math.sqrt(sigma**2 - self.noise_std**2) * noise.draw()
         return cast(Mask, self.operator).agree(xbar, known.to(xbar))
+
+
+def check_steps(options: SolveOptions) -> None:
+    """Raise MeasurementError for a solver that cannot be asked for one step of an interval."""
+    row = options.row
+    if not row.deterministic:
+        raise MeasurementError(f"repaint adds noise of its own; give a solver without, not {options.name}")
+    if row.adaptive:
+        raise MeasurementError(f"repaint takes one step an interval, and {options.name} chooses its own; use 'ddim'")
+    if row.own_grids or (row.grids and options.grid is None):
+        raise MeasurementError(f"repaint goes each interval alone, and {options.name} has whole grids; use 'ddim'")
+
+
+def check_way(model: Model, options: SolveOptions, xbar: Tensor, sigma: float) -> None:
+    """Raise MeasurementError for a state at sigma that no image has, because the steps are too long for the solver."""
+    try:
+        check_reach(model, "xbar", xbar, sigma)
+    except SampleError as error:
+        raise MeasurementError(
+            f"{options.name} left what images can be on its way to sigma={sigma:.6g}: its steps are too long; give "
+            "more nfe, or solver='ddim'"
+        ) from error
 
 
 class Noise:

@@ -59,7 +59,9 @@ def restore(
     noise_std: float = 0.0,
     labels: Labels = None,
     conditions: Mapping[str, Tensor] | None = None,
+    null: Mapping[str, Tensor] | None = None,
     guidance: float = 1.0,
+    guidance_range: tuple[float, float] | None = None,
     seeds: Iterable[int] | None = None,
     grid: Grid | None = None,
     dtype: torch.dtype = torch.float32,
@@ -79,12 +81,13 @@ def restore(
         solver: a name in `ddim_ode.METHODS`, or a `Method`. Of few evaluations "ddim" makes smoother images, nearer to
             the truth in the mean and nearer to y than its noise.
         nfe: the most network evaluations an image may cost (default 20). A prediction of "mmps", "pigdm" or "dps" costs
-            two, a pass and a vector-Jacobian product.
-        tol, max_nfe: of an adaptive solver, as in `sample`; with "repaint", of every interval.
+            two, a pass and a vector-Jacobian product; of the others one.
+        tol, max_nfe: of an adaptive solver, as in `sample`; "repaint" takes none.
         noise_std: standard deviation of the noise in y, in data units. With 0 the answer agrees with y to rounding, and
             the known pixels of a mask bit for bit.
-        labels, conditions: what the model is told of each image, as in `sample`.
+        labels, conditions, null: what the model is told of each image, and what no condition is, as in `sample`.
         guidance: scale of classifier-free guidance inside the method; any but 1 doubles the cost.
+        guidance_range: (low, high) in sigma; outside it there is no guidance.
         seeds: one int an image (default: 0..B-1). Image i is a function of y[i], its seed and what it is told alone.
         grid, dtype, batch_size, callback: as in `sample`.
         settings: of the method: prior_std of all but "repaint"; highest, the sigma above which "pigdm" is "ddnm" (3);
@@ -110,12 +113,13 @@ def restore(
         tol=tol,
         max_nfe=max_nfe,
         guidance=guidance,
+        guidance_range=guidance_range,
         grid=grid,
         dtype=dtype,
         batch_size=batch_size,
     )
-    inside, options = with_guidance(model, options), replace(options, guidance=1.0)
-    told = check_told(inside, asked(inside, labels, conditions, None), len(y))
+    inside, options = with_guidance(model, options), replace(options, guidance=1.0, guidance_range=None)
+    told = check_told(inside, asked(inside, labels, conditions, null), len(y))
     y = y.to(model.device, dtype)
     if choice("method", method, METHODS, MeasurementError) == "repaint":
         way = _made(Resampling, operator, noise_std, method=method, settings=settings)

@@ -16,6 +16,7 @@ from ddim_ode.data import to_float, to_uint8
 from ddim_ode.inverse import Blur, BoxDownsampling, Grey, Mask, restore
 from ddim_ode.metrics.pairs import psnr, ssim
 from tests.helpers.command_line import Command, make_model, pixels_of
+from tests.helpers.tuned import model_with_tables
 
 MASK = Mask.random((8, 8), 0.5)
 
@@ -146,9 +147,18 @@ def test_colour_becomes_grey_and_comes_back(run: Command, tmp_path: Path) -> Non
         (["--operator", "down:2", "--noise", "-1"], "noise_std=-1.0"),
         (["--operator", "down:2", "--method", "repaint"], "BoxDownsampling has none; use method='mmps'"),
         (["--operator", "down:2", "--measured"], "expected 4 x 4"),
+        (["--operator", "down:2", "--measured"], "give files of what this operator measures"),
+        (["--operator", "mask:half", "--measured", "-n", "5"], "n=5 is too many: there are 4 images"),
+        (["--operator", "mask:half", "--measured", "-n", "0"], "n=0 must be a whole number >= 1"),
+        (["--operator", "mask:half", "--measured", "-n", "-1"], "n=-1 must be a whole number >= 1"),
         (["--operator", "down:2", "--measured", "--resize"], "leave --resize out"),
         (["--operator", "down:2", "--label", "11"], "label 11 does not exist"),
         (["--operator", "down:2", "--solver", "magic"], "unknown method 'magic'"),
+        (["--operator", "down:2", "--force"], "--force lets a tuned method run on another model, and none was given"),
+        (["--operator", "down:2", "--solver", "tuned"], "this model has no tuned.json beside it"),
+        (["--operator", "down:2", "--guidance-range", "1:2"], "a guidance range does nothing with guidance=1"),
+        (["--operator", "down:2", "--guidance", "2", "--guidance-range", "1"], "is not LOW:HIGH"),
+        (["--operator", "mask:half", "--method", "repaint", "--nfe", "3"], "two intervals cost 5; use nfe >= 5"),
         (["--operator", "down:2", "--nfe", "1"], "nfe=1 is too small: one step costs 2"),
         (["--operator", "down:2", "--seeds", "0-7"], "seeds"),
     ],
@@ -163,7 +173,28 @@ def test_bad_input_is_one_line(
 def test_a_mask_of_another_size(fails: Callable[..., str], model: Path, images: Path, tmp_path: Path) -> None:
     file = tmp_path / "large.png"
     Image.fromarray(np.full((9, 9), 255, dtype=np.uint8)).save(file)
-    assert "expected 8 x 8" in fails("restore", model, images, "--operator", file, "--out", tmp_path / "out")
+    for more in ([], ["--resize"]):
+        line = fails("restore", model, images, "--operator", file, *more, "--out", tmp_path / "out")
+        assert "expected 8 x 8" in line
+        assert "a mask is taken as it is" in line
+        assert "makes it fit" not in line
+
+
+def test_the_solver_tuned_to_the_model(run: Command, fails: Callable[..., str], images: Path, tmp_path: Path) -> None:
+    """It was tuned without a measurement, and so it must be forced."""
+    model = model_with_tables(tmp_path / "model")
+    common = ["restore", model, images, "-n", 2, "--operator", "mask:half", "--method", "ddnm", "--label", 1]
+    common += ["--solver", "tuned", "--nfe", 3, "--out", tmp_path / "out"]
+    assert "the model is a Projected, and tuned methods" in fails(*common)
+    record = json.loads(run(*common, "--force", "--json").out)
+    assert record["nfe"]["max"] == 3
+
+
+def test_guidance_in_a_range(run: Command, model: Path, images: Path, tmp_path: Path) -> None:
+    common = ["restore", model, images, "-n", 2, "--operator", "mask:half", "--method", "ddnm", "--label", 1]
+    how = ["--grid", "4,2,1,0", "--solver", "ddim", "--guidance", 2, "--guidance-range", "1.5:"]
+    record = json.loads(run(*common, *how, "--out", tmp_path / "out", "--json").out)
+    assert record["nfe"]["max"] == 5  # two, two, one
 
 
 def test_measurements_must_be_given(fails: Callable[..., str], tmp_path: Path) -> None:

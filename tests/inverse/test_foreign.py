@@ -2,10 +2,25 @@
 
 import pytest
 import torch
+from torch import nn
 
-from ddim_ode.inverse import Blur, BoxDownsampling, Differentiable, Mask, MeasurementError, Physics, as_operator
+import ddim_ode
+from ddim_ode.inverse import (
+    Blur,
+    BoxDownsampling,
+    Differentiable,
+    Mask,
+    MeasurementError,
+    Physics,
+    Projected,
+    as_operator,
+)
+from ddim_ode.models.identity import fingerprint
 from ddim_ode.support.checks import ArgumentError
+from tests.helpers.mixtures import labelled
 from tests.helpers.tensors import normal
+
+MODEL = labelled(shape=(1, 4, 4)).denoiser(ddim_ode.paths.DiscreteVP.linear())
 
 
 class Stub:
@@ -48,6 +63,28 @@ def test_without_a_pseudo_inverse_of_its_own():
 def test_ours_stay_what_they_are():
     for operator in (BoxDownsampling(2), Differentiable(torch.tanh)):
         assert as_operator(operator) is operator
+
+
+def test_one_is_told_from_another_by_what_it_holds():
+    """Whatever process it lives in: no address is among its facts."""
+
+    class Held(Stub):
+        def __init__(self, mask, factor=1):
+            super().__init__(Mask(mask))
+            self.mask, self.factor = mask, factor
+
+    def digest(operator):
+        return fingerprint(Projected(MODEL, as_operator(operator)))
+
+    mask = Mask.half((4, 4)).known
+    assert digest(Held(mask)) == digest(Held(mask.clone()))
+    assert len({digest(Held(mask)), digest(Held(~mask)), digest(Held(mask, 2)), digest(Stub(Mask(mask)))}) == 4
+    assert "0x" not in str(as_operator(Held(mask)).facts)
+    layers = [nn.Conv2d(1, 1, 1, bias=False) for _ in range(2)]
+    for value, layer in enumerate(layers):
+        nn.init.constant_(layer.weight, value)
+        layer.A = layer.A_adjoint = layer.forward
+    assert digest(layers[0]) == digest(layers[0]) != digest(layers[1])
 
 
 def test_what_is_no_operator():

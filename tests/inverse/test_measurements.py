@@ -26,6 +26,12 @@ def test_the_derivative_of_a_linear_one_is_itself():
     torch.testing.assert_close(Differentiable(down.apply).derivative(x, v), down.derivative(x, v))
 
 
+def test_a_function_that_is_nowhere_steep():
+    x = normal(2, 1, 4, 4, seed=0)
+    with pytest.raises(MeasurementError, match="derivative is 0"):
+        Differentiable(torch.round).derivative(x, x)
+
+
 def test_a_function_says_what_it_measures():
     assert Differentiable(lambda x: x.flatten(1)[:, :5]).measured((1, 4, 4)) == (5,)
     assert Differentiable(lambda x: x.flatten(1)[:, :5]).count((1, 4, 4)) == 5

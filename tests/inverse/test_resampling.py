@@ -1,6 +1,7 @@
 """RePaint: its interval by hand, its budget, its seeds."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ SHAPE = (1, 4, 4)
 MODEL = labelled(shape=SHAPE).denoiser(ddim_ode.paths.DiscreteVP.linear())
 HALF = Mask.half((4, 4))
 Y = labelled(shape=SHAPE).sample(3, seed=1)
+#: what one interval costs alone
+SPENT = {"adams3": 1, "dpmpp_2m": 1, "heun": 2, "exact_heun": 2, "plms": 2, "adams4": 3, "rk4": 4, "reversible_heun": 2}
+WHOLE = replace(ddim_ode.METHODS["ddim"], grids=((2.0, 1.0, 0.0),))
 
 
 @pytest.mark.parametrize("noise_std", [0.0, 0.5])
@@ -38,7 +42,7 @@ def test_two_intervals_by_hand(noise_std):
     assert found.sigmas.tolist() == [2, 1, 0]
 
 
-@pytest.mark.parametrize(("times", "nfe", "intervals"), [(1, 10, 10), (4, 20, 5), (4, 21, 6), (10, 5, 1)])
+@pytest.mark.parametrize(("times", "nfe", "intervals"), [(1, 10, 10), (4, 20, 5), (4, 21, 6), (10, 11, 2)])
 def test_the_budget_is_that_of_all_times(times, nfe, intervals):
     found = restore(MODEL, Y, HALF, method="repaint", times=times, nfe=nfe)
     assert len(found.sigmas) == intervals + 1
@@ -46,12 +50,55 @@ def test_the_budget_is_that_of_all_times(times, nfe, intervals):
     assert found.nfe.tolist() == found.steps.tolist()
 
 
-def test_other_solvers_and_an_adaptive_one():
-    for how in ({"solver": "heun", "nfe": 21}, {"solver": "adams3", "nfe": 20}, {"solver": "adaptive", "tol": 0.05}):
-        found = restore(MODEL, Y, HALF, method="repaint", **how)
-        assert torch.isfinite(found.x).all()
-        assert found.converged.all()
-        assert "nfe" not in how or int(found.nfe.max()) <= how["nfe"]
+def test_other_solvers():
+    """Each interval pays for its own start; one more interval would not fit."""
+    for solver, spent in SPENT.items():
+        for nfe in (None, 20, 33):
+            found = restore(MODEL, Y[:1], HALF, method="repaint", solver=solver, nfe=nfe)
+            assert torch.isfinite(found.x).all()
+            again = ((nfe or 20) - 1) // (4 * spent)  # intervals but the last
+            assert len(found.sigmas) == again + 2
+            assert found.nfe.tolist() == [4 * spent * again + 1]
+
+
+def test_guidance_in_a_range_is_priced_where_it_is():
+    how = {"method": "repaint", "solver": "ddim", "labels": [0, 1, 2], "guidance": 2.0, "nfe": 20}
+    for within, spent in ((None, [8, 8, 2]), ((0.0, 1.0), [4, 4, 8, 2]), ((1.0, None), [8, 8, 1])):
+        found = restore(MODEL, Y, HALF, guidance_range=within, **how)
+        assert found.nfe.tolist() == [sum(spent)] * 3
+        assert len(found.sigmas) == len(spent) + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"nfe": 5, "times": 10}, "nfe=5 is too small for repaint with times=10: two intervals cost 11; use nfe >= 11"),
+        ({"nfe": 8, "solver": "exact_heun"}, "two intervals cost 9; use nfe >= 9, or fewer times"),
+        ({"nfe": 1, "times": 1}, "two intervals cost 2"),
+        ({"nfe": 3, "grid": [2.0, 1.0, 0.0]}, "nfe=3 contradicts an explicit grid that costs 5; leave nfe out"),
+        ({"solver": "adaptive"}, "repaint takes one step an interval, and adaptive chooses its own; use 'ddim'"),
+        ({"solver": "dopri5", "nfe": 20}, "dopri5 chooses its own"),
+        ({"solver": WHOLE}, "repaint goes each interval alone, and this method has whole grids; use 'ddim'"),
+    ],
+)
+def test_what_cannot_be_gone_again_is_one_line(change, words):
+    with pytest.raises(MeasurementError) as caught:
+        restore(MODEL, Y, HALF, method="repaint", **change)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_steps_that_are_too_long_for_a_solver_are_one_line():
+    """The first step of PLMS from sigma = 20000 to 4 is a guess by two predictions, of noise."""
+    model, (images, _) = ddim_ode.load("fashion"), ddim_ode.data.bundled_images()
+    y = ddim_ode.data.to_float(images[:1])
+    with pytest.raises(MeasurementError, match=r"plms left what images can be on its way to sigma=3\.95"):
+        restore(model, y, Mask.half((28, 28)), method="repaint", solver="plms", nfe=20)
+
+
+def test_an_explicit_grid_may_be_given_with_what_it_costs():
+    found = restore(MODEL, Y, HALF, method="repaint", nfe=5, grid=[2.0, 1.0, 0.0])
+    assert found.nfe.tolist() == [5] * 3
 
 
 def test_noise_is_of_its_seed():

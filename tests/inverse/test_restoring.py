@@ -1,5 +1,6 @@
 """`restore`: any solver, exact where it can be, one sample at a time."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ddim_ode.inverse import (
 )
 from ddim_ode.metrics.pairs import psnr
 from ddim_ode.models.denoiser import NonFiniteError
+from ddim_ode.models.guidance import GuidanceError, Guided
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.support.checks import ArgumentError
 from tests.helpers.gaussians import Gaussian
@@ -116,6 +118,55 @@ def test_guidance_is_inside_and_counted():
     guided = restore(MIXTURE, y, HALF, labels=labels, nfe=20, guidance=2.0, **DOUBLE)
     assert plain.nfe.tolist() == guided.nfe.tolist() == [20] * 5
     assert (int(plain.steps[0]), int(guided.steps[0])) == (10, 5)
+
+
+def test_guidance_in_a_range_is_that_of_the_model_inside():
+    y, labels = HALF.apply(truth()), [0, 1, 2, 0, 1]
+    how = {"labels": labels, "method": "ddnm", "solver": "ddim", "grid": [2.0, 1.0, 0.5, 0.0], **DOUBLE}
+    found = restore(MIXTURE, y, HALF, guidance=2.0, guidance_range=(0.7, None), **how)
+    inside = restore(Guided(MIXTURE, 2.0, (0.7, math.inf)), y, HALF, **how)
+    assert torch.equal(found.x, inside.x)
+    assert found.nfe.tolist() == [5] * 5  # two, two, one
+
+
+def test_guidance_away_from_no_condition():
+    """Of a network that is told a tensor: without its null value there is nothing to guide to."""
+
+    def net(x, t, tint):
+        return 0.5 * x + tint
+
+    model, y = ddim_ode.Denoiser(net, PATH, "noise", SHAPE), HALF.apply(truth().float())
+    told = {"conditions": {"tint": normal(5, *SHAPE, seed=4).float()}, "method": "ddnm", "nfe": 8}
+    null = {"tint": torch.zeros(SHAPE)}
+    found = restore(model, y, HALF, guidance=2.0, null=null, **told)
+    plain = restore(model, y, HALF, null=null, **told)
+    assert not torch.allclose(found.x, plain.x)
+    twice = {**told, "conditions": {"tint": 2 * told["conditions"]["tint"]}}
+    exact = restore(model, y, HALF, **{**twice, "nfe": 4})  # linear in the tint, and a pass less each
+    torch.testing.assert_close(found.x, exact.x, rtol=1e-4, atol=1e-4)
+    with pytest.raises(GuidanceError, match="null"):
+        restore(model, y, HALF, guidance=2.0, **told)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_inference_mode_changes_nothing(method):
+    y = HALF.apply(truth())
+    how = {"method": method, "noise_std": 0.1, "labels": [0, 1, 2, 0, 1], "nfe": 8, **DOUBLE}
+    plain = restore(MIXTURE, y, HALF, **how)
+    with torch.inference_mode():
+        found = restore(MIXTURE, y, HALF, **how)
+        fresh = restore(MIXTURE, y.clone(), Mask.half((4, 4)), **how)
+        if method != "repaint":
+            restore(MIXTURE, y.clone(), Blur.gaussian(0.6), **how)
+    assert torch.equal(found.x, plain.x)
+    assert torch.equal(fresh.x, plain.x)
+
+
+def test_a_function_of_steps_is_one_line():
+    operator = Differentiable(lambda x: x.round())
+    with pytest.raises(MeasurementError, match="derivative is 0 on every image") as caught:
+        restore(MIXTURE, operator.apply(truth()), operator, nfe=4)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_callback_hears_of_every_step():

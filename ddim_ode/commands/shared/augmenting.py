@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ddim_ode.commands.shared.parsing import parse_labels
 from ddim_ode.commands.shared.pictures import save_columns
 from ddim_ode.data import DataError, image_files, png_of, to_float, to_uint8
 from ddim_ode.editing.augmentation import MOST
-from ddim_ode.editing.strength import EditError, noise_for, sdedit_with
+from ddim_ode.editing.strength import EditError, noise_for, sdedit_with, settled
 from ddim_ode.models.conditions import digest
 from ddim_ode.models.denoiser import Denoiser, Model
 from ddim_ode.planning.options import DEFAULT_BATCH, SolveOptions
@@ -111,7 +111,8 @@ def augment_folder(
 def _make(
     out: Path, model: Denoiser, given: Originals, options: SolveOptions, sigma: float, per_image: int
 ) -> tuple[Tensor, float | None]:
-    """Write the edits that are not there, in whole batches, so that they are what they would be in one run.
+    """Write the edits that are not there, in whole batches, and by one tolerance, so that they are what they would be
+    in one run.
 
     Returns the NFE of those made, and the tolerance of an adaptive method.
     """
@@ -121,6 +122,10 @@ def _make(
         sweep_all(folder)
     block = max(1, (options.batch_size or DEFAULT_BATCH) // per_image)  # images
     total, spent = len(given.x) * per_image, [torch.zeros(0, dtype=torch.int64)]
+    told = None if given.labels is None else torch.tensor(given.labels).repeat_interleave(per_image)
+    if all((out / _name(file, k)).is_file() for file in given.files for k in range(per_image)):
+        return spent[0], None
+    options = settled(model, options, sigma, told, range(total))
     with progress(total, what="augmenting") as update:
         for first in range(0, len(given.x), block):
             of = torch.arange(first, min(first + block, len(given.x))).repeat_interleave(per_image)
@@ -128,13 +133,12 @@ def _make(
             if all(file.is_file() for file in files):
                 continue
             seeds = range(first * per_image, first * per_image + len(of))
-            labels = None if given.labels is None else torch.tensor(given.labels)[of]
+            labels = None if told is None else told[seeds.start : seeds.stop]
 
             def moved(now: Progress, begin: int = seeds.start) -> None:
                 update(now._replace(samples=range(now.samples.start + begin, now.samples.stop + begin)))
 
             edit = sdedit_with(model, given.x[of], options, sigma=sigma, seeds=seeds, labels=labels, callback=moved)
-            options = replace(options, nfe=None, tol=edit.tol) if edit.tol else options  # found once, for all
             spent.append(edit.nfe)
             for pixels, file in zip(to_uint8(edit.x.cpu()).split(1), files, strict=True):
                 with replacing(file, one_of_many=True) as new:

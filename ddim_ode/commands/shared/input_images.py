@@ -41,13 +41,9 @@ def gather(
         DataError: a file that is missing or unreadable or, unless it is to be resized, not of the model's shape.
         SampleError: a count or labels that cannot be, or no images for such a model.
     """
-    if count is not None and count < 1:
-        raise SampleError(f"n={count} must be a whole number >= 1")
     labels: list[int] | None = None
     if paths:
-        files = [file for path in paths for file in (image_files(path) if os.path.isdir(path) else [path])]
-        _check_count(count, len(files))
-        files = files[:count]
+        files = first_files(paths, count)
         x = load_fitting(files, model.shape, resize)
         names, what = [str(file) for file in files], "images"
     elif model.shape == FASHION:
@@ -64,7 +60,16 @@ def gather(
     return InputImages(x, labels if label is None else parse_labels(label, len(x)), names, what)
 
 
+def first_files(paths: Sequence[Path], count: int | None) -> list[Path]:
+    """The first `count` of some files, and of those in some folders. Raises SampleError for a count that cannot be."""
+    files = [file for path in paths for file in (image_files(path) if os.path.isdir(path) else [path])]
+    _check_count(count, len(files))
+    return files[:count]
+
+
 def _check_count(count: int | None, found: int) -> None:
+    if count is not None and count < 1:
+        raise SampleError(f"n={count} must be a whole number >= 1")
     if count is not None and count > found:
         raise SampleError(f"n={count} is too many: there are {found} images; use -n {found} or fewer")
 
@@ -75,7 +80,9 @@ def _in_turn(classes: Tensor) -> list[int]:
     return torch.stack(columns, dim=1).flatten().tolist()
 
 
-def load_fitting(files: Sequence[Path], shape: tuple[int, ...], resize: bool = False) -> Tensor:
+def load_fitting(
+    files: Sequence[Path], shape: tuple[int, ...], resize: bool = False, remedy: str = "--resize makes it fit"
+) -> Tensor:
     """Image files as uint8 (N, *shape). Raises DataError for one that is missing or, unless resized, does not fit."""
     for file in files:
         if not os.path.lexists(file):
@@ -89,6 +96,6 @@ def load_fitting(files: Sequence[Path], shape: tuple[int, ...], resize: bool = F
             kind = "grey" if channels == 1 else "RGB"
             raise DataError(
                 f"{file}: found {image.width} x {image.height} pixels of mode {image.mode}, expected {width} x {height}"
-                f" of {' or '.join(MODES[channels])} ({kind}); --resize makes it fit"
+                f" of {' or '.join(MODES[channels])} ({kind}); {remedy}"
             )
     return load_images(files, (channels, height, width))

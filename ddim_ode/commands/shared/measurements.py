@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_ode.commands.shared.input_images import InputImages, load_fitting
+from ddim_ode.commands.shared.input_images import InputImages, first_files, load_fitting
 from ddim_ode.commands.shared.parsing import parse_labels
-from ddim_ode.data import image_files, to_float
+from ddim_ode.data import to_float
 from ddim_ode.inverse import (
     Blur,
     BoxDownsampling,
@@ -40,7 +40,8 @@ def parse_operator(text: str, shape: tuple[int, ...]) -> LinearOperator:
     Raises MeasurementError and DataError.
     """
     if text.lower().endswith(SUFFIXES) or os.path.isfile(text):
-        return Mask(load_fitting([Path(text)], (1, *shape[1:]))[0] >= BRIGHT)
+        remedy = "a mask is taken as it is, one pixel each; give one of that size, in grey"
+        return Mask(load_fitting([Path(text)], (1, *shape[1:]), remedy=remedy)[0] >= BRIGHT)
     name, _, argument = text.partition(":")
     if name == "mask":
         name, _, argument = argument.partition(":")
@@ -102,9 +103,9 @@ def measured_already(
     """
     if not paths:
         raise MeasurementError("--measured takes what was measured from files, and there are none; give IMAGES")
-    files = [file for path in paths for file in (image_files(path) if os.path.isdir(path) else [path])][:count]
+    files = first_files(paths, count)
     level = checked_noise((0.0 if isinstance(operator, Mask) else BYTE) if noise is None else noise)
-    x = load_fitting(files, operator.measured(model.shape))
+    x = load_fitting(files, operator.measured(model.shape), remedy="give files of what this operator measures")
     labels = None if label is None else parse_labels(label, len(x))
     return Given(to_float(x), level, None, InputImages(x, labels, [str(file) for file in files], "measurements"))
 
