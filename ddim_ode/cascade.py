@@ -34,11 +34,10 @@ from ddim_ode.planning.inputs import (
     seeded_noise,
 )
 from ddim_ode.planning.options import SolveOptions
-from ddim_ode.planning.plan import Callback
+from ddim_ode.planning.plan import Callback, check_measured
 from ddim_ode.sampling import sample_with
 from ddim_ode.solvers import Solution
 from ddim_ode.support.checks import as_path, of_kind, real, shown
-from ddim_ode.support.files import reported
 from ddim_ode.support.seeds import mix
 from ddim_ode.support.validation import Record, read_yaml, write_yaml
 
@@ -169,9 +168,11 @@ class Cascade:
         numbers = check_seeds(range(1 if image is None else len(image)) if seeds is None else seeds)
         if image is not None and len(numbers) != len(image):
             raise CascadeError(f"seeds are {len(numbers)}, for {len(image)} images; give one an image")
+        for stage in [stage for stage in self.stages if stage.num_classes] or self.stages[:1]:
+            given = check_labels(stage, labels, len(numbers))
         solutions = list[Solution]()
         for k, stage in enumerate(self.stages):
-            classes = check_labels(stage, labels, len(numbers)) if stage.num_classes else None
+            classes = given if stage.num_classes else None
             tensors = {} if image is None else told_of(k, stage, image, next(levels), numbers)
             told = Conditions(classes, tensors) if tensors else classes
             own = [mix("stage", k, seed) for seed in numbers] if k else numbers
@@ -194,8 +195,6 @@ class Cascade:
                 raise CascadeError(f"stages[{k}] is no network of ours from files; save it first, and load it")
             names.append(f"{k + 1}-{'x'.join(map(str, stage.shape[1:]))}")
             checkpoints.save(where / names[-1], config, network_of(stage).state_dict(), torch.float32)
-        with reported(where):
-            where.mkdir(parents=True, exist_ok=True)
         write_yaml(where / FILE, {"stages": names, "augmentation": list(self.levels)})
 
     @classmethod
@@ -211,11 +210,8 @@ class Cascade:
             names = ", ".join(bundled_cascades())
             raise CascadeError(f"there is no {folder / FILE}; give the folder of a cascade, or one of: {names}")
         config = read_yaml(CascadeConfig, folder / FILE)
-        stages = [
-            checkpoints.load(folder / name if (folder / name).is_dir() else name, offline=offline)
-            for name in config.stages
-        ]
-        return cls(stages, config.augmentation or 0.0)
+        places = [folder / name if (folder / name).is_dir() else name for name in config.stages]
+        return cls([checkpoints.load(place, offline=offline) for place in places], config.augmentation or 0.0)
 
     def _checked_levels(self) -> tuple[float, ...]:
         told = [k for k, stage in enumerate(self.stages) if condition_of(stage)]
@@ -234,12 +230,14 @@ class Cascade:
         return levels
 
     def _options(self, options: object) -> Sequence[SolveOptions]:
-        given = options if isinstance(options, list | tuple) else [options or SolveOptions()] * len(self.stages)
-        each: list[Any] = [*given]
-        for chosen in each:
+        count, one = len(self.stages), options or SolveOptions()
+        each: list[Any] = list(options) if isinstance(options, list | tuple) else [one] * count
+        if len(each) != count:
+            raise CascadeError(f"options are {len(each)}, for {count} stages; give one for all, or one each")
+        for stage, chosen in zip(self.stages, each, strict=True):
             of_kind("options", chosen, SolveOptions, "a SolveOptions, or a list of one a stage")
-        if len(each) != len(self.stages):
-            raise CascadeError(f"options are {len(each)}, for {len(self.stages)} stages; give one for all, or one each")
+            if condition_of(stage):
+                check_measured(chosen)  # now, and not when the stages before it have been drawn
         return each
 
     def _first(self, image: Tensor | None) -> Tensor | None:

@@ -200,6 +200,26 @@ def test_wrong_arguments_of_a_run_are_refused():
     assert "first=2 is no stage" in one_line(CascadeError, chain.after, 2)
 
 
+def test_what_a_later_stage_cannot_do_is_refused_before_the_first_is_drawn():
+    budget = SolveOptions(method="adaptive", nfe=20)
+    drawn = []
+    assert "give tol" in one_line(SampleError, cascade().sample, [FEW[0], budget], callback=drawn.append)
+    middle = denoiser(shape=LARGE, condition={"image": SMALL}, num_classes=0)
+    last = denoiser(shape=(1, 16, 16), condition={"image": LARGE}, num_classes=2)
+    chain = Cascade([denoiser(shape=SMALL), middle, last])
+    line = one_line(SampleError, chain.sample, FEW[0], labels=2, callback=drawn.append)
+    assert line == "label 2 does not exist; this model has labels 0..1"
+    assert drawn == []
+
+
+def test_labels_that_no_stage_has_are_refused():
+    chain = Cascade([denoiser(shape=SMALL, num_classes=0), denoiser(condition={"image": SMALL}, num_classes=0)])
+    for stages in (chain, chain.after(1)):
+        image = None if stages is chain else torch.zeros(2, *SMALL)
+        line = one_line(SampleError, stages.sample, FEW[0], range(2), labels=[7, 8, 9, 10], image=image)
+        assert line == "this model has no classes; leave labels out"
+
+
 def saved(folder, **choices: object) -> Denoiser:
     net = tiny_unet(**choices)
     checkpoints.save(folder, ModelConfig(network=net.config), net.state_dict(), torch.float32)

@@ -1,5 +1,6 @@
 """`ddim-ode edit`: images that have been changed, and how: parse, call, print. `cli` registers it."""
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +23,6 @@ from ddim_ode.commands.shared.types import (
     LabelsText,
     MaxNfe,
     ModelName,
-    Nfe,
     On,
     Out,
     Overwrite,
@@ -95,7 +95,14 @@ def edit(
         str | None,
         typer.Option(help="Solver; `ddim-ode methods` lists them.", show_default="adams3; exact_heun to translate"),
     ] = None,
-    nfe: Nfe = None,
+    nfe: Annotated[
+        int | None,
+        typer.Option(
+            help="Most evaluations a sample may cost; of a translation while encoding, and with --guidance the way down"
+            " costs up to twice that.",
+            show_default="20",
+        ),
+    ] = None,
     tol: Tol = None,
     max_nfe: MaxNfe = None,
     guidance: Guidance = 1.0,
@@ -166,7 +173,9 @@ def edit(
             )
         else:
             several = {} if strengths is None else parsing.parse_numbers("strengths", strengths, float)
-            levels: edits.Levels = {f"{share:g}": (share, None) for share in several}
+            if twice := [share for share, many in Counter(several).items() if many > 1]:
+                context.fail(f"--strengths names {twice[0]} more than once; give each once")
+            levels: edits.Levels = {str(share): (share, None) for share in several}
             levels = levels or {"after": (strength, sigma)}
             found = edits.noised(network, chosen, options, levels, parsing.parse_seeds(seeds, len(chosen.x)))
         edits.write(folder, network, chosen, found, arguments(context), png)

@@ -16,7 +16,6 @@ from ddim_ode.commands.shared.types import (
     Images,
     Json,
     LabelsText,
-    MethodName,
     ModelName,
     Nfe,
     On,
@@ -44,7 +43,9 @@ def upscale(
     ] = False,
     count: Count = None,
     resize: Resize = False,
-    method: MethodName = "ddim",
+    method: Annotated[
+        str, typer.Option(help="Solver; `ddim-ode methods` lists them. FILE.json is one that was saved by `tune`.")
+    ] = "ddim",
     nfe: Nfe = None,
     tol: Tol = None,
     seeds: Annotated[

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddim_ode.models.conditions import Conditions, Told
 from ddim_ode.models.denoiser import Model, Prediction
-from ddim_ode.models.guidance import Around, Cost, Guidance, cost
+from ddim_ode.models.guidance import Around, Cost, cost
 from ddim_ode.planning.inputs import Labels, asked
 from ddim_ode.planning.plan import Plan
 
@@ -60,27 +60,13 @@ class Numbered(Around):
     def evaluations(self, sigma: float) -> int:
         return self.model.evaluations(sigma)
 
+    def cost(self, sigma: float) -> Cost:
+        """What a prediction at sigma costs, network passes and gradients apart."""
+        return cost(self.model, sigma)
+
     def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Told = None) -> Prediction:
         assert isinstance(labels, Tensor)
         return self.model(xbar, sigma, None if self.told is None else self.told[labels])
-
-
-@dataclass(frozen=True)
-class Window(Guidance):
-    """One model at the sigmas in a range, `inside`, and another outside of it; both are told the same."""
-
-    inside: Model
-    sigma_range: tuple[float, float]
-
-    @property
-    def facts(self) -> tuple[object, ...]:
-        return self.inside, self.sigma_range
-
-    def guided(self, xbar: Tensor, sigma: Tensor, told: Told) -> Prediction:
-        return self.inside(xbar, sigma, told)
-
-    def guided_cost(self, sigma: float) -> Cost:
-        return cost(self.inside, sigma)
 
 
 @dataclass(frozen=True)
@@ -94,7 +80,11 @@ class Mixed(Around):
     shares: Tensor  # (B,) float64
 
     def evaluations(self, sigma: float) -> int:
-        return self.model.evaluations(sigma) + self.other.evaluations(sigma)
+        return self.cost(sigma).evaluations
+
+    def cost(self, sigma: float) -> Cost:
+        """What a prediction at sigma costs, network passes and gradients apart."""
+        return cost(self.model, sigma) + cost(self.other, sigma)
 
     def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Told = None) -> Prediction:
         assert isinstance(labels, Tensor)

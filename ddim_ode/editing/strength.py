@@ -102,7 +102,8 @@ def sdedit(
     Returns a `Solution`. Sample i depends on its image and its seed alone, as in `sample`.
 
     Raises:
-        EditError: a strength outside (0, 1), a sigma outside the model's range, neither or both.
+        EditError: a strength outside (0, 1), a sigma outside the model's range, neither or both; a model whose range
+            begins at 0, where no step ends.
         GridError: a grid of numbers, or "auto".
         SampleError and others: as `sample`.
     """
@@ -154,6 +155,19 @@ def sdedit_with(
     return plan.solution(plan.each(len(numbers), go, callback))
 
 
+def settled(
+    model: Model, options: SolveOptions, sigma: float, labels: Labels | Conditions, seeds: Iterable[int]
+) -> SolveOptions:
+    """Options for edits from a sigma that are made in several runs, by which all get what one run would give them.
+
+    An adaptive method's budget becomes the tolerance that one run finds for it, which depends on how many there are.
+
+    labels, seeds: of all edits. Raises as `sdedit`.
+    """
+    plan = _plan(model, options, sigma, labels, check_seeds(seeds))
+    return options if options.nfe is None or plan.tol is None else replace(options, nfe=None, tol=plan.tol)
+
+
 def _plan(
     model: Model, options: SolveOptions, begin: float, labels: Labels | Conditions, seeds: tuple[int, ...]
 ) -> Plan:
@@ -187,12 +201,17 @@ def noise_for(model: Model, strength: float | None, sigma: float | None) -> floa
     if (strength is None) == (sigma is None):
         both = "contradict each other" if sigma is not None else "are both missing"
         raise EditError(f"strength and sigma {both}; give one of them, such as strength=0.5")
+    low, high = model.sigma_min, model.sigma_max
+    if not low > 0:
+        raise EditError(
+            f"an edit goes down to the model's smallest sigma, and this one's is {low:g}; give its path ends, as in"
+            f" {type(model.path).__name__}(sigma_min=0.001, sigma_max=1000.0)"
+        )
     if strength is not None:
         return sigma_of_strength(model, strength)
-    low, high = model.sigma_min, model.sigma_max
-    if not low < number(sigma) <= high:
+    if not (low < number(sigma) <= high and math.isfinite(number(sigma))):
         raise EditError(
-            f"sigma={shown(sigma)} is no noise to begin with; this model takes more than {low:g}, to {high:g}"
+            f"sigma={shown(sigma)} is no noise to begin with; this model takes a number above {low:g}, to {high:g}"
         )
     return number(sigma)
 

@@ -3,23 +3,25 @@
     x  --source-->  latent  --target-->  y        and back:        y  --target-->  latent  --source-->  x
 
 An exact method (`exact_heun`, `leapfrog`) carries a pair of states, and the way back from the pair that it ends with is
-the way there, integer by integer: A -> B -> A returns the same bits, at any NFE. That the image y alone, whose pair is
-forgotten, returns them is not guaranteed, and with few steps not even usual.
+the way there, integer by integer: A -> B -> A returns the same bits of bytes and float32 images, at any NFE, and
+float64 images to 3e-16. That the image y alone, whose pair is forgotten, returns them is not guaranteed, and with few
+steps not even usual.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from ddim_ode.editing.sides import Mixed, Numbered, Side, Window, side_of
+from ddim_ode.editing.sides import Mixed, Numbered, Side, side_of
 from ddim_ode.editing.strength import EditError
 from ddim_ode.grids import Grid
 from ddim_ode.interpolation import slerp
 from ddim_ode.inversion import check_latent, decode, encode_with
 from ddim_ode.latents import Latent, LatentError
 from ddim_ode.models.denoiser import Model
+from ddim_ode.models.guidance import Window
 from ddim_ode.planning.inputs import Labels
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.planning.plan import Callback, Plan, prepare
@@ -64,7 +66,8 @@ class Translation:
     def back(self, *, callback: Callback | None = None) -> Solution:
         """The images that x was made of, from x: up under the target, and down under the source.
 
-        With an exact method they are the same bits, whatever the target and the NFE. Its nfe is that of both ways.
+        With an exact method they are the same bits, whatever the target and the NFE, of bytes and float32 images, as in
+        `encode`; float64 ones come back to 3e-16. Its nfe is that of both ways.
         """
         latent = self.encode(callback=callback)
         found = decode(self.model, latent, deterministic=self.deterministic, callback=callback)
@@ -95,7 +98,8 @@ def translate(
         x: (B, *shape) images in [-1, 1], or their bytes as uint8.
         source, target: labels, (B,) or one int for all or None for the null class; or a `Side`, with conditions,
             guidance, or another model.
-        method, nfe, grid, tol, max_nfe, deterministic, dtype, batch_size: as in `encode`; nfe is that of one way.
+        method, nfe, grid, tol, max_nfe, deterministic, dtype, batch_size: as in `encode`; nfe is that of the source's
+            way, whose grid the target's takes, at up to twice the cost where the target alone is guided.
         window: (low, high) in sigma, where the target holds; outside of it the source still does. An end that is None
             is open; without a window the target holds everywhere. Large sigmas decide of the outline, small ones of
             the texture.
@@ -131,6 +135,8 @@ def decode_under(
     latent: Latent,
     target: Side | Labels,
     *,
+    conditions: Mapping[str, Tensor] | None = None,
+    null: Mapping[str, Tensor] | None = None,
     window: tuple[float, float | None] | None = None,
     deterministic: bool = False,
     callback: Callback | None = None,
@@ -140,13 +146,17 @@ def decode_under(
     Args:
         model: the one that encoded them.
         latent: of `encode`, or of `Latent.load`; its own condition is the source.
+        conditions, null: those that it was encoded under, of a latent from a file, as in `decode`; the target has its
+            own. Without them the source is not known, which a window and `Translation.back` need.
         target, window, deterministic, callback: as in `translate`.
 
     Raises:
-        LatentError: the latent of another model, or of more noise than the target's model takes.
+        LatentError: the latent of another model, of other conditions, or of more noise than the target's model takes.
         EditError, SampleError and others: as `translate`.
     """
     check_latent(model, latent)
+    if conditions is not None or null is not None:
+        latent = latent.under(conditions or {}, null)
     side = side_of(target)
     other = side.model or model
     _check_reach(other, latent)

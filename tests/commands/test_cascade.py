@@ -105,6 +105,7 @@ def test_sample_for_machines(run: Command, chain: Path, tmp_path: Path) -> None:
         (["--augmentation", "2"], "augmentation=2.0 must be a number from 0 to 1"),
         (["--augmentation", "0.1,0.2"], "1 stages are told an image"),
         (["--label", "7"], "label 7 does not exist"),
+        (["--method", "adaptive", "--nfe", "20"], "for which there are no conditions; give tol"),
     ],
 )
 def test_wrong_options_are_one_line(
@@ -155,6 +156,17 @@ def test_upscale_takes_small_images_and_the_later_stages(run: Command, chain: Pa
     assert tensors["labels"].tolist() == [0, 2]
     back = tensors["x"].unflatten(-1, (4, 2)).unflatten(-3, (4, 2)).mean((-3, -1))
     assert record["shrunk_again"] == pytest.approx(float((back - tensors["low"]).square().mean().sqrt()), rel=1e-4)
+
+
+def test_upscale_refuses_labels_that_its_model_has_not(tmp_path: Path, fails: Callable[..., str]) -> None:
+    save_images(torch.zeros(1, 1, 4, 4), tmp_path / "small")
+    alone = stage(tmp_path / "alone", condition={"image": (1, 4, 4)}, num_classes=0)
+    line = fails("upscale", alone, tmp_path / "small", "--label", 3, "--out", tmp_path / "out")
+    assert "this model has no classes" in line
+
+
+def test_upscale_promises_no_method_that_it_has_not(run: Command) -> None:
+    assert "tuned" not in run("upscale", "--help").out
 
 
 def test_wrong_images_are_one_line(chain: Path, tmp_path: Path, fails: Callable[..., str]) -> None:

@@ -77,6 +77,11 @@ def test_strengths_stand_side_by_side(run: Command, model: Path, images: Path, t
     assert record["picture"] == str(out / "edit.png")
 
 
+def test_strengths_that_are_close_stay_apart(run: Command, model: Path, images: Path, tmp_path: Path) -> None:
+    how = ["-n", 1, "--strengths", "0.3000001,0.3000002", "--nfe", 1, "--json", "--out", tmp_path / "out"]
+    assert json.loads(run("edit", model, images, *how).out)["count"] == 2
+
+
 def test_an_adaptive_method_and_a_sigma(run: Command, model: Path, images: Path, tmp_path: Path) -> None:
     how = ["--sigma", 0.8, "--method", "adaptive", "--tol", 0.1, "--out", tmp_path / "out"]
     assert run("edit", model, images, *how).code == 0
@@ -166,6 +171,22 @@ def test_a_folder_is_augmented_and_keeps_its_classes(
     )
 
 
+def test_a_budget_s_tolerance_is_that_of_one_run(run: Command, model: Path, images: Path, tmp_path: Path) -> None:
+    """Even of a method whose samples share their steps, and where a last batch that is smaller is made again alone."""
+    out, told = tmp_path / "out", {"strength": 0.5, "method": "adaptive_heun", "nfe": 14}
+    how = [*(part for name, value in told.items() for part in (f"--{name}", value)), "--batch-size", 2]
+    three = Path(shutil.copytree(images, tmp_path / "three"))
+    (three / "3.png").unlink()
+    line = ["edit", model, three, *how, "--per-image", 1, "--json", "--out", out]
+    first, made = json.loads(run(*line).out), bytes_in(out)
+    network, x = ddim_ode.load(model), pixels_of(three)
+    one = sdedit(network, x, **told, batch_size=2)
+    assert first["tol"] == one.tol != sdedit(network, x[2:], **told, seeds=[2]).tol
+    (out / "2-0.png").unlink()
+    again = json.loads(run(*line).out)
+    assert (again["made"], again["tol"], bytes_in(out)) == (1, one.tol, made)
+
+
 def test_folders_without_classes_and_with_names(run: Command, model: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "flat"
     assert run("edit", model, images, "--sigma", 0.3, "--per-image", 1, "--nfe", 2, "--out", out).code == 0
@@ -199,6 +220,7 @@ def test_folders_that_are_no_classes_are_one_line(fails: Any, model: Path, class
         (["--strength", 1.0], "strength=1.0 is no share of the way to noise; give a number between 0 and 1"),
         (["--strengths", "0.2,0"], "strength=0.0 is no share"),
         (["--strengths", "a,b"], "is not a list of numbers"),
+        (["--strengths", "0.2,0.5,0.20"], "--strengths names 0.2 more than once; give each once"),
         (["--sigma", 1e6], "sigma=1000000.0 is no noise to begin with"),
         ([], "give one of --strength, --sigma and --strengths, or --to-label to translate"),
         (["--strength", 0.5, "--sigma", 1], "give one of --strength, --sigma and --strengths"),

@@ -6,6 +6,8 @@ import torch
 from ddim_ode import paths
 from ddim_ode.editing import augment, sdedit
 from ddim_ode.errors import DDIMError
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.planning.inputs import SampleError
 from tests.helpers.assertions import one_line
 from tests.helpers.mixtures import labelled
 from tests.helpers.tensors import normal
@@ -22,6 +24,22 @@ def test_augmentation_keeps_labels_and_the_order():
     torch.testing.assert_close(found.x[3:4], one.x, rtol=0, atol=1e-5)
     assert (found.x[0] - found.x[1]).abs().max() > 0.05
     assert augment(MODEL, x, strength=None, sigma=0.5, per_image=1, nfe=2).labels is None
+
+
+def test_conditions_are_of_the_images_as_labels_are():
+    def net(x, t, shift):
+        return shift.expand_as(x)  # the predicted image
+
+    model = Denoiser(net, paths.Flow(0.01, 50.0), "data", (2,))
+    shift, nothing = torch.tensor([[0.1], [0.7]]), {"shift": torch.tensor([0.0])}
+    found = augment(model, torch.zeros(2, 2), None, 0.5, 2, method="ddim", nfe=3, conditions={"shift": shift})
+    torch.testing.assert_close(found.x, shift.repeat_interleave(2, 0).expand(4, 2))
+    told = {"conditions": {"shift": shift}, "null": nothing, "guidance": 2.0}
+    guided = augment(model, torch.zeros(2, 2), None, 0.5, 2, method="ddim", nfe=4, **told)
+    torch.testing.assert_close(guided.x, 2 * shift.repeat_interleave(2, 0).expand(4, 2))
+    four = {"shift": torch.zeros(4, 1)}
+    line = one_line(SampleError, augment, model, torch.zeros(2, 2), per_image=2, conditions=four)
+    assert line == "conditions['shift'] are 4, for 2 samples; give one a sample"
 
 
 @pytest.mark.parametrize(

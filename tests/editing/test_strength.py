@@ -8,7 +8,7 @@ import torch
 import ddim_ode
 from ddim_ode import paths
 from ddim_ode.data import to_float
-from ddim_ode.editing import sdedit, sigma_of_strength
+from ddim_ode.editing import EditError, sdedit, sigma_of_strength
 from ddim_ode.errors import DDIMError
 from ddim_ode.grids import GRIDS
 from ddim_ode.models.denoiser import Denoiser
@@ -96,6 +96,17 @@ def test_a_sample_is_a_function_of_its_image_and_its_seed(options):
     torch.testing.assert_close(alone.x, whole.x[4:5], rtol=0, atol=1e-5)
     again = sdedit(MODEL, x, 0.6, nfe=8, labels=labels, seeds=seeds, **options)
     assert torch.equal(again.x, whole.x)
+
+
+def test_a_flow_without_ends_is_one_line_with_a_remedy_that_works():
+    model = gaussians(0.5, path=paths.Flow())
+    for told in ({"strength": 0.5}, {"sigma": 1.0, "method": "adaptive", "tol": 0.01}):
+        line = one_line(EditError, sdedit, model, torch.zeros(1, 1), labels=0, **told)
+        assert "give its path ends, as in Flow(sigma_min=0.001, sigma_max=1000.0)" in line
+        sdedit(gaussians(0.5, path=paths.Flow(sigma_min=0.001, sigma_max=1000.0)), torch.zeros(1, 1), labels=0, **told)
+    model = gaussians(0.5, path=paths.Flow(sigma_min=0.001))
+    assert sdedit(model, torch.zeros(1, 1), 0.5, nfe=3).nfe.tolist() == [3]
+    assert "sigma=inf is no noise" in one_line(EditError, sdedit, model, torch.zeros(1, 1), sigma=math.inf)
 
 
 def test_one_image_by_many_seeds_and_bytes_as_floats():

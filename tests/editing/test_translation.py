@@ -53,6 +53,13 @@ def test_there_and_back_are_the_same_bits(method, nfe, window):
     assert torch.equal(ddim_ode.decode(MODEL, found.latent).x, x)
 
 
+@pytest.mark.parametrize("method", EXACT)
+def test_float64_images_come_back_as_nearly_as_encode_says(method):
+    x = normal(7, 2, 3, seed=3).clamp(-1, 1)
+    found = translate(MODEL, x, 0, Side(1, guidance=2.0), method, 6, dtype=torch.float64)
+    torch.testing.assert_close(found.back().x, x, rtol=0, atol=3e-16)
+
+
 def test_with_a_network_there_and_back_are_the_same_bytes():
     model = ddim_ode.load("fashion")
     x, labels = (values[:3] for values in bundled_images())
@@ -100,6 +107,7 @@ def test_guidance_in_a_window_costs_twice_there():
     found = translate(MODEL, x, 0, Side(2, guidance=3.0), nfe=12, window=(0.5, 5.0))
     inside = int(((found.latent.sigmas >= 0.5) & (found.latent.sigmas <= 5.0)).sum())
     assert found.nfe.tolist() == [24 + inside] * 2
+    assert translate(MODEL, x, 0, Side(2, guidance=3.0), nfe=12).nfe.tolist() == [12 + 24] * 2
 
 
 def test_an_adaptive_method_translates_sample_by_sample():
@@ -121,11 +129,27 @@ def test_into_another_model_and_back():
     assert torch.equal(translate(MODEL, x, 0, Side(1, model=further), nfe=9).back().x, x)
 
 
-def test_conditions_take_part_in_a_translation():
-    def net(x, t, labels, tilt):
-        return MODEL.net(x, t, labels) + tilt.reshape(-1, 1, 1)
+def tilted(x, t, labels, tilt):
+    return MODEL.net(x, t, labels) + tilt.reshape(-1, 1, 1)
 
-    model = replace(MODEL, net=net)
+
+def test_a_latent_from_a_file_is_told_its_conditions_again(tmp_path):
+    model, x = replace(MODEL, net=tilted), normal(3, 2, 3, seed=7).float()
+    one, other = ({"tilt": torch.full((3,), value)} for value in (0.0, 0.3))
+    null = {"tilt": torch.tensor(0.1)}
+    side, target = Side(0, conditions=one, null=null, guidance=1.5), Side(1, conditions=other)
+    expected = translate(model, x, side, target, nfe=8, window=(0.3, None))
+    expected.latent.save(tmp_path / "z.safetensors")
+    latent = ddim_ode.Latent.load(tmp_path / "z.safetensors")
+    found = decode_under(model, latent, target, conditions=one, null=null, window=(0.3, None))
+    assert torch.equal(found.x, expected.x)
+    assert torch.equal(found.back().x, x)
+    for wrong in ({"conditions": other, "null": null}, {"conditions": one}, {}):
+        one_line(LatentError, decode_under, model, latent, target, window=(0.3, None), **wrong)
+
+
+def test_conditions_take_part_in_a_translation():
+    model = replace(MODEL, net=tilted)
     x = normal(4, 2, 3, seed=7).float()
     one, other = ({"tilt": torch.full((4,), value)} for value in (0.0, 0.3))
     found = translate(model, x, Side(0, conditions=one), Side(0, conditions=other), nfe=7, batch_size=3)
