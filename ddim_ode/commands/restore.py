@@ -28,6 +28,7 @@ from ddim_ode.commands.shared.types import (
     Png,
     Precision,
     Resize,
+    SeedsText,
     Tol,
     arguments,
 )
@@ -83,9 +84,7 @@ def restore(
     nfe: Nfe = None,
     tol: Tol = None,
     max_nfe: MaxNfe = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="SEEDS", help="One an image: 0-15, or 0,5,9.", show_default="0, 1, ...")
-    ] = None,
+    seeds: SeedsText = None,
     label: LabelsText = None,
     guidance: Guidance = 1.0,
     guidance_range: GuidanceRange = None,

@@ -24,6 +24,7 @@ from ddim_ode.commands.shared.types import (
     Png,
     Precision,
     Resize,
+    SeedsText,
     Tol,
     arguments,
 )
@@ -48,9 +49,7 @@ def upscale(
     ] = "ddim",
     nfe: Nfe = None,
     tol: Tol = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="SEEDS", help="One an image: 0-15, or 0,5,9.", show_default="0, 1, ...")
-    ] = None,
+    seeds: SeedsText = None,
     label: LabelsText = None,
     guidance: Guidance = 1.0,
     augmentation: Augmentation = None,

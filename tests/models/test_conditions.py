@@ -1,4 +1,4 @@
-"""Conditions besides labels: handed over as keywords, cut with the batch, known to guidance, checked."""
+"""Conditions besides labels: handed over as keywords, cut with the batch, known to guidance, latents and studies."""
 
 import subprocess
 import sys
@@ -11,30 +11,11 @@ from torch import nn
 from ddim_ode import METHODS, Denoiser, compare, decode, encode, interpolate, log_likelihood, paths, reconstruct, sample
 from ddim_ode.errors import DDIMError
 from ddim_ode.latents import Latent, LatentError
-from ddim_ode.models.conditions import ConditionError, Conditions, digest, joined
-from ddim_ode.models.guidance import GuidanceError, Guided
-from ddim_ode.models.identity import fingerprint
+from ddim_ode.models.conditions import Conditions, digest, joined
+from ddim_ode.models.guidance import Guided
 from ddim_ode.models.networks import precision_of
 from tests.helpers.assertions import one_line
-
-SHAPE = (3,)
-WIDTH = 0.3
-
-
-def towards(x, t, labels=None, *, mean, width=None):
-    """The predicted data of N(mean, 0.3^2) in sigma's own chart, where t is sigma, or of another width."""
-    sigma = t[:, None].to(x)
-    variance = WIDTH**2 if width is None else width[:, None].to(x) ** 2
-    shift = 0 if labels is None else labels[:, None].to(x)
-    return mean + shift + variance / (variance + sigma**2) * (x - mean - shift)
-
-
-def model(num_classes=0, sigma_max=50.0):
-    return Denoiser(towards, paths.Noise(0.01, sigma_max), "data", SHAPE, num_classes)
-
-
-def means(count, seed=0):
-    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.helpers.conditional import SHAPE, WIDTH, means, model, towards
 
 
 def test_samples_go_where_their_own_condition_says():
@@ -129,11 +110,6 @@ def test_guidance_by_options_is_guidance_by_hand():
     by_hand = sample(Guided(model(), 2.0), "ddim", 12, range(3), conditions=conditions, null=null)
     assert torch.equal(by_options.x, by_hand.x)
     assert by_options.nfe.tolist() == [12] * 3
-
-
-def test_guidance_with_nothing_to_guide_to_says_so():
-    with pytest.raises(GuidanceError, match="neither labels nor a null value of mean; give null="):
-        sample(model(), nfe=10, seeds=range(2), conditions={"mean": means(2)}, guidance=2.0)
 
 
 def test_encode_and_decode_are_told_the_same():
@@ -236,77 +212,9 @@ def test_networks_of_other_conventions_are_told_too(make):
     assert all(told.keys() == {"mean"} for told in seen)
 
 
-WRONG = {
-    "first dimension": ({"mean": means(3)}, "conditions['mean'] are 3, for 2 samples; give one a sample"),
-    "two that differ": ({"mean": means(2), "width": means(3)}, "conditions['width'] are 3, for 2 samples"),
-    "NaN": ({"mean": torch.tensor([[1.0] * 3, [float("nan")] * 3])}, "conditions['mean'][1] holds NaN or infinity"),
-    "no tensor": ({"mean": [1.0, 2.0]}, "conditions['mean'] is"),
-    "no name": ({"the mean": means(2)}, "conditions['the mean']: a condition is handed over as a keyword"),
-    "no rows": ({"mean": torch.tensor(1.0)}, "give a dense tensor (B, ...), one row a sample"),
-    "unknown": ({"mean": means(2), "men": means(2)}, "takes no condition 'men'; leave conditions['men'] out"),
-    "missing": ({"width": torch.ones(2)}, "the network needs 'mean'; give it as conditions={'mean': ...}"),
-    "the network's own": (
-        {"mean": means(2), "x": means(2)},
-        "the network takes 'x' by position, as x, t or the labels",
-    ),
-    "no mapping": (means(2), "conditions are"),
-    "none": ({}, "conditions are empty; leave them out"),
-}
-
-
-@pytest.mark.parametrize(("given", "words"), WRONG.values(), ids=WRONG)
-def test_conditions_that_cannot_be_are_one_line(given, words):
-    assert words in one_line(DDIMError, lambda: sample(model(), nfe=4, seeds=range(2), conditions=given))
-
-
-@pytest.mark.parametrize(
-    ("null", "words"),
-    [
-        ({"men": means(2)}, "null has 'men', which is no condition here"),
-        ({"mean": torch.zeros(4)}, "null['mean'] has shape (4,); give (3,), or one a sample"),
-        ({"mean": torch.full(SHAPE, torch.inf)}, "null['mean'] holds NaN or infinity"),
-        ({"mean": torch.zeros(3, dtype=torch.int64)}, "null['mean'] is torch.int64, and the condition torch.float64"),
-    ],
-)
-def test_null_values_that_cannot_be_are_one_line(null, words):
-    conditions = {"mean": means(2)}
-    found = one_line(DDIMError, lambda: sample(model(), nfe=4, seeds=range(2), conditions=conditions, null=null))
-    assert words in found
-    for call in (sample, compare):
-        assert "there are none" in one_line(DDIMError, lambda call=call: call(model(), null={"mean": torch.zeros(3)}))
-
-
-@pytest.mark.parametrize(
-    ("steering", "words"),
-    [
-        ({"method": "adaptive", "nfe": 20}, "for which there are no conditions; give tol"),
-        ({"method": "adams3", "nfe": 20, "grid": "auto"}, "for which there are no conditions; give a named grid"),
-    ],
-)
-def test_what_is_measured_on_other_samples_first_is_refused(steering, words):
-    assert words in one_line(DDIMError, lambda: sample(model(), **steering, conditions={"mean": means(1)}))
-
-
 def test_joined_batches_are_told_each_their_own():
     one = Conditions(torch.tensor([0]), {"mean": means(1)})
     two = joined([one, Conditions(torch.tensor([1, 2]), {"mean": means(2, 1)})])
     assert two.labels.tolist() == [0, 1, 2]
     assert torch.equal(two.tensors["mean"], torch.cat([means(1), means(2, 1)]))
     assert joined([None, None]) is None
-
-
-def test_a_condition_error_is_a_value_error():
-    assert issubclass(ConditionError, ValueError)
-
-
-def test_what_is_no_condition_is_one_line():
-    assert "labels are" in one_line(TypeError, Conditions, [1, 2], {"mean": means(2)})
-    assert "model is the str 'fashion'" in one_line(TypeError, sample, "fashion", conditions={"mean": means(1)})
-
-
-def test_a_scale_of_a_model_without_ends():
-    open_ended = Denoiser(towards, paths.Flow(), "data", SHAPE)
-    guided = Guided(open_ended, lambda sigma: 1 + 1 / (1 + sigma))
-    found = guided(means(2).float(), 1.0, Conditions(None, {"mean": means(2)}, {"mean": torch.zeros(SHAPE)}))
-    assert found.evaluations == 2
-    assert len(fingerprint(guided)) == 64

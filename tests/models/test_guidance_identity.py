@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ddim_ode import paths
 from ddim_ode.models.classifier import Classifier
+from ddim_ode.models.conditions import Conditions
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.guidance import (
     Guided,
@@ -20,6 +22,7 @@ from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.origins import guidance_of
 from ddim_ode.sampling import sample
 from ddim_ode.solvers import MethodError
+from tests.helpers.conditional import SHAPE, means, towards
 from tests.helpers.networks import tiny_unet
 from tests.helpers.tables import PATHS
 
@@ -115,3 +118,11 @@ def test_a_tuned_method_knows_one_scale_of_guidance_alone():
     for name in ("by a function", "rescaled", "projected", "by a classifier", "both", "unconditional"):
         with pytest.raises(MethodError, match="tuned methods are for one scale of guidance; use another method"):
             guidance_of(DIFFERENT[name])
+
+
+def test_a_scale_of_a_model_without_ends():
+    open_ended = Denoiser(towards, paths.Flow(), "data", SHAPE)
+    guided = Guided(open_ended, lambda sigma: 1 + 1 / (1 + sigma))
+    found = guided(means(2).float(), 1.0, Conditions(None, {"mean": means(2)}, {"mean": torch.zeros(SHAPE)}))
+    assert found.evaluations == 2
+    assert len(fingerprint(guided)) == 64

@@ -56,6 +56,10 @@ Count = Annotated[
     typer.Option("-n", metavar="N", help="How many: the first N.", show_default="all, or 16 of the package's"),
 ]
 Resize = Annotated[bool, typer.Option("--resize", help="Crop, resize and convert images to what the model takes.")]
+SeedsText = Annotated[
+    str | None,
+    typer.Option("--seeds", metavar="SEEDS", help="One an image: 0-15, or 0,5,9.", show_default="0, 1, ..."),
+]
 LabelsText = Annotated[
     str | None,
     typer.Option(
