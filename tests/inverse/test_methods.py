@@ -21,6 +21,7 @@ from ddim_ode.inverse import (
 )
 from ddim_ode.models.conditions import Conditions
 from ddim_ode.models.guidance import Guided
+from ddim_ode.paths import Noise
 from ddim_ode.support.checks import ArgumentError
 from tests.helpers.gaussians import Gaussian, matrix_of
 from tests.helpers.mixtures import labelled
@@ -135,6 +136,27 @@ def test_samples_of_a_gaussian_are_of_its_posterior(kind, operator, noise_std):
     size = float(ROUND.covariance.diagonal().mean())
     torch.testing.assert_close(centre, mean, rtol=0, atol=0.05 * math.sqrt(size))
     torch.testing.assert_close(spread.T @ spread, covariance, rtol=0, atol=0.05 * size)
+
+
+def widths(kind, operator, noise_std=0.1):
+    """Where neighbours are alike and the path is EDM's: the samples' standard deviation over the posterior's."""
+    line = torch.arange(6.0).double()
+    near = torch.exp(-((line[:, None] - line) ** 2) / 8)
+    smooth = Gaussian(0.2 * normal(1, 6, 6, seed=7), 0.2 * torch.kron(near, near) + 1e-3 * torch.eye(36).double())
+    y = operator.apply(smooth.mean[None] + 0.4 * normal(1, 1, 6, 6, seed=3))
+    model = kind(smooth.denoiser(Noise(0.002, 80.0)), operator, noise_std)
+    conditions = {MEASUREMENT: y.expand(64, *y.shape[1:])}
+    how = {"method": "dpmpp_2m", "nfe": 60, "dtype": torch.float64}
+    x = ddim_ode.sample(model, seeds=range(64), conditions=conditions, **how).x
+    _, covariance = smooth.posterior(matrix_of(operator, smooth.shape), y, noise_std)
+    return float((x.flatten(1).var(0).mean() / covariance.diagonal().mean()).sqrt())
+
+
+def test_where_pixels_are_correlated_moment_matching_is_as_wide_as_the_posterior():
+    for operator in (Mask.random((6, 6), 0.6), BoxDownsampling(2), Blur.gaussian(1.0)):
+        assert widths(MomentMatching, operator) == pytest.approx(1, abs=0.15)
+    assert widths(PseudoInverse, Mask.random((6, 6), 0.6)) > 1.3
+    assert widths(Projected, Mask.random((6, 6), 0.6)) > 1.3
 
 
 def test_sigma_may_differ_from_sample_to_sample():
