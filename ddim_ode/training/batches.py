@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddim_ode import data
+from ddim_ode import data, paths
 from ddim_ode.errors import DDIMError
 from ddim_ode.models.image_condition import noised, shrunk
 from ddim_ode.paths import f64
@@ -89,19 +89,15 @@ class Batches:
         return hashlib.sha256(self.images.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
 
     def indices(self, step: int) -> Tensor:
-        """Which images step n sees; every epoch is a fresh permutation that runs across batch borders."""
-        n, size = len(self.images), self.config.batch_size
-        positions = torch.arange(step * size, (step + 1) * size)
-        epochs = positions // n
-        orders = [(e, _permutation(n, self.config.seed, e)) for e in epochs.unique().tolist()]
-        return torch.cat([order[positions[epochs == e] % n] for e, order in orders])
+        """Which images step n sees."""
+        return shuffled(len(self.images), self.config.batch_size, self.config.seed, step)
 
     def __call__(self, step: int) -> Batch:
         """What step n sees."""
         rows = self.indices(step)
-        g = _generator(self.config.seed, 2, step)
+        g = generator_of(self.config.seed, 2, step)
         x0 = self.clean(rows)
-        t = self._times(len(rows), g)
+        t = even_times(self.config.model.schedule.path(), len(rows), g)
         eps = torch.randn(x0.shape, generator=g)
         dropped = torch.rand(len(rows), generator=g) < self.config.label_dropout
         null = self.config.model.network.num_classes
@@ -130,15 +126,7 @@ class Batches:
         if self.config.model.network.condition is None:
             return {}
         rows = torch.arange(count) % len(self.images) if labels is None else _first_of(labels, self.labels)
-        return self.told(self.clean(rows), _generator(self.config.seed, 4, 0))
-
-    def _times(self, count: int, g: torch.Generator) -> Tensor:
-        """Times that are spread evenly: whole ones of a discrete schedule, else any between the path's ends."""
-        path = self.config.model.schedule.path()
-        if path.num_timesteps:
-            return torch.randint(path.num_timesteps, (count,), generator=g).double()
-        low, high = path.u(f64([path.sigma_min, path.sigma_max]))
-        return low + (high - low) * torch.rand(count, dtype=torch.float64, generator=g)
+        return self.told(self.clean(rows), generator_of(self.config.seed, 4, 0))
 
 
 def _first_of(wanted: Tensor, labels: Tensor) -> Tensor:
@@ -151,10 +139,27 @@ def _first_of(wanted: Tensor, labels: Tensor) -> Tensor:
     return rows
 
 
+def shuffled(total: int, size: int, seed: int, step: int) -> Tensor:
+    """Which of `total` images a step of `size` sees; every epoch is a fresh permutation, across batch borders."""
+    positions = torch.arange(step * size, (step + 1) * size)
+    epochs = positions // total
+    orders = [(e, _permutation(total, seed, e)) for e in epochs.unique().tolist()]
+    return torch.cat([order[positions[epochs == e] % total] for e, order in orders])
+
+
+def even_times(path: paths.Path, count: int, g: torch.Generator) -> Tensor:
+    """Times (count,) float64, spread evenly: whole ones of a discrete schedule, else any between the path's ends."""
+    if path.num_timesteps:
+        return torch.randint(path.num_timesteps, (count,), generator=g).double()
+    low, high = path.u(f64([path.sigma_min, path.sigma_max]))
+    return low + (high - low) * torch.rand(count, dtype=torch.float64, generator=g)
+
+
 @lru_cache(maxsize=2)
 def _permutation(n: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(n, generator=_generator(seed, 1, epoch))
+    return torch.randperm(n, generator=generator_of(seed, 1, epoch))
 
 
-def _generator(seed: int, stream: int, n: int) -> torch.Generator:
+def generator_of(seed: int, stream: int, n: int) -> torch.Generator:
+    """What a stream of a run draws from in step, or epoch, n."""
     return torch.Generator().manual_seed(mix(seed, stream, n))

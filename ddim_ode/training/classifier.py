@@ -24,12 +24,11 @@ from torch import Tensor
 from ddim_ode import data
 from ddim_ode.checkpoints import load_torch
 from ddim_ode.models.classifier import ClassifierConfig, NoisyClassifier, save_classifier
-from ddim_ode.paths import f64
 from ddim_ode.support.files import replacing
 from ddim_ode.support.outputs import going_on
 from ddim_ode.support.seeds import mix
 from ddim_ode.support.versions import circumstances
-from ddim_ode.training.batches import TrainError
+from ddim_ode.training.batches import TrainError, even_times, generator_of, shuffled
 from ddim_ode.training.log import Log
 
 IDENTITY, KIND = "training.json", "ddim_ode classifier training 1"
@@ -93,26 +92,12 @@ class ClassifierRun:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """x = a x0 + b eps (B, C, H, W), times (B,) and classes (B,) of a step: shuffled epochs, even times."""
-        rows = self._rows(step)
-        g = torch.Generator().manual_seed(mix(self.config.seed, 2, step))
-        if self.path.num_timesteps:
-            t = torch.randint(self.path.num_timesteps, (len(rows),), generator=g).double()
-        else:
-            low, high = self.path.u(f64([self.path.sigma_min, self.path.sigma_max]))
-            t = low + (high - low) * torch.rand(len(rows), dtype=torch.float64, generator=g)
+        rows = shuffled(len(self.images), self.config.batch_size, self.config.seed, step)
+        g = generator_of(self.config.seed, 2, step)
+        t = even_times(self.path, len(rows), g)
         x0 = data.to_float(self.images[rows])
         a, b = (c.to(x0)[:, None, None, None] for c in self.path.coefficients(t))
         return a * x0 + b * torch.randn(x0.shape, generator=g), t.to(x0), self.labels[rows]
-
-    def _rows(self, step: int) -> Tensor:
-        """Which images a step sees; every epoch is a permutation of its own, and runs across the batches' borders."""
-        n, size = len(self.images), self.config.batch_size
-        positions = torch.arange(step * size, (step + 1) * size)
-        found = []
-        for epoch in (positions // n).unique().tolist():
-            g = torch.Generator().manual_seed(mix(self.config.seed, 1, epoch))
-            found.append(torch.randperm(n, generator=g)[positions[positions // n == epoch] % n])
-        return torch.cat(found)
 
     def update(self) -> tuple[float, float]:
         """One optimizer step. Returns the loss and the norm of the gradient before clipping."""

@@ -8,7 +8,7 @@ from ddim_ode.data import DataError
 from ddim_ode.models.classifier import load_classifier
 from ddim_ode.support.files import OutputError
 from ddim_ode.support.validation import parse
-from ddim_ode.training.batches import TrainError
+from ddim_ode.training.batches import TrainError, shuffled
 from ddim_ode.training.classifier import ClassifierRun, ClassifierTraining, train_classifier
 from tests.helpers.assertions import one_line, same
 from tests.helpers.tensors import f64, normal
@@ -71,7 +71,7 @@ def test_a_batch_is_noise_on_the_path_and_an_epoch_sees_each_image_once(images, 
     run = ClassifierRun(settings(), tmp_path, images)
     seen = [run.batch(step) for step in range(3)]
     assert sorted(torch.cat([labels for _, _, labels in seen]).tolist()) == [0] * 12 + [1] * 12
-    rows = torch.cat([run._rows(step) for step in range(3)])
+    rows = torch.cat([shuffled(24, run.config.batch_size, run.config.seed, step) for step in range(3)])
     assert sorted(rows.tolist()) == list(range(24))
     a, b = run.path.coefficients(torch.cat([t for _, t, _ in seen]).double())
     x0 = run.images[rows].double() / 127.5 - 1
