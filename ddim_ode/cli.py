@@ -31,6 +31,9 @@ from ddim_ode.commands.shared.display import plain_warnings
 from ddim_ode.commands.shared.explanations import explain
 from ddim_ode.errors import one_line
 from ddim_ode.support import interrupts
+from ddim_ode.support.processes import OtherFailedError, ProcessError, speaks, world_size
+
+SHARED = ("sample", "evaluate", "compare", "likelihood", "reconstruct", "train")  # by the processes of torchrun
 
 app = typer.Typer(
     help="Sample diffusion models by solving an ODE in the noise-to-signal ratio sigma, at a measured cost (NFE).",
@@ -59,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         else:
             code = 2
-            _say(f"error: {one_line(message)}")
+            if not isinstance(error, OtherFailedError) and speaks(message):
+                _say(f"error: {one_line(message)}")
     if code == interrupts.CODE or interrupts.happened():
         code = interrupts.CODE
         _say("interrupted")
@@ -116,6 +120,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")] = (
         False
     ),
@@ -123,6 +128,9 @@ def _root(
 ) -> None:
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    if world_size() > 1 and context.invoked_subcommand not in SHARED:
+        alone = f"{context.invoked_subcommand} runs in one process, and this is one of {world_size()}"
+        raise ProcessError(f"{alone}; leave the launcher out (several share the work of {', '.join(SHARED)})")
 
 
 for command in (

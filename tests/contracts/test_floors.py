@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "ddim_ode"
-FLOORS = """errors | support | paths data | continuous grids | models | ode checkpoints | solvers | planning
-    | latents gradients metrics | sampling | inversion likelihood | interpolation | editing inverse cascade
+FLOORS = """errors | support | paths data | continuous grids image_sets | models | ode checkpoints | solvers | planning
+    | latents gradients metrics | sampling | inversion likelihood | interpolation | editing inverse cascade shards
     | study training tuning integrations | commands | cli | __main__"""
 LEVEL = {part: level for level, floor in enumerate(FLOORS.split("|")) for part in floor.split()}
 PUBLIC = {"__init__"}  # the package's own, whose imports are made when a name is first used

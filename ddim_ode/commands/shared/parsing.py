@@ -22,6 +22,7 @@ from ddim_ode.solvers import METHODS, TUNED, Method, MethodError, get_method
 from ddim_ode.solvers.eta import EtaError
 from ddim_ode.support.checks import shown
 from ddim_ode.support.dtypes import DTYPES
+from ddim_ode.support.processes import local_rank, world_size
 
 Number = TypeVar("Number", int, float)
 DEFAULT_COUNT = 16
@@ -211,11 +212,16 @@ def solve_options(*, grid: str | None, dtype: str, **values: Any) -> SolveOption
 
 
 def pick_device(name: str) -> Literal["cpu", "cuda"]:
-    """ "auto" is the GPU where there is one. Raises SampleError when a GPU is asked for and there is none."""
+    """ "auto" is the GPU where there is one; under torchrun each process of a machine takes the next.
+
+    Raises SampleError when a GPU is asked for and there is none.
+    """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():
         raise SampleError("device='cuda': torch finds no GPU here; use device='cpu'")
+    if world_size() > 1:
+        torch.cuda.set_device(local_rank() % torch.cuda.device_count())
     return "cuda"
 
 

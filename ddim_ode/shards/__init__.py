@@ -1,0 +1,1 @@
+"""Work over many samples or images, cut into shards that one process or many work through."""
