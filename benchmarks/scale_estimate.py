@@ -5,15 +5,16 @@
 The networks are built without memory (torch's meta device) and their multiplications counted by torch's flop counter:
 ADM of guided-diffusion for ImageNet at 64 x 64 and at 256 x 256, as their published flags make them. Seconds are
 
-    samples * NFE * operations of one pass / (GPUs * peak * share)
+    rounds * samples of a shard * NFE * operations of one pass / (peak * share),    rounds = ceil(shards / GPUs)
 
 with the peak of an H100 in bfloat16 and the share of it that convolutions at a large batch are assumed to reach. That
 share is an assumption, not a measurement: `--share` takes what you have measured on yours, as passes a second times
-operations of a pass over the peak. Nothing is lost between GPUs: shards are worked through one by one, and no process
-waits for another but at the end, for one shard at most.
+operations of a pass over the peak. Each GPU takes the next shard when it has done one, and waits for another at the
+end alone: so there should be several shards a GPU, and `--shard-size` be small where there are many.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=50_000, metavar="N")
     parser.add_argument("--nfe", type=int, default=20)
+    parser.add_argument("--shard-size", type=int, default=256, help="samples of a shard (256)")
     parser.add_argument("--share", type=float, default=0.3, help="of the peak that is reached (0.3)")
     parser.add_argument("--peak", type=float, default=PEAK, help="operations a second of one GPU")
     told = parser.parse_args(arguments)
@@ -73,9 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, flags in MODELS.items():
         net, size = network(flags), int(str(flags["image_size"]))
         cost = operations(net, size)
-        seconds = told.count * told.nfe * cost / (told.peak * told.share)
+        of_shard = told.shard_size * told.nfe * cost / (told.peak * told.share)
+        shards = math.ceil(told.count / told.shard_size)
         weights = sum(weight.numel() for weight in net.parameters())
-        times = " | ".join(lasting(seconds / n) for n in GPUS)
+        times = " | ".join(lasting(math.ceil(shards / n) * of_shard) for n in GPUS)
         pixels = told.count * 3 * size**2
         disk = f"{4 * pixels / 1e9:.1f} GB safetensors, {pixels / 1e9:.1f} GB npz"
         print(f"| {name} | {weights / 1e6:.0f} M | {cost / 1e9:.0f} GFLOP | {times} | {disk} |")
