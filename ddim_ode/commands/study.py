@@ -1,25 +1,19 @@
 """The commands that compare methods: parse, call, print. `cli` registers them."""
 
 import shlex
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddim_ode.commands.shared import display
+from ddim_ode.commands.shared import display, studies
 from ddim_ode.commands.shared.types import BatchSize, Device, Dtype, Force, Guidance, Json, ModelName, On, Precision
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_ode.models.denoiser import Denoiser
-    from ddim_ode.study.comparison import StudyProgress
     from ddim_ode.study.recommendation import Recommendation
-    from ddim_ode.study.results import Study
-    from ddim_ode.study.rows import Row
 
 Seeds = Annotated[str | None, typer.Option(metavar="SEEDS", help="One a sample: 0-63, or 0,5,9, or 3.")]
 Label = Annotated[
@@ -94,6 +88,7 @@ def compare(
     """
     from ddim_ode.commands.shared import parsing
     from ddim_ode.study import comparison
+    from ddim_ode.support.processes import is_main
 
     network, precision = parsing.open_model(model, device.value, dtype.value)
     numbers = parsing.parse_seeds(seeds, 64 if count is None and seeds is None else count)
@@ -101,7 +96,7 @@ def compare(
     chosen = {name: parsing.parse_method(name, network, force) for name in names}
     if force:
         parsing.refuse_force(chosen.values())
-    with bar() as update:
+    with studies.bar() as update:
         found = comparison.compare(
             network,
             methods=chosen if any(name != method for name, method in chosen.items()) else names,
@@ -121,13 +116,14 @@ def compare(
             callback=update,
             command=_command(context),
         )
-    files = found.save(out)
-    if as_json:
-        display.print_json({"out": str(out), "files": [str(file) for file in files], **found.results})
-    else:
-        _print_rows(found)
-        _print_verdict(found)
-        display.say(*files)
+    if is_main():
+        files = found.save(out)
+        if as_json:
+            display.print_json({"out": str(out), "files": [str(file) for file in files], **found.results})
+        else:
+            studies.print_rows(found)
+            studies.print_verdict(found)
+            display.say(*files)
     if not any(row.status == "done" for row in found.rows):
         raise typer.Exit(1)
 
@@ -156,7 +152,7 @@ def recommend(
     network, precision = parsing.open_model(model, device.value, dtype.value)
     numbers = parsing.parse_seeds(seeds, count)
     classes = parsing.label_for(network, label)
-    with bar() as update:
+    with studies.bar() as update:
         found = ask(
             network,
             nfe,
@@ -187,24 +183,6 @@ def recommend(
     display.say(*filter(None, (grids_made([row.to_dict()]), chosen_on(found.study.results))))
     if not found.reached:
         display.warn(f"no method tried came within tol={tol:g} at 50 evaluations; this one came closest")
-
-
-@contextmanager
-def bar() -> Iterator[Callable[["StudyProgress"], None]]:
-    """Show how far a study is on stderr, where that is a terminal; the callback moves the bar."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TimeElapsedColumn
-
-    columns = ("cell {task.fields[cell]}", BarColumn(), "{task.fields[what]}", TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task("", total=None, cell="", what="")
-
-        def update(now: "StudyProgress") -> None:
-            cell = f"{now.done + 1}/{now.total}"
-            shown.update(task, total=now.total, completed=now.done + now.share, cell=cell, what=now.what)
-
-        yield update
 
 
 def _real(what: str, network: "Denoiser") -> "Tensor":
@@ -241,50 +219,3 @@ def _sampling(model: str, found: "Recommendation", guidance: float, label: int |
     words += [] if label is None else ["--label", str(label)]
     words += [] if guidance == 1 else ["--guidance", f"{guidance:g}"]
     return shlex.join([*words, "--out", "samples"])
-
-
-def _print_rows(found: "Study") -> None:
-    columns = ("method", "grid", "asked", "NFE", "median error", "95% interval", "RMS", "> 0.1", "images/s")
-    display.print_table(columns, [dict.fromkeys(columns, "") | _texts(row) for row in found.rows])
-    for row in found.rows:
-        if row.reason:
-            display.say(f"{row.key} {row.status}: {row.reason}")
-        if row.not_converged:
-            print(f"{row.key}: {row.not_converged} of {len(found.settings.seeds)} did not converge")
-
-
-def _texts(row: "Row") -> dict[str, str]:
-    """The texts of a row by the titles of the table; a title that it has nothing for is missing."""
-    asked = f"nfe {row.nfe}" if row.tol is None else f"tol {row.tol:g}"
-    texts = {"method": row.method + (f" eta {row.eta}" if row.eta else ""), "grid": row.grid or "", "asked": asked}
-    if row.status != "done":
-        texts["median error"] = row.status
-    if row.measured_nfe:
-        texts["NFE"] = f"{row.measured_nfe.mean:.4g}"
-    if row.timing:
-        texts["images/s"] = f"{row.timing.images_per_second:.3g}"
-    if row.error:
-        e, mark = row.error, "" if row.resolved else " *"
-        texts |= {"median error": f"{e.median:.2g}{mark}", "95% interval": f"{e.median_low:.2g} to {e.median_high:.2g}"}
-        texts |= {"RMS": f"{e.rms:.2g}", "> 0.1": f"{e.share:.0%}"}
-    return texts
-
-
-def _print_verdict(found: "Study") -> None:
-    from ddim_ode.study.report.words import chosen_on, grids_made, names_of
-
-    reference, timing, results = found.reference, found.timing, found.results
-    own = f"its own error about {reference.error.median:.1g} (RMS {reference.error.rms:.1g})"
-    print(f"reference: {reference.method}, {reference.nfe_mean:.4g} evaluations a sample, {own}")
-    if not reference.agreed:
-        display.warn(f"the reference did not settle to {reference.wanted:g}; errors near its own mean nothing")
-    if any(row.resolved is False for row in found.rows):
-        print("* not well above the reference's own error; a smaller --reference-tol tells more")
-    for best in found.best:
-        row, tied = found.row(best["key"]), ", ".join(names_of(results, best["tied"], best["key"]))
-        assert row.error
-        where, others = f" on {row.grid}" if row.grid else "", f" (not told apart: {tied})" if tied else ""
-        display.say(f"best at {best['nfe']:>3} evaluations: {row.method}{where}, error {row.error.median:.2g}{others}")
-    display.say(*filter(None, (grids_made(results["rows"]), chosen_on(results) if found.best else None)))
-    if timing.ratio is not None:
-        print(f"{timing.seconds:.0f} s, {timing.ratio:.2f} times what the network alone took", file=sys.stderr)

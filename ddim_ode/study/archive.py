@@ -3,17 +3,19 @@ with another method runs that method alone.
 
     study.json            the model, seeds, labels, reference, features and real images that the folder belongs to
     cells/DIGEST.safetensors        one a cell, and one for the reference, each written whole or not at all
+    reference/DIGEST.safetensors    parts of a reference that is not finished
 
-Both say digests of themselves. A folder is a study's because its study.json says so, and nothing else of it is touched.
+All say digests of themselves. A folder is a study's because its study.json says so, and nothing else of it is touched.
 
 A cell holds as long as the methods and metrics that it comes from answer as they did, see `study.answers`.
 """
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from ddim_ode.support.reading import read_json
 from ddim_ode.support.records import SEAL, read_record, unsealed
 from ddim_ode.support.tensors import read_tensors, write_tensors
 
-IDENTITY, CELLS = "study.json", "cells"
+IDENTITY, CELLS, PARTS = "study.json", "cells", "reference"
 KIND = "ddim_ode study 1"
 
 
@@ -46,20 +48,27 @@ class Kept:
 
 @dataclass(frozen=True)
 class Archive:
-    """Measured cells by digest; nothing is kept where there is no folder."""
+    """Measured cells by digest; nothing is kept where there is no folder.
+
+    inside: what is kept, "cells" or parts of the "reference".
+    """
 
     folder: Path | None = None
+    inside: str = CELLS
 
-    def get(self, digest: str, ask: Callable[[], Answers]) -> Kept | None:
-        """The measurements, if their answers are those of today; None for others, for none and for a damaged file."""
+    def get(self, digest: str, ask: Callable[[], Answers] | None) -> Kept | None:
+        """The measurements, if their answers are those of today; None for others, for none and for a damaged file.
+
+        ask: for the answers of today; None where this run has asked already.
+        """
         if self.folder is None:
             return None
-        file = self.folder / CELLS / f"{digest}.safetensors"
+        file = self.folder / self.inside / f"{digest}.safetensors"
         if not file.exists():
             return None
         with suppress(DamagedError):
             kept, answers = _read(file)
-            return kept if agree(answers, ask()) else None
+            return kept if ask is None or agree(answers, ask()) else None
         return None
 
     def put(self, digest: str, kept: Kept, ask: Callable[[], Answers]) -> None:
@@ -67,7 +76,19 @@ class Archive:
         if self.folder is None:
             return
         told = {"facts": json.dumps(kept.facts), "answers": json.dumps(ask())}
-        write_tensors(self.folder / CELLS / f"{digest}.safetensors", kept.tensors, told)
+        with reported(self.folder):
+            (self.folder / self.inside).mkdir(exist_ok=True)
+        write_tensors(self.folder / self.inside / f"{digest}.safetensors", kept.tensors, told)
+
+    @property
+    def parts(self) -> "Archive":
+        """Where the parts of a reference are kept until it is finished."""
+        return replace(self, inside=PARTS)
+
+    def forget_parts(self) -> None:
+        """Remove them."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
 
 @contextmanager
@@ -89,7 +110,31 @@ def opened(folder: Path | None, identity: Mapping[str, Any], answers: Sequence[f
         with reported(folder):
             (folder / CELLS).mkdir(exist_ok=True)
             sweep_all(folder / CELLS)
+            sweep_all(folder / PARTS)
         yield Archive(folder)
+
+
+def seen(folder: Path, identity: Mapping[str, Any], answers: Sequence[float], wanted: str) -> Archive:
+    """The archive in a folder that the first process of this run has opened.
+
+    wanted: the digest of the folder's record, by `record_digest`.
+
+    Raises StudyError: this process does not see that folder, or was asked for another study.
+    """
+    if record_digest(folder) != wanted:
+        raise StudyError(f"{folder} is not the folder that the first process sees; give one that all processes share")
+    record = {**json.loads(json.dumps(identity)), "answers": list(answers)}
+    _compare(folder, read_record(folder / IDENTITY, KIND, StudyError), record)
+    return Archive(folder)
+
+
+def record_digest(folder: Path | None) -> str | None:
+    """The digest of what makes a folder a study's; None where it is none."""
+    if folder is None:
+        return None
+    with suppress(StudyError):
+        return digest_of(read_record(folder / IDENTITY, KIND, StudyError))
+    return None
 
 
 def digest_of(facts: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -24,15 +24,16 @@ from ddim_ode.planning.inputs import (
 )
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.solvers import Method
-from ddim_ode.study.archive import opened
 from ddim_ode.study.cells import Cell, EtaValue, Shared, StudyError, cells_of, listed, named
-from ddim_ode.study.measure import Bench, Tell, shown
+from ddim_ode.study.measure import Bench, shown
 from ddim_ode.study.meter import Cost
-from ddim_ode.study.reference import Reference
+from ddim_ode.study.progress import Stopped, StudyProgress, Watch
 from ddim_ode.study.results import ModelFacts, RealFacts, ReferenceFacts, Study, StudySettings
 from ddim_ode.study.rows import Row, best
+from ddim_ode.study.sharing import sharing
 from ddim_ode.support.checks import as_path, of_kind
 from ddim_ode.support.checks import shown as shown_value
+from ddim_ode.support.processes import Processes, alone, processes
 from ddim_ode.support.scalars import number
 from ddim_ode.support.versions import circumstances
 
@@ -42,23 +43,6 @@ COMPARED = ("ddim", "heun_angle", "dpmpp_2m", "unipc_2", "deis_tab3", "adams2", 
 BUDGETS = (5, 10, 20, 50)
 EACH: Final = "each"  # of all classes in turn
 TOLD = ("seeds", "labels", "guidance", "guidance_range", "dtype", "features")  # of what makes a folder one study's
-
-
-class Stopped(BaseException):
-    """Carries an exception of a callback past the cell at work, which has not failed."""
-
-    def __init__(self, error: Exception):
-        super().__init__(error)
-        self.error = error
-
-
-class StudyProgress(NamedTuple):
-    """How far a study is: the cell at work, how many of `total` are done, and the share of this one, 0 to 1."""
-
-    what: str
-    done: int
-    total: int
-    share: float
 
 
 def compare(
@@ -86,6 +70,10 @@ def compare(
 ) -> Study:
     """Run every method at every budget from the same noise, and measure it against the flow's own solution.
 
+    Under torchrun all processes call it alike and share the work: each takes the next cell and keeps it in `out`, which
+    all must see. Each measures on a GPU, or on cores, of its own; one without leaves the cells to the others. But for
+    times the study is the same as of one process with as many threads.
+
     Args:
         model: a `Denoiser`, or something around one.
         methods: names in `METHODS`, "tuned" for the one beside the model, or a mapping of names to names or `Method`s.
@@ -103,21 +91,27 @@ def compare(
         out: a folder to keep what is measured, cell by cell: a study that was cut short goes on, and cells that an
             earlier study of the same model, seeds, labels and reference has measured are not measured again, unless the
             method, the reference or a metric answers otherwise by now.
-        callback: called with a `StudyProgress` after every step.
+        callback: called with a `StudyProgress` after every step, in every process, and while one waits for others.
         command: how to make the same study again, for its report.
 
     Returns:
-        A `Study`. A cell that cannot be done, or fails, is a row that says why.
+        A `Study`, the same in every process. A cell that cannot be done, or fails, is a row that says why.
 
     Raises:
-        StudyError, MethodError, SampleError, GuidanceError, MetricError: a study that cannot be.
+        StudyError, MethodError, SampleError, GuidanceError, MetricError: a study that cannot be, as of several
+            processes without `out`.
+        ProcessError: another process of the run has failed, or their launcher is gone.
         TunedError: "tuned" is asked for, and there is no tuned.json beside the model, or it is damaged.
         OutputError: `out` cannot be written, or is not the folder of a study.
     """
     check_model(model)
     check_callback(callback)
+    here = processes()
     if out is not None:
         as_path("out", out, "folder")
+    elif not here.alone:
+        share = f"{here.size} processes share a study by its folder"
+        raise StudyError(f"out=None: {share}; give out, or start one process")
     if command is not None:
         of_kind("command", command, str, "a text, or None")
     grids = listed("grids", grids)
@@ -125,7 +119,8 @@ def compare(
     options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
     told = conditions_of(conditions, null)
     bench = bench_for(model, options, seeds, labels, reference_tol, conditions=told, real=real, features=features)
-    return study_of(bench, cells, grids, None if out is None else Path(out), callback, command=command)
+    folder = None if out is None else Path(out)
+    return study_of(bench, cells, grids, folder, callback, here=here, command=command)
 
 
 def bench_for(
@@ -157,14 +152,25 @@ def study_of(
     out: Path | None = None,
     callback: Callable[[StudyProgress], None] | None = None,
     *,
+    here: Processes | None = None,
     command: str | None = None,
     worth: Callable[[Cell, Sequence[Row]], bool] = lambda cell, rows: True,
 ) -> Study:
     """Measure cells one after another, and say how they compare.
 
-    worth: whether a cell is to be measured, after those of the rows.
+    here: the processes that share them (default: this one alone).
+    worth: of one process alone, whether a cell is to be measured after those of the rows.
     """
-    reference, found = _measured(bench, cells, out, callback, worth)
+    here = alone() if here is None else here
+    watch = Watch(here, len(cells), callback)
+    try:
+        with sharing(bench, cells, out, here, watch) as shared:
+            reference = shared.reference()
+            found = shared.cells(cells, reference, worth)
+            seconds = time.perf_counter() - bench.began
+            cost = Cost.of(shared.spent(), seconds, bench.given.device, here.size, shared.devices())
+    except Stopped as stopped:
+        raise stopped.error from None
     rows = tuple(row for row, _ in found)
     errors = {row.key: each["error"] for row, each in found if "error" in each}
     pictures = {row.key: each["shown"] for row, each in found if "shown" in each}
@@ -188,7 +194,7 @@ def study_of(
         reference=ReferenceFacts.of(reference),
         rows=rows,
         best=best(rows, errors, budgets),
-        timing=Cost.of(bench.meter, time.perf_counter() - bench.began, bench.given.device),
+        timing=cost,
         pictures={**pictures, "reference": shown(reference.x)} if pictures else {},
     )
 
@@ -203,38 +209,3 @@ def _classes(model: Model, labels: Labels | Literal["each"], count: int) -> Tens
             " null class"
         )
     return torch.arange(count) % model.num_classes if model.num_classes else None
-
-
-def _measured(
-    bench: Bench,
-    cells: Sequence[Cell],
-    out: Path | None,
-    callback: Callable[[StudyProgress], None] | None,
-    worth: Callable[[Cell, Sequence[Row]], bool],
-) -> tuple[Reference, list[tuple[Row, Mapping[str, Tensor]]]]:
-    """The reference and every cell that is worth it, from the folder `out` or anew."""
-    found: list[tuple[Row, Mapping[str, Tensor]]] = []
-    tell = [_teller(callback, n, len(cells)) for n in range(len(cells))]
-    try:
-        with opened(out, bench.identity, bench.answers) as archive:
-            reference = bench.reference(archive, tell[0])
-            for n, cell in enumerate(cells):
-                if worth(cell, [row for row, _ in found]):
-                    found.append(bench.row(cell, archive, reference, tell[n]))
-            return reference, found
-    except Stopped as stopped:
-        raise stopped.error from None
-
-
-def _teller(callback: Callable[[StudyProgress], None] | None, done: int, total: int) -> Tell:
-    """A function that tells a callback how far one cell is."""
-    if callback is None:
-        return lambda what, share: None
-
-    def tell(what: str, share: float) -> None:
-        try:
-            callback(StudyProgress(what, done, total, share))
-        except Exception as error:
-            raise Stopped(error) from error
-
-    return tell

@@ -18,16 +18,16 @@ from ddim_ode.models.conditions import Conditions, labels_of
 from ddim_ode.models.denoiser import Model, NonFiniteError
 from ddim_ode.models.identity import fingerprint
 from ddim_ode.models.provenance import innermost
-from ddim_ode.planning.options import AUTO, SolveOptions
+from ddim_ode.planning.options import AUTO, DEFAULT_BATCH, SolveOptions
 from ddim_ode.planning.plan import prepare
 from ddim_ode.planning.profile import profile_of
 from ddim_ode.sampling import sample_with
 from ddim_ode.solvers import DivergedError, Solution
-from ddim_ode.study.answers import Examiner, of_model
+from ddim_ode.study.answers import Answers, Examiner, of_model
 from ddim_ode.study.archive import Archive, Kept, digest_of
 from ddim_ode.study.cells import Cell, Shared, StudyError
 from ddim_ode.study.meter import Meter, forget_peak, peak_memory, synchronise
-from ddim_ode.study.reference import Reference, rms_each, solve_reference
+from ddim_ode.study.reference import ON_CPU, Part, Reference, rms_each, solved
 from ddim_ode.study.roundtrip import round_trip
 from ddim_ode.study.rows import CLEAR, LEAVES, Evaluations, GridCost, RoundTrip, Row, Timing, errors_of
 from ddim_ode.support.counts import spread
@@ -37,6 +37,8 @@ SHOWN = 8  # samples whose pictures are kept
 
 #: called with what is at work and how far it is, 0 to 1
 Tell = Callable[[str, float], None]
+#: the row of a cell, and numbers of each sample
+Found = tuple[Row, Mapping[str, Tensor]]
 
 
 class Bench:
@@ -77,45 +79,75 @@ class Bench:
         if isinstance(shared.labels, Conditions):
             self.identity["conditions"] = shared.labels.digests()
 
-    def reference(self, archive: Archive, tell: Tell) -> Reference:
-        """The reference of the study, solved unless the archive has it."""
-        digest, ask = digest_of({**self.identity, "reference": Reference._fields}), lambda: self.examiner.reference
-        if kept := archive.get(digest, ask):
-            return Reference(kept.tensors["x"], **kept.facts)
-        s = self.shared
-        found = solve_reference(
-            *(self.model, s.options, s.seeds, s.labels, s.reference_tol),
-            lambda run, now: tell(f"reference, resolution {run}", now.share),
-        )
-        facts = {name: value for name, value in found._asdict().items() if name != "x"}
-        archive.put(digest, Kept({"x": found.x}, facts), ask)
+    @property
+    def batches(self) -> list[slice]:
+        """The samples of the reference that are integrated at once, however many processes share them."""
+        size, total = self.shared.options.batch_size or DEFAULT_BATCH, len(self.shared.seeds)
+        size = min(size, ON_CPU) if self.given.device.type == "cpu" else size
+        return [slice(first, min(first + size, total)) for first in range(0, total, size)]
+
+    def part(self, rows: slice, tol: float, archive: Archive, tell: Callable[[float], None]) -> Part:
+        """Some samples of the reference at one resolution, solved unless the archive has them."""
+        s, parts = self.shared, archive.parts
+        digest = digest_of({**self.identity, "part": [rows.start, rows.stop], "tol": tol})
+        if kept := parts.get(digest, self._ask_reference):
+            return Part(**kept.tensors)
+        labels = None if s.labels is None else s.labels[rows]
+        try:
+            found = solved(self.model, s.options, s.seeds[rows], labels, tol, lambda now: tell(now.share))
+        except NonFiniteError as error:
+            error.sample += rows.start
+            raise
+        parts.put(digest, Kept(found._asdict(), {}), self._ask_reference)
         return found
 
-    def row(self, cell: Cell, archive: Archive, reference: Reference, tell: Tell) -> tuple[Row, Mapping[str, Tensor]]:
+    def kept_reference(self, archive: Archive) -> Reference | None:
+        """The reference of the study, if the archive has it."""
+        kept = archive.get(self._reference, self._ask_reference)
+        return Reference(kept.tensors["x"], **kept.facts) if kept else None
+
+    def keep_reference(self, archive: Archive, found: Reference) -> None:
+        """Put it there."""
+        facts = {name: value for name, value in found._asdict().items() if name != "x"}
+        archive.put(self._reference, Kept({"x": found.x}, facts), self._ask_reference)
+
+    @property
+    def _reference(self) -> str:
+        return digest_of({**self.identity, "reference": Reference._fields})
+
+    def _ask_reference(self) -> Answers:
+        return self.examiner.reference
+
+    def row(self, cell: Cell, archive: Archive, reference: Reference, tell: Tell) -> Found:
         """The row of a cell and numbers of each sample, measured unless the archive has them."""
+        ask = partial(self.examiner.of_cell, cell)
+        if kept := self.kept_row(cell, archive, reference, ask):
+            return kept
+        undone = partial(Row, key=cell.key, kind=cell.kind, **cell.asked)
+        try:
+            row, tensors = self.measure(cell, reference, tell)
+        except (NonFiniteError, DivergedError) as error:
+            return undone(status="failed", reason=_line(error)), {}
+        except DDIMError as error:
+            return undone(status="skipped", reason=_line(error)), {}
+        except Exception as error:  # out of memory, a network that cannot: the study goes on
+            return undone(status="failed", reason=f"{type(error).__name__}: {_line(error)}"), {}
+        archive.put(self._digest(cell), Kept(tensors, row.to_dict()), ask)
+        return _judged(row, tensors, reference)
+
+    def kept_row(
+        self, cell: Cell, archive: Archive, reference: Reference, ask: Callable[[], Answers] | None = None
+    ) -> Found | None:
+        """What the archive has of a cell, for the answers of today or, without `ask`, as it is."""
+        kept = archive.get(self._digest(cell), ask)
+        return _judged(Row.from_dict(kept.facts), kept.tensors, reference) if kept else None
+
+    def _digest(self, cell: Cell) -> str:
         batch = self.shared.options.batch_size
         facts = {"cell": cell.asked, "parameters": cell.parameters, "batch": batch, "row": LEAVES}
-        digest = digest_of({**self.identity, **facts})
-        ask = partial(self.examiner.of_cell, cell)
-        undone = partial(Row, key=cell.key, kind=cell.kind, **cell.asked)
-        if kept := archive.get(digest, ask):
-            row, tensors = Row.from_dict(kept.facts), kept.tensors
-        else:
-            try:
-                row, tensors = self.measure(cell, reference, tell)
-            except (NonFiniteError, DivergedError) as error:
-                return undone(status="failed", reason=_line(error)), {}
-            except DDIMError as error:
-                return undone(status="skipped", reason=_line(error)), {}
-            except Exception as error:  # out of memory, a network that cannot: the study goes on
-                return undone(status="failed", reason=f"{type(error).__name__}: {_line(error)}"), {}
-            archive.put(digest, Kept(tensors, row.to_dict()), ask)
-        if "error" in tensors:
-            errors = errors_of(tensors["error"])
-            row = replace(row, error=errors, resolved=errors.median > CLEAR * reference.median)
-        return row, tensors
+        return digest_of({**self.identity, **facts})
 
-    def measure(self, cell: Cell, reference: Reference, tell: Tell) -> tuple[Row, Mapping[str, Tensor]]:
+    def measure(self, cell: Cell, reference: Reference, tell: Tell) -> Found:
         """Sample, and compare with the reference. Raises as `sample`."""
         options, cost = self._placed(cell)
         found, timing = self._timed(cell, options, tell)
@@ -195,6 +227,14 @@ class Bench:
 def shown(x: Tensor) -> Tensor:
     """The bytes of the first samples."""
     return to_uint8(x[:SHOWN].cpu())
+
+
+def _judged(row: Row, tensors: Mapping[str, Tensor], reference: Reference) -> Found:
+    """A row with what its errors say, if it has any."""
+    if "error" in tensors:
+        errors = errors_of(tensors["error"])
+        row = replace(row, error=errors, resolved=errors.median > CLEAR * reference.median)
+    return row, tensors
 
 
 def _digest(images: Tensor) -> str:

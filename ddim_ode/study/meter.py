@@ -4,9 +4,9 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import update_wrapper
 from pathlib import Path
@@ -66,7 +66,9 @@ class _Watched:
 class Cost:
     """The time and evaluations of the last run of a study, in which cells that were kept cost nothing.
 
-    ratio: of all seconds to those in the network alone, None where nothing was left to measure.
+    ratio: of the seconds of all processes to those in the network alone, None where nothing was left to measure.
+    threads: of each process.
+    devices: those that cells were measured on, each by a process of its own.
     """
 
     seconds: float
@@ -76,18 +78,24 @@ class Cost:
     date: str
     machine: str
     threads: int
+    processes: int = 1
+    devices: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, meter: Meter, seconds: float, device: torch.device) -> "Cost":
-        """The cost of a run that ends now."""
+    def of(
+        cls, meter: Meter, seconds: float, device: torch.device, processes: int = 1, devices: Sequence[str] = ()
+    ) -> "Cost":
+        """The cost of a run that ends now, on the threads of now. meter: of all processes."""
         return cls(
             seconds=seconds,
             network_seconds=meter.seconds,
-            ratio=seconds / meter.seconds if meter.seconds else None,
+            ratio=processes * seconds / meter.seconds if meter.seconds else None,
             evaluations=meter.evaluations,
             date=date.today().isoformat(),
             machine=_machine(device),
             threads=torch.get_num_threads(),
+            processes=processes,
+            devices=list(devices),
         )
 
 

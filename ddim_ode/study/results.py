@@ -258,6 +258,9 @@ def _add_what_was_not_told_at_first(told: dict[str, Any]) -> None:
     if isinstance(settings := told.get("settings"), dict):
         settings.setdefault("guidance_range", None)
         settings.setdefault("own_grids", {})
+    if isinstance(timing := told.get("timing"), dict):
+        timing.setdefault("processes", 1)
+        timing.setdefault("devices", [])
     for row in told["rows"] if isinstance(told.get("rows"), list) else []:
         if isinstance(row, dict):
             row.setdefault("grid_cost", None)

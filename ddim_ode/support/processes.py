@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 from itertools import count
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ddim_ode.errors import DDIMError
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 JOINING = timedelta(minutes=10)  # for the slowest to be started
+LISTENING = timedelta(seconds=15)  # for the store that torchrun has, which is there before its processes
 NEVER = timedelta(days=365)
 SHORTEST, LONGEST = 0.01, 0.5  # seconds between looks at the store
 FAILED = "failed"
+LAUNCHER = os.getppid()  # as this process begins
 
 T = TypeVar("T")
 
@@ -74,15 +76,23 @@ class Processes:
     def shared(self, name: str, make: Callable[[], T]) -> T:
         """A value that JSON can hold, made by the first process for all. Raises ProcessError where that has failed."""
         if self.main:
-            text = json.dumps(make())
-            with _reported():
-                self.store.set(f"{self.job}/{name}", text)
+            self.tell(name, make())
         else:
             self._until(lambda: self._has(f"{self.job}/{name}"))
-            with _reported():
-                text = self.store.get(f"{self.job}/{name}").decode()
-        value: T = json.loads(text)
+        value: T = self.told(name)
         return value
+
+    def tell(self, name: str, value: Any) -> None:
+        """Leave a value that JSON can hold for the other processes."""
+        with _reported():
+            self.store.set(f"{self.job}/{name}", json.dumps(value))
+
+    def told(self, name: str) -> Any:
+        """What a process has left under a name; None where none has."""
+        if not self._has(f"{self.job}/{name}"):
+            return None
+        with _reported():
+            return json.loads(self.store.get(f"{self.job}/{name}"))
 
     def add(self, name: str, n: int = 1) -> int:
         """Add to a counter that all processes share. Returns what it is then."""
@@ -93,8 +103,7 @@ class Processes:
         """Raise ProcessError where the run cannot be finished: another process has failed, or the launcher is gone."""
         if self.alone:
             return
-        if os.getppid() != self.parent:
-            raise ProcessError("the launcher of this run has ended; run it again, and it goes on where it was")
+        _check_launcher(self.parent)
         if self._has(FAILED):
             raise OtherFailedError("another process of this run has failed")
 
@@ -123,7 +132,12 @@ def processes() -> Processes:
     Raises ProcessError: the others cannot be reached.
     """
     if (size := world_size()) > 1:
-        return Processes(_number("RANK", 0), size, os.getppid(), _joined(), f"job {next(_jobs)}")
+        return Processes(rank(), size, LAUNCHER, _joined(), f"job {next(_jobs)}")
+    return alone()
+
+
+def alone() -> Processes:
+    """A run of this process on its own, whatever others there are."""
     from torch.distributed import HashStore  # type: ignore[attr-defined]
 
     return Processes(0, 1, os.getppid(), HashStore(), "job")
@@ -139,9 +153,19 @@ def local_rank() -> int:
     return _number("LOCAL_RANK", 0) if world_size() > 1 else 0
 
 
+def local_size() -> int:
+    """How many processes of the run are on this machine, as far as their launcher tells."""
+    return max(1, _number("LOCAL_WORLD_SIZE", 1)) if world_size() > 1 else 1
+
+
+def rank() -> int:
+    """The number of this process in its run."""
+    return _number("RANK", 0) if world_size() > 1 else 0
+
+
 def is_main() -> bool:
     """Whether this is the first process of its run."""
-    return world_size() == 1 or _number("RANK", 0) == 0
+    return rank() == 0
 
 
 def speaks(message: str) -> bool:
@@ -165,19 +189,21 @@ def _number(variable: str, default: int) -> int:
     return int(text)
 
 
-def _joined(patience: timedelta = JOINING) -> "Store":
+def _joined(patience: timedelta | None = None) -> "Store":
     """The store of the run."""
     global _store
     if _store is not None:
         return _store
     from torch.distributed.rendezvous import rendezvous
 
+    _check_launcher(LAUNCHER)  # whose store would be waited for
     if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
         told = (
             f"WORLD_SIZE={os.environ['WORLD_SIZE']} says that there are several processes, and {missing[0]} is not set"
         )
         raise ProcessError(f"{told}; start this with torchrun, or unset WORLD_SIZE")
     try:
+        patience = patience or (LISTENING if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else JOINING)
         _store, _, _ = next(iter(rendezvous("env://", timeout=patience)))
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
@@ -185,6 +211,11 @@ def _joined(patience: timedelta = JOINING) -> "Store":
         raise ProcessError(f"the other processes are not at {place} ({reason:.200}); start all of them again") from None
     _store.set_timeout(NEVER)
     return _store
+
+
+def _check_launcher(parent: int) -> None:
+    if os.getppid() != parent:
+        raise ProcessError("the launcher of this run has ended; run it again, and it goes on where it was")
 
 
 @contextmanager

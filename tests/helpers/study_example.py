@@ -86,6 +86,8 @@ def results() -> dict[str, Any]:
             "date": "2026-11-25",
             "machine": "2 cores, x86_64",
             "threads": 2,
+            "processes": 1,
+            "devices": ["cpu"],
         },
     }
 

@@ -108,9 +108,11 @@ def test_results_of_before_something_was_told_lack_it(study, saved):
     assert results["settings"].pop("guidance_range") is None
     assert results["settings"].pop("own_grids") == {name: METHODS[name].grid for name in ("ddim", "exact_heun")}
     assert {row.pop("grid_cost") for row in results["rows"]} == {None}
+    assert (results["timing"].pop("processes"), results["timing"].pop("devices")) == (1, ["cpu"])
     (saved / "results.json").write_text(json.dumps(results))
     found = Study.load(saved)
     assert found.settings == dataclasses.replace(study.settings, own_grids={})
+    assert found.timing == dataclasses.replace(study.timing, devices=[])
     assert found.rows == study.rows
 
 

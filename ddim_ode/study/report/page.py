@@ -20,7 +20,7 @@ from PIL import Image
 
 from ddim_ode.study.report import series
 from ddim_ode.study.report.tables import distribution_table, in_digits, reconstruction_table, results_table
-from ddim_ode.study.report.words import chosen_on, grids_made, grouped, guided, names_of, seconds, shortly
+from ddim_ode.study.report.words import chosen_on, grids_made, grouped, guided, measured_by, names_of, seconds, shortly
 from ddim_ode.study.rows import LEAVES, leaf
 from ddim_ode.study.schema import lookup
 from ddim_ode.support.files import replacing
@@ -83,6 +83,7 @@ def render(results: Mapping[str, Any], strips: Mapping[str, bytes]) -> str:
         winners=winners(results),
         chosen_on=chosen_on(results),
         grids_made=grids_made(rows),
+        measured_by=measured_by(results["timing"]),
         plotted=any(lookup(row, value) for row in rows for value in PLOTTED),
         tables=[results_table(rows), distribution_table(rows), reconstruction_table(rows)],
         columns=titles,

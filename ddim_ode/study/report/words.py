@@ -87,6 +87,16 @@ def grids_made(rows: Sequence[RowRecord]) -> str | None:
     return f"To make {grids} for the model (auto) took {profile + trials:,} evaluations, once: {parts}."
 
 
+def measured_by(timing: Mapping[str, Any]) -> str | None:
+    """A sentence: by how many processes the last run was measured, and on what; None of one process."""
+    processes, devices = timing["processes"], timing["devices"]
+    if processes == 1 or not devices:
+        return None
+    own = "on a GPU of its own" if devices[0].startswith("cuda") else "on cores of its own"
+    count = f"{processes} processes" if len(devices) == processes else f"{len(devices)} of {processes} processes"
+    return f"Measured by {count}, each {own} ({', '.join(devices)})." if len(devices) > 1 else f"Measured by {count}."
+
+
 def shortly(values: Sequence[int]) -> str:
     """Numbers for people: a range as its ends, and no more than twelve of others."""
     if len(values) > 2 and list(values) == list(range(values[0], values[0] + len(values))):

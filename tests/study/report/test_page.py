@@ -187,6 +187,23 @@ def test_timing_reference_settings_and_command_are_told(written, study):
     assert "torch 2.13.0" in text
 
 
+@pytest.mark.parametrize(
+    ("processes", "devices", "told"),
+    [
+        (2, ["core 0", "core 1"], "Measured by 2 processes, each on cores of its own (core 0, core 1)."),
+        (4, ["cuda:0", "cuda:1"], "Measured by 2 of 4 processes, each on a GPU of its own (cuda:0, cuda:1)."),
+        (3, ["cpu"], "Measured by 1 of 3 processes."),
+    ],
+)
+def test_it_tells_of_several_processes(written, processes, devices, told):
+    results = study_example.results()
+    assert "Measured by" not in Page(written(results, {})).text()
+    results["timing"] |= {"processes": processes, "devices": devices}
+    text = Page(written(results, {})).text()
+    assert f"It took 7 min 11 s in {processes} processes." in text
+    assert told in text
+
+
 def test_a_study_made_in_python_has_no_command(written):
     results = study_example.results()
     results["command"] = None
