@@ -17,6 +17,7 @@ from ddim_ode.commands import (
     comfyui,
     convert,
     edit,
+    evaluate,
     latents,
     measures,
     models,
@@ -139,6 +140,6 @@ for command in (
     edit.edit,
     upscale.upscale,
     restore.restore,
-    *(convert.convert, study.compare, study.recommend, tune.tune, train.train, comfyui.comfyui),
+    *(convert.convert, evaluate.evaluate, study.compare, study.recommend, tune.tune, train.train, comfyui.comfyui),
 ):
     app.command()(command)

@@ -188,6 +188,8 @@ CALLS: dict[str, Call] = {
     "precision_recall": call(metrics.precision_recall, a=points(8), b=points(9), k=3),
     "sliced_wasserstein": call(metrics.sliced_wasserstein, x=images, y=images, projections=8, seed=0),
     "distribution": call(metrics.distribution, samples=images, real=images, features="pixels", seed=0),
+    "evaluate": call(metrics.evaluate, samples=images, real=images, features="pixels", seed=0, most=8, shard_size=3),
+    "inception_score": call(metrics.inception_score, logits=points(20), seed=0),
     "RealImages": call(metrics.RealImages, images=images, features="pixels", seed=0),
     "feature_space": call(metrics.feature_space, what="pixels", model_shape=SHAPE),
     "default_features": call(metrics.default_features, shape=SHAPE),

@@ -1,5 +1,8 @@
 """What the metrics ask of their arguments, and the errors when they do not get it."""
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
@@ -12,6 +15,8 @@ from ddim_ode.support.tables import is_readable
 
 FEWER = "give fewer"
 
+T = TypeVar("T")
+
 
 class MetricError(DDIMError):
     """Something that cannot be measured; the message is one line: the value, the rule and the remedy."""
@@ -19,6 +24,22 @@ class MetricError(DDIMError):
 
 class TooFewError(MetricError):
     """A set of fewer samples than the metric is defined for."""
+
+
+class Missing(dict[str, str]):
+    """Names of what cannot be measured, each with the reason, one line."""
+
+    def unless_too_few(self, names: Sequence[str], measure: Callable[[], T]) -> T | None:
+        """What `measure` gives; None, and the reason under these names, where a set is too small for it."""
+        try:
+            return measure()
+        except TooFewError as error:
+            self.because(names, str(error))
+            return None
+
+    def because(self, names: Sequence[str], reason: str) -> None:
+        """These are missing."""
+        self.update(dict.fromkeys(names, reason))
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
@@ -75,3 +96,13 @@ def image_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         (finite_values(n, z.detach().to("cpu", torch.float64)).clamp(-1, 1) + 1) / 2 for n, z in (("x", x), ("y", y))
     )
     return unit_x, unit_y
+
+
+def choose(x: Tensor, count: int, seed: int) -> Tensor:
+    """`count` rows at random; all of them stay in their order."""
+    return x if count == len(x) else x[choice_of(len(x), count, seed)]
+
+
+def choice_of(total: int, count: int, seed: int) -> Tensor:
+    """The numbers of `count` of so many rows, int64, without any twice."""
+    return torch.randperm(total, generator=generator(seed, "choice"))[:count]

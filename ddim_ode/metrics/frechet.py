@@ -6,27 +6,16 @@ With S = F^T F, the eigenvalues of S1 S2 are the squared singular values of F1 F
 sum: no matrix root, no imaginary part to throw away, and of few samples of many features no D x D matrix at all.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from ddim_ode.metrics import checks
-
-
-class Gaussian(NamedTuple):
-    """mean (D,) and factor (R, D), float64, R <= D: the unbiased covariance is factor^T factor."""
-
-    mean: Tensor
-    factor: Tensor
+from ddim_ode.metrics.moments import Gaussian, moments
 
 
 def fitted(name: str, x: Tensor) -> Gaussian:
     """The Gaussian of features x (N, D). Raises MetricError as `frechet_distance` does, naming x by `name`."""
-    x = checks.features(name, x, least=2)
-    mean = x.mean(0)
-    factor = (x - mean) / (len(x) - 1) ** 0.5
-    return Gaussian(mean, torch.linalg.qr(factor, mode="r").R if len(x) > x.shape[1] else factor)
+    return moments(checks.features(name, x, least=2)).gaussian
 
 
 def between(a: Gaussian, b: Gaussian) -> float:

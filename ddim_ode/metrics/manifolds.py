@@ -13,7 +13,7 @@ from torch import Tensor
 from ddim_ode.metrics import checks
 from ddim_ode.support.checks import whole
 
-CHUNK = 2**22  # distances held at once, 32 MiB
+CHUNK = 2**20  # distances held at once, 8 MiB, several times over
 EQUAL = 1e-12  # of |x|^2 + |y|^2: what rounding leaves of the squared distance of two equal points, and more
 
 
@@ -59,4 +59,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 def _radii(x: Tensor, k: int) -> Tensor:
     """Squared distances to the k-th nearest neighbours, (N,); the nearest of all is the point itself."""
-    return torch.cat([distances.kthvalue(k + 1).values for _, distances in squared_distances(x, x)])
+    found = torch.empty_like(x[:, 0])  # made before all else, so that what is freed meanwhile is in one piece
+    for rows, distances in squared_distances(x, x):
+        found[rows] = distances.kthvalue(k + 1).values
+    return found

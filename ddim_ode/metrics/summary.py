@@ -1,21 +1,17 @@
 """How far samples are from real images, by every metric there is, in one feature space."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from ddim_ode.data import to_uint8
 from ddim_ode.metrics import checks, frechet, kernel, sliced
 from ddim_ode.metrics.manifolds import PrecisionRecall, precision_recall
+from ddim_ode.metrics.moments import Gaussian
 from ddim_ode.metrics.spaces import Features, feature_space
 
 SAMPLES, REAL = "the set of samples", "the set of real images"  # what the errors call them
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class RealImages:
         self.features = self.space(self.images)
 
     @cached_property
-    def _gaussian(self) -> frechet.Gaussian:
+    def _gaussian(self) -> Gaussian:
         return frechet.fitted(REAL, self.features)
 
     @cached_property
@@ -79,21 +75,15 @@ class RealImages:
         """Measure samples (N, C, H, W), floats in [-1, 1]; see the function of that name."""
         pictures = _bytes(SAMPLES, samples)
         found = self.space(pictures)
-        missing: dict[str, str] = {}
-
-        def unless_too_few(names: tuple[str, ...], measure: Callable[[], T]) -> T | None:
-            try:
-                return measure()
-            except checks.TooFewError as error:
-                missing.update(dict.fromkeys(names, str(error)))
-                return None
-
-        distance = unless_too_few(("frechet",), lambda: frechet.between(frechet.fitted(SAMPLES, found), self._gaussian))
-        kid = unless_too_few(
+        missing = checks.Missing()
+        distance = missing.unless_too_few(
+            ("frechet",), lambda: frechet.between(frechet.fitted(SAMPLES, found), self._gaussian)
+        )
+        kid = missing.unless_too_few(
             ("kid", "kid_error"),
             lambda: kernel.between(kernel.grouped(SAMPLES, found, self.seed), self._groups),
         )
-        shares = unless_too_few(("precision", "recall"), lambda: self._precision_recall(found))
+        shares = missing.unless_too_few(("precision", "recall"), lambda: self._precision_recall(found))
         return Distribution(
             frechet=distance,
             kid=kid.value if kid else None,
@@ -106,17 +96,10 @@ class RealImages:
 
     def _precision_recall(self, found: Tensor) -> PrecisionRecall:
         count = min(len(found), len(self.features))
-        return precision_recall(_choose(found, count, self.seed), _choose(self.features, count, self.seed))
+        return precision_recall(checks.choose(found, count, self.seed), checks.choose(self.features, count, self.seed))
 
 
 def _bytes(name: str, images: Tensor) -> Tensor:
     if checks.tensor(name, images).is_floating_point():
         return to_uint8(checks.finite_values(name, images.detach()).cpu())
     return images.cpu()
-
-
-def _choose(x: Tensor, count: int, seed: int) -> Tensor:
-    """`count` rows at random; all of them stay in their order."""
-    if count == len(x):
-        return x
-    return x[torch.randperm(len(x), generator=checks.generator(seed, "choice"))[:count]]

@@ -54,16 +54,21 @@ def read_picture(file: str | os.PathLike[str], error: type[DDIMError]) -> Image.
     several frames, or is damaged. Of the pictures in a JPEG, such as a phone's, the first counts.
     """
     with open_regular(file, error, "give an image file") as opened:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, about what is bounded here, or does not matter
-                return _decoded(opened)
-        except MemoryError:
-            raise
-        except Exception as fault:  # the decoders fail in any way at what is no such file
-            reason = _format_of(opened) if isinstance(fault, UnidentifiedImageError) else ""
-            reason = reason or one_line(str(fault), 200) or type(fault).__name__
-            raise error(f"{file}: found no readable image ({reason}), {EXPECTED}") from None
+        return picture_in(opened, str(file), error)
+
+
+def picture_in(opened: BinaryIO, where: str, error: type[DDIMError]) -> Image.Image:
+    """The picture of a file that is open, or of one inside another. `where` names it. Raises as `read_picture`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about what is bounded here, or does not matter
+            return _decoded(opened)
+    except MemoryError:
+        raise
+    except Exception as fault:  # the decoders fail in any way at what is no such file
+        reason = _format_of(opened) if isinstance(fault, UnidentifiedImageError) else ""
+        reason = reason or one_line(str(fault), 200) or type(fault).__name__
+        raise error(f"{where}: found no readable image ({reason}), {EXPECTED}") from None
 
 
 def pictures_below(top: Path, error: type[DDIMError]) -> Iterator[Path]:

@@ -146,9 +146,21 @@ def read_tensors(
 
 def metadata_of(file: Path, error: type[DDIMError], remedy: str) -> dict[str, str]:
     """What the header of a safetensors file says besides its tensors. Raises `error` for a file that is none."""
+    with opened_tensors(file, error, remedy) as stored:
+        return stored.metadata() or {}
+
+
+@contextmanager
+def opened_tensors(file: Path, error: type[DDIMError], remedy: str, checked: bool = False) -> Iterator[Any]:
+    """The library's handle of a safetensors file, of which a part may be read, as by `get_slice(name)[rows]`.
+
+    Raises `error`: the file is no such file or, with `checked`, has a digest that is not right, for which it is read.
+    """
+    if checked:
+        _has_digest(file, error, remedy)
     try:
         with _named(file) as name, safe_open(name, "pt") as stored:
-            return stored.metadata() or {}
+            yield stored
     except (SafetensorError, OSError) as fault:
         raise error(f"{file} is damaged or no safetensors file ({fault}); {remedy}") from None
 
