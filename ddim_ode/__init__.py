@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ddim_ode.planning.options import SolveOptions
     from ddim_ode.planning.tuned_files import load_tuned, save_tuned
     from ddim_ode.sampling import sample
+    from ddim_ode.shards import likelihood_shards, reconstruct_shards, sample_shards
     from ddim_ode.solvers import METHODS, Method, Solution, adams
     from ddim_ode.study import Study, compare, recommend
     from ddim_ode.tuning import tune
@@ -77,6 +78,7 @@ __all__ = [
     "grids",
     "interpolate",
     "inverse",
+    "likelihood_shards",
     "load",
     "load_tuned",
     "log_likelihood",
@@ -85,8 +87,10 @@ __all__ = [
     "probe",
     "recommend",
     "reconstruct",
+    "reconstruct_shards",
     "restore",
     "sample",
+    "sample_shards",
     "save_tuned",
     "sdedit",
     "slerp",
@@ -125,14 +129,17 @@ _HOME = {
     "encode": "inversion",
     "from_pipeline": "integrations.pipelines",
     "interpolate": "interpolation",
+    "likelihood_shards": "shards",
     "load": "checkpoints",
     "load_tuned": "planning.tuned_files",
     "log_likelihood": "likelihood",
     "probe": "models.plausibility",
     "recommend": "study",
     "reconstruct": "inversion",
+    "reconstruct_shards": "shards",
     "restore": "inverse",
     "sample": "sampling",
+    "sample_shards": "shards",
     "save_tuned": "planning.tuned_files",
     "sdedit": "editing",
     "slerp": "interpolation",

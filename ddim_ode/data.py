@@ -208,14 +208,18 @@ def save_grid(x: Tensor, file: Path, columns: int = 8, margin: int = 2, zoom: in
     return count
 
 
-def save_images(x: Tensor, folder: Path, first: int = 0) -> list[Path]:
-    """One PNG an image: folder/00000.png and so on, or from `first` on. Returns the files. Raises as `save_grid`."""
+def save_images(x: Tensor, folder: Path, first: int = 0, digits: int = 5) -> list[Path]:
+    """One PNG an image: folder/00000.png and so on, or from `first` on. Returns the files. Raises as `save_grid`.
+
+    digits: of their names; give as many as the last image of a folder needs, so that they stay in order.
+    """
     folder, first = as_path("folder", folder), whole("first", first, DataError, least=0)
+    digits = whole("digits", digits, DataError, most=20, why="for a name")
     images = to_uint8(_checked(x)).cpu()
     with reported(folder):
         folder.mkdir(parents=True, exist_ok=True)
     sweep_all(folder)
-    files = [folder / f"{i:05d}.png" for i in range(first, first + len(images))]
+    files = [folder / f"{i:0{digits}d}.png" for i in range(first, first + len(images))]
     for pixels, file in zip(images, files, strict=True):
         _write(rearrange(pixels, "c h w -> h w c"), file, one_of_many=True)
     return files

@@ -13,6 +13,7 @@ from torch import Tensor
 from ddim_ode.grids import Grid
 from ddim_ode.models.denoiser import Model
 from ddim_ode.ode.density import DensityFlow, LikelihoodError
+from ddim_ode.ode.probes import LEVELS, PROBES, centred, dequantized, draw_probes
 from ddim_ode.paths import Path
 from ddim_ode.planning.inputs import Labels, asked, check_callback, check_data, check_model, check_size
 from ddim_ode.planning.options import DEFAULT_BATCH, DEFAULT_MOST, SolveOptions
@@ -21,37 +22,27 @@ from ddim_ode.solvers import METHODS, PATHS, Method, Watch, get_method
 from ddim_ode.support.checks import choice, described, flag, of_kind, shown, whole
 from ddim_ode.support.resources import check_memory
 from ddim_ode.support.scalars import index, number
-from ddim_ode.support.seeds import mix
 
 DEFAULT_TOL = 1e-3
 DEFAULT_GRID = "near_image"  # where data lie near a surface the trace grows as 1 / sigma
 MOST_PRODUCTS = 4096  # vector-Jacobian products a slope: of the exact trace one a dimension, else one a probe
-LEVELS = 127.5  # bytes in a unit of data
 TRACES = ("hutchinson", "exact")
-
-#: (dimensions, generator) -> a probe v with E[v v'] = I
-PROBES: Mapping[str, Callable[[int, torch.Generator], Tensor]] = {
-    "rademacher": lambda n, g: 2.0 * torch.randint(2, (n,), generator=g) - 1,
-    "gaussian": lambda n, g: torch.randn(n, generator=g),
-}
 
 
 @dataclass(frozen=True)
-class Likelihood:
+class Likelihoods:
     """Log-likelihoods of B samples of D dimensions, and what they cost.
 
     nats: (B,) float64, log p of xbar at sigma_min, the mean over probes.
     bits_per_dim: (B,) float64, -nats / (D ln 2); of bytes + log2(127.5), because a byte is 1 / 127.5 wide.
     standard_error: (B,) float64, of nats, over probes: NaN with one probe, 0 with the exact trace.
     nfe: (B,) int64, network passes spent on each sample: forward, and one for each vector-Jacobian product.
-    latent: (B, *shape) in the state's dtype, xbar at sigma_max over the standard deviation of the prior there.
     """
 
     nats: Tensor
     bits_per_dim: Tensor
     standard_error: Tensor
     nfe: Tensor
-    latent: Tensor
 
     @property
     def mean(self) -> float:
@@ -62,6 +53,16 @@ class Likelihood:
     def mean_error(self) -> float:
         """The standard error of `mean` over samples, what the probes add included; NaN with one sample."""
         return float(_standard_error(self.bits_per_dim[None]))
+
+
+@dataclass(frozen=True)
+class Likelihood(Likelihoods):
+    """Log-likelihoods of B samples, and where the flow has taken them.
+
+    latent: (B, *shape) in the state's dtype, xbar at sigma_max over the standard deviation of the prior there.
+    """
+
+    latent: Tensor
 
 
 @torch.inference_mode(False)  # autograd is of no use in it
@@ -84,6 +85,7 @@ def log_likelihood(
     probes: int = 1,
     probe: Literal["rademacher", "gaussian"] = "rademacher",
     seed: int = 0,
+    first: int = 0,
     dequantize: bool | None = None,
     prior: Callable[[Tensor], Tensor] | None = None,
     dtype: torch.dtype = torch.float32,
@@ -111,6 +113,7 @@ def log_likelihood(
         probes: how many for Hutchinson's estimate, at most 4096, each fixed all along the trajectory.
         probe: "rademacher" or "gaussian".
         seed: probe k of sample i is a function of (seed, i, k), and its dequantisation of (seed, i).
+        first: what i is for x[0], of a part of a larger set.
         dequantize: bytes become (byte + U(0, 1) - 0.5) / 127.5 - 1, whose density bounds theirs (Theis et al. 2016,
             Sec. 3.1); with False they stay at the centre. None is True for bytes.
         prior: xbar (B, *shape) at the first sigma -> log-density in nats (B,); default: the model path's Gaussian.
@@ -127,6 +130,8 @@ def log_likelihood(
     row = _method(method, path)
     if (root := index(seed)) is None:
         raise LikelihoodError(f"seed={shown(seed)} is not a whole number")
+    begin = whole("first", first, LikelihoodError, least=0)
+    numbers = range(begin, begin + len(check_data(model, x)))
     if dequantize is not None:
         flag("dequantize", dequantize)
     if prior is not None and not callable(prior):
@@ -159,7 +164,7 @@ def log_likelihood(
         dtype=dtype,
         batch_size=batch_size,
     )
-    data = _data(model, x, dequantize, root)
+    data = _data(x, dequantize, numbers, root)
     check_size(model, len(data), dtype, None)
     rows = min(len(data), DEFAULT_BATCH if options.batch_size is None else options.batch_size)
     _check_probes(model, 0 if trace == "exact" else rows * products, dtype)
@@ -170,7 +175,7 @@ def log_likelihood(
 
     def go(rows: slice, watch: Watch | None) -> Carried:
         xbar = data[rows].to(model.device, dtype)
-        vectors = None if trace == "exact" else _draw(probe, xbar, range(rows.start, rows.stop), root, probes)
+        vectors = None if trace == "exact" else draw_probes(probe, xbar, numbers[rows], root, probes)
         end = carry_density(plan, xbar, vectors, rows, watch)
         weight = _normal(end.xbar, std) if prior is None else _weighed(prior, end.xbar)
         return end._replace(nats=weight.detach()[:, None] + end.nats)
@@ -246,28 +251,13 @@ def _standard_error(values: Tensor) -> Tensor:
     return (values.var(1, correction=0) / (values.shape[1] - 1)).sqrt()
 
 
-def _generator(*words: int) -> torch.Generator:
-    return torch.Generator().manual_seed(mix(*words))
-
-
-def _draw(probe: str, like: Tensor, rows: range, seed: int, count: int) -> Tensor:
-    """Probes (K, B, D) in the dtype of `like`, each from a generator of its own."""
-    size = like[0].numel()
-    vectors = [torch.stack([PROBES[probe](size, _generator(seed, i, k)) for i in rows]) for k in range(count)]
-    return torch.stack(vectors).to(like)
-
-
-def _data(model: Model, x: Tensor, dequantize: bool | None, seed: int) -> Tensor:
-    """x as floats, checked and dequantised."""
-    x = check_data(model, x)
-    if x.dtype != torch.uint8:
-        if dequantize:
-            raise LikelihoodError(f"x is {x.dtype}; only bytes, torch.uint8, can be dequantised")
-        return x.detach().clone()
-    if dequantize is False:
-        return x.double() / LEVELS - 1
-    each = [torch.rand(model.shape, generator=_generator(seed, i), dtype=torch.float64) for i in range(len(x))]
-    return (x + torch.stack(each).to(x.device) - 0.5) / LEVELS - 1
+def _data(x: Tensor, dequantize: bool | None, numbers: range, seed: int) -> Tensor:
+    """x as floats, dequantised."""
+    if x.dtype == torch.uint8:
+        return centred(x) if dequantize is False else dequantized(x, numbers, seed)
+    if dequantize:
+        raise LikelihoodError(f"x is {x.dtype}; only bytes, torch.uint8, can be dequantised")
+    return x.detach().clone()
 
 
 def _method(method: str | Method, path: str | Path | None) -> Method:

@@ -103,6 +103,7 @@ def test_every_precision_is_saved(tmp_path: Path, dtype: torch.dtype) -> None:
     x = torch.tensor([-1.0, 1.0, -torch.inf, torch.inf]).reshape(1, 1, 2, 2).to(dtype).requires_grad_()
     (file,) = save_images(x, tmp_path, first=7)
     assert file.name == "00007.png"
+    assert [saved.name for saved in save_images(x, tmp_path, first=7, digits=7)] == ["0000007.png"]
     assert np.asarray(Image.open(file)).flatten().tolist() == [0, 255, 0, 255]
     assert save_grid(x, tmp_path / "grid.png") == 1
 

@@ -1,13 +1,10 @@
 """The commands that measure images along the flow, and back: parse, call, print. `cli` registers them."""
 
-import csv
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
-from io import StringIO
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +20,7 @@ from ddim_ode.commands.shared.types import (
     Guidance,
     Images,
     Json,
+    Keep,
     LabelsText,
     MaxNfe,
     ModelName,
@@ -32,15 +30,12 @@ from ddim_ode.commands.shared.types import (
     OverwriteFile,
     Precision,
     Resize,
+    Threads,
     Tol,
     arguments,
 )
-from ddim_ode.support.files import replacing
 from ddim_ode.support.outputs import finish, new_file, new_folder
-
-if TYPE_CHECKING:
-    from ddim_ode.commands.shared.input_images import InputImages
-    from ddim_ode.likelihood import Likelihood
+from ddim_ode.support.processes import world_size
 
 
 def reconstruct(
@@ -71,32 +66,37 @@ def reconstruct(
         typer.Option("--out", metavar="DIR", help="Folder for results.json and a picture of each method."),
     ] = None,
     overwrite: Overwrite = False,
+    keep: Keep = None,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Encode images, decode them, and say what came back: a row each method.
 
-    Errors are in data units, of images in [-1, 1]; MSE and PSNR are those of images in [0, 1].
+    Errors are in data units, of images in [-1, 1]; MSE and PSNR are those of images in [0, 1]. With --keep, over a
+    whole set of images, by all processes that torchrun has started.
     """
-    from ddim_ode.commands.shared import input_images, parsing, roundtrips
+    from ddim_ode.commands.shared import input_images, parsing, roundtrips, whole_sets
     from ddim_ode.commands.shared.manifest import account
+    from ddim_ode.support.process import computing
     from ddim_ode.support.records import finite, write_json
 
     names = roundtrips.parse_methods(method, nfe, tol, max_nfe)
     network, precision = parsing.open_model(model, device.value, dtype.value)
-    given = input_images.gather(network, images, count, label, resize)
-    how: dict[str, Any] = {
-        "nfe": nfe,
-        "tol": tol,
-        "max_nfe": max_nfe,
-        "labels": given.labels,
-        "grid": parsing.parse_grid(grid),
-    }
+    how: dict[str, Any] = {"nfe": nfe, "tol": tol, "max_nfe": max_nfe, "grid": parsing.parse_grid(grid)}
     how |= {"dtype": precision, "batch_size": batch_size, "deterministic": deterministic}
     scales = [1.0] if guidance in (None, 1) else [1.0, float(guidance)]
+    if keep is not None or world_size() > 1:
+        whole_sets.check_kept(keep, {"--out": out is not None, "--overwrite": overwrite})
+        given_set = whole_sets.open_set(network, images, count, label, resize)
+        how["threads"] = threads or whole_sets.THREADS
+        whole_sets.reconstruct(network, given_set, keep, names, how, guidances=scales, as_json=as_json)
+        return
+    given = input_images.gather(network, images, count, label, resize)
+    how["labels"] = given.labels
     attempts = []
     with nullcontext() if out is None else new_folder(out, overwrite) as folder:
         for name, scale in product(names, scales):
-            with progress(len(given.x), what=name) as update:
+            with progress(len(given.x), what=name) as update, computing(threads):
                 attempts.append(roundtrips.attempt(network, given.x, name, scale, callback=update, **how))
         roundtrips.check_any(attempts)
         if folder:
@@ -152,62 +152,38 @@ def likelihood(
         Path | None, typer.Option("--out", metavar="FILE", help="CSV file to write, a row an image.")
     ] = None,
     overwrite: OverwriteFile = False,
+    keep: Keep = None,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Measure the log-likelihood of images, in bits per dimension of their bytes, along the probability flow.
 
-    The NFE counts passes forward and vector-Jacobian products: 1 + probes a slope, twice that under guidance.
+    The NFE counts passes forward and vector-Jacobian products: 1 + probes a slope, twice that under guidance. With
+    --keep, of a whole set of images, by all processes that torchrun has started.
     """
-    from ddim_ode.commands.shared import input_images, parsing
+    from ddim_ode.commands.shared import input_images, likelihoods, parsing, whole_sets
     from ddim_ode.likelihood import log_likelihood
+    from ddim_ode.support.process import computing
 
     network, precision = parsing.open_model(model, device.value, dtype.value)
+    how: dict[str, Any] = {"method": method, "nfe": nfe, "tol": tol, "max_nfe": max_nfe}
+    how |= {"grid": parsing.parse_grid(grid), "trace": "exact" if exact else "hutchinson", "probes": probes}
+    how |= {"seed": seed, "dequantize": not centre, "dtype": precision, "batch_size": batch_size, "guidance": guidance}
+    if keep is not None or world_size() > 1:
+        whole_sets.check_kept(keep)
+        given_set = whole_sets.open_set(network, images, count, label, resize)
+        how["threads"] = threads or whole_sets.THREADS
+        whole_sets.likelihood(network, given_set, keep, how, out=out, overwrite=overwrite, as_json=as_json)
+        return
     given = input_images.gather(network, images, count, label, resize)
-    sigmas = parsing.parse_grid(grid)
     with nullcontext() if out is None else new_file(out, overwrite) as file:
         started = time.perf_counter()
-        with progress(len(given.x), what="measuring") as update:
-            found = log_likelihood(
-                network,
-                given.x,
-                labels=given.labels,
-                method=method,
-                nfe=nfe,
-                tol=tol,
-                max_nfe=max_nfe,
-                grid=sigmas,
-                trace="exact" if exact else "hutchinson",
-                probes=probes,
-                seed=seed,
-                dequantize=not centre,
-                dtype=precision,
-                batch_size=batch_size,
-                guidance=guidance,
-                callback=update,
-            )
-        seconds = time.perf_counter() - started
-        rows = _rows(given, found)
+        with progress(len(given.x), what="measuring") as update, computing(threads):
+            found = log_likelihood(network, given.x, given.labels, callback=update, **how)
+        told = likelihoods.summary(found, given.x[0].numel(), time.perf_counter() - started)
+        rows = likelihoods.rows_of(given.names, given.labels, found)
         if file:
-            text = StringIO(newline="")
-            writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-            with replacing(file) as new:
-                new.write(text.getvalue().encode(errors="backslashreplace"))
-    display.report_likelihood(given.what, method, found, seconds, rows, out, as_json)
-
-
-def _rows(given: "InputImages", found: "Likelihood") -> list[dict[str, Any]]:
-    labels: Sequence[int | None] = given.labels or [None] * len(given.names)
-    return [
-        {"image": name, "label": label, "bits_per_dim": bits, "nats": nats, "standard_error": error, "nfe": nfe}
-        for name, label, bits, nats, error, nfe in zip(
-            given.names,
-            labels,
-            found.bits_per_dim.tolist(),
-            found.nats.tolist(),
-            found.standard_error.tolist(),
-            found.nfe.tolist(),
-            strict=True,
-        )
-    ]
+            likelihoods.write_rows(file, rows)
+    files = {"out": None if out is None else str(out)}
+    heading = display.many(len(given.x), given.what)
+    likelihoods.report(heading, method, found, told, rows, files, as_json)

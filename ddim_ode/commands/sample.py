@@ -32,6 +32,17 @@ from ddim_ode.commands.shared.types import (
     given,
 )
 from ddim_ode.support.outputs import new_folder
+from ddim_ode.support.processes import ProcessError, world_size
+
+SHARDS = {"shards", "shard_size", "format"}  # what asks for them
+ALONE = {"images": "--format png writes pictures", "trace": "a plain run draws it"}  # what has none
+
+
+class Kind(str, Enum):
+    safetensors = "safetensors"
+    png = "png"
+    npz = "npz"
+    webdataset = "webdataset"
 
 
 class FinalStep(str, Enum):
@@ -58,7 +69,11 @@ def sample(
     seeds: Annotated[str | None, typer.Option(metavar="SEEDS", help="One a sample: 0-63, or 0,5,9, or 3.")] = None,
     label: Annotated[
         str | None,
-        typer.Option(metavar="LABEL", help="Class, or 'each' for all in turn.", show_default="the null class"),
+        typer.Option(
+            metavar="LABEL",
+            help="Class, 'each' for all in turn, a FILE with one a line (or .npy), or proportions:FILE.",
+            show_default="the null class",
+        ),
     ] = None,
     guidance: Guidance = 1.0,
     guidance_range: GuidanceRange = None,
@@ -87,6 +102,26 @@ def sample(
         ),
     ] = False,
     images: Png = False,
+    shards: Annotated[
+        bool,
+        typer.Option("--shards", help="Write many files and an index, and go on where a run was; so does torchrun."),
+    ] = False,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(help="Samples of a shard, a multiple of --batch-size.", show_default="1024, or 64 MB, or a 32nd"),
+    ] = None,
+    format: Annotated[
+        Kind | None,
+        typer.Option(
+            "--format",
+            help="Of shards: whole tensors, or pictures as the field keeps them.",
+            show_default="safetensors",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Of torch in each process.", show_default="all, or 1 with --shards"),
+    ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Adaptive methods: write trace.png too, the steps of each sample.")
     ] = False,
@@ -97,12 +132,16 @@ def sample(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Draw samples into a folder: grid.png, samples.safetensors and a manifest.json that recreates them."""
+    """Draw samples into a folder: grid.png, samples.safetensors and a manifest.json that recreates them.
+
+    With --shards, and under torchrun, there are many files of samples and an index.json; run again, it goes on.
+    """
     told = given(context)
+    sharded = bool(SHARDS & told.keys()) or world_size() > 1
     if manifest is None and model is None:
         context.fail("give a MODEL, or --manifest FILE to recreate samples")
     if manifest is not None:
-        free = {"manifest", "out", "images", "trace", "overwrite", "as_json"}
+        free = {"manifest", "out", "images", "trace", "overwrite", "as_json", *SHARDS}
         extra = [written for name, written in told.items() if name not in free]
         if extra:
             context.fail(f"--manifest says it all; leave out {', '.join(extra)}")
@@ -111,8 +150,10 @@ def sample(
     from ddim_ode.checkpoints.hub import is_hub_id
     from ddim_ode.commands.shared import parsing
     from ddim_ode.commands.shared.cascades import is_cascade_run
+    from ddim_ode.commands.shared.labels import parse_classes
     from ddim_ode.commands.shared.manifest import PROFILE, RunSettings, recall
     from ddim_ode.commands.shared.runs import complete, draw
+    from ddim_ode.commands.shared.sharded import layout_of, sample_into_shards
     from ddim_ode.data import is_picture
     from ddim_ode.planning.options import AUTO, DEFAULT_BATCH
     from ddim_ode.planning.tuned_schema import StoredMethod
@@ -121,6 +162,10 @@ def sample(
     of_cascade = is_cascade_run(manifest) if manifest is not None else is_cascade(str(model))
     refuse_stray(context, told, of_cascade)
     if of_cascade:
+        if world_size() > 1:
+            raise ProcessError(
+                f"a cascade runs in one process, and this is one of {world_size()}; leave the launcher out"
+            )
         sample_cascade(context)
         return
     record = profile = network = None
@@ -143,7 +188,7 @@ def sample(
             tol=tol,
             max_nfe=max_nfe,
             seeds=parsing.parse_seeds(seeds, count),
-            label=parsing.parse_label(label),
+            label=parse_classes(label),
             guidance=guidance,
             guidance_range=parsing.parse_guidance_range(guidance_range),
             eta=parsing.parse_eta(eta),
@@ -165,11 +210,24 @@ def sample(
     if trace and not row.tells_steps:
         method = settings.method
         context.fail(f"{method} does not choose its steps, or not visibly; leave --trace out, or use --method adaptive")
+    if sharded or (record and record.shards):
+        if stray := [name for name in ALONE if name in told]:
+            context.fail(f"shards take no --{stray[0]}: {ALONE[stray[0]]}; leave that out")
+        layout = layout_of(format and format.value, shard_size, record)
+        sample_into_shards(
+            *(out, network, settings, layout),
+            record=record,
+            profile=profile,
+            threads=threads or 1,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
     searching = record is None and settings.nfe and row.adaptive
     status = "compiling" if settings.fast else "looking for the tolerance" if searching else ""
     status = "making the grid" if record is None and settings.grid == AUTO else status
     with new_folder(out, overwrite) as folder, progress(len(settings.seeds), status) as update:
-        drawn = draw(folder, network, settings, record, images, update, profile)
+        drawn = draw(folder, network, settings, record, images, update, profile=profile, threads=threads)
         record, count = complete(folder, network, settings, drawn, trace)
     if drawn.profile and not profile:
         spent = f"the profile of the model that the grid is made from took {drawn.profile.evaluations:,} evaluations"

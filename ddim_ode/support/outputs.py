@@ -38,11 +38,11 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     with ExitStack() as stack:
         with reported(out):
             _sweep_unheld(out)
-            _check_replaceable(out, overwrite)
+            check_replaceable(out, overwrite)
             folder = stack.enter_context(_scratch(out))
         yield folder
         with reported(out), _kept(folder, out):
-            _check_replaceable(out, overwrite)
+            check_replaceable(out, overwrite)
             _replace(folder, out)
 
 
@@ -110,11 +110,18 @@ def finish(folder: Path, command: str, record: Mapping[str, Any]) -> None:
 
 @contextmanager
 def going_on(
-    folder: Path, name: str, kind: str, record: Mapping[str, Any], ours: Callable[[], bool] = lambda: False
+    folder: Path,
+    name: str,
+    kind: str,
+    record: Mapping[str, Any],
+    ours: Callable[[], bool] = lambda: False,
+    *,
+    option: str = "--out",
 ) -> Iterator[dict[str, Any]]:
     """A folder in which a run goes on where it was, made if need be and held for one run at a time.
 
-    Yields what its file `name` says: the record, if the folder is new, or is `ours` without such a file.
+    Yields what its file `name` says: the record, if the folder is new, or is `ours` without such a file. Errors call
+    the choice of the folder `option`.
 
     Raises:
         OutputError: it is a file, cannot be written, holds something else, or a run is at work in it.
@@ -122,17 +129,17 @@ def going_on(
     lock = FileLock(folder / LOCK, timeout=0)
     with reported(folder):
         if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder} is a file; choose another --out")
+            raise OutputError(f"{folder} is a file; choose another {option}")
         folder.mkdir(parents=True, exist_ok=True)
-        remedy = f"it is of version 0.1.0, or was changed: choose another --out, or put the original {name} back"
+        remedy = f"it is of version 0.1.0, or was changed: choose another {option}, or put the original {name} back"
         if (folder / name).exists():
             read_record(folder / name, kind, OutputError, remedy)
-        elif not (_is_begun(folder, name) or ours()):
-            raise OutputError(f"{folder} is not empty and has no {name} of ours; choose another --out")
+        elif not (is_begun(folder, name) or ours()):
+            raise OutputError(f"{folder} is not empty and has no {name} of ours; choose another {option}")
         try:
             lock.acquire()
         except Timeout:
-            raise OutputError(f"another run is at work in {folder}; wait for it, or choose another --out") from None
+            raise OutputError(f"another run is at work in {folder}; wait for it, or choose another {option}") from None
     try:
         sweep_all(folder)
         if not (folder / name).exists():
@@ -142,13 +149,13 @@ def going_on(
         lock.release()
 
 
-def _is_begun(folder: Path, name: str) -> bool:
+def is_begun(folder: Path, name: str) -> bool:
     """Whether a folder is empty, but for what a run that was killed early leaves."""
     begun = re.compile(rf"{re.escape(LOCK)}|\.{re.escape(name)}\.[0-9a-f]{{12}}\.tmp")
-    return all(begun.fullmatch(entry.name) or _is_noise(entry.name) for entry in folder.iterdir())
+    return all(begun.fullmatch(entry.name) or is_noise(entry.name) for entry in folder.iterdir())
 
 
-def _is_noise(name: str) -> bool:
+def is_noise(name: str) -> bool:
     """Whether a file is one that file managers and network file systems strew about."""
     return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith(".nfs")
 
@@ -188,7 +195,8 @@ def _check_above(out: Path) -> None:
         raise OutputError(f"{out} cannot be written: {above} is a file; choose another --out")
 
 
-def _check_replaceable(out: Path, overwrite: bool) -> None:
+def check_replaceable(out: Path, overwrite: bool) -> None:
+    """Raise OutputError unless `out` can be made anew: it is not there, empty, or a run of ours to overwrite."""
     _check_above(out)
     if not out.exists():
         return
@@ -198,7 +206,7 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
         raise OutputError(f"{out} is the current folder, which cannot be replaced; choose another --out")
     if os.path.ismount(out):
         raise OutputError(f"{out} is a mount point, which cannot be replaced; use a folder inside it")
-    found = [name for name in _inside(out) if not _is_noise(PurePosixPath(name).name)]
+    found = [name for name in _inside(out) if not is_noise(PurePosixPath(name).name)]
     if not found:
         return
     try:

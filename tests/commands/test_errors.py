@@ -186,7 +186,7 @@ def test_a_folder_of_any_name_is_shown_on_a_line(run: Command, model: Path, tmp_
 
 
 def test_a_bug_keeps_its_traceback(run: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def draw(*_: object) -> None:
+    def draw(*_: object, **__: object) -> None:
         raise ValueError("a bug")
 
     monkeypatch.setattr("ddim_ode.commands.shared.runs.draw", draw)

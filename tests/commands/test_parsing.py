@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ddim_ode.commands.shared import parsing
+from ddim_ode.commands.shared.labels import parse_classes
 from ddim_ode.errors import DDIMError
 from tests.helpers.assertions import one_line
 
@@ -44,6 +45,8 @@ def test_as_many_seeds_as_a_run_may_have() -> None:
         (parsing.parse_seeds, ("0-3", 10**4000)),
         (parsing.parse_seeds, (None, -(10**4000))),
         (parsing.parse_label, (LONG,)),
+        (parse_classes, (LONG,)),
+        (parse_classes, ("\0",)),
         (parsing.parse_label, ("\x1b[31m" * 100,)),
         (parsing.parse_labels, (LONG, 3)),
         (parsing.parse_labels, ("1," * 50_000 + "1", 3)),

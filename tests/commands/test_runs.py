@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import ddim_ode
-from ddim_ode.commands.shared import runs
 from ddim_ode.models.unet import UNet
+from ddim_ode.shards import blocks as cutting
 from tests.helpers.command_line import Command
 
 
@@ -31,16 +31,16 @@ def test_samples_in_blocks_are_those_of_one_run(
 ) -> None:
     command = ["sample", model, "-n", 11, "--batch-size", 2, "--images", *options, "--out"]
     assert run(*command, tmp_path / "one").code == 0
-    monkeypatch.setattr(runs, "BLOCK", 5)  # two batches of 2
+    monkeypatch.setattr(cutting, "BLOCK", 5)  # two batches of 2
     held: list[int] = []
-    sampled = runs.sample_with
+    sampled = cutting.sample_with
 
     def watched(*arguments: object, **options: object) -> ddim_ode.Solution:
         found = sampled(*arguments, **options)
         held.append(len(found.x))
         return found
 
-    monkeypatch.setattr(runs, "sample_with", watched)
+    monkeypatch.setattr(cutting, "sample_with", watched)
     assert run(*command, tmp_path / "blocks").code == 0
     assert held == [4, 4, 3]
     one, blocks = (load_file(tmp_path / name / "samples.safetensors") for name in ("one", "blocks"))
@@ -55,16 +55,11 @@ def test_samples_in_blocks_are_those_of_one_run(
 
 
 def test_a_sheet_of_the_first_block(run: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "BLOCK", 8)
+    monkeypatch.setattr(cutting, "BLOCK", 8)
     ran = run("sample", model, "-n", 20, "--nfe", 1, "--batch-size", 4, "--out", tmp_path / "out")
     assert "the first 8 of 20 samples are in grid.png" in ran.out
     with Image.open(tmp_path / "out" / "grid.png") as sheet:
         assert sheet.size == (8 * (2 * 8 + 2) + 2, 2 * 8 + 2 + 2)
-
-
-def test_a_block_of_large_samples_is_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(runs._blocks(300, 128, 4 * 3 * 256 * 256)) == [slice(0, 128), slice(128, 256), slice(256, 300)]
-    assert list(runs._blocks(3000, 100, 4 * 28 * 28)) == [slice(0, 1000), slice(1000, 2000), slice(2000, 3000)]
 
 
 def test_what_is_not_finite_is_named_by_its_place_in_the_run(
@@ -80,7 +75,7 @@ def test_what_is_not_finite_is_named_by_its_place_in_the_run(
         return out
 
     monkeypatch.setattr(UNet, "forward", broken)
-    monkeypatch.setattr(runs, "BLOCK", 4)
+    monkeypatch.setattr(cutting, "BLOCK", 4)
     line = fails("sample", model, "-n", 12, "--nfe", 1, "--batch-size", 2, "--out", tmp_path / "out")
     assert "for sample 9 in step 1" in line
     assert not (tmp_path / "out").exists()

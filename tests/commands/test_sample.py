@@ -260,7 +260,7 @@ def test_a_rename_that_fails_puts_the_old_run_back(
 def test_a_folder_that_cannot_be_written_is_known_before_sampling(
     fails: Callable[..., str], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def draw(*_: object) -> None:
+    def draw(*_: object, **__: object) -> None:
         raise AssertionError("it sampled first")
 
     monkeypatch.setattr("ddim_ode.commands.shared.runs.draw", draw)

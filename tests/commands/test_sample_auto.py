@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 import ddim_ode
-from ddim_ode.commands.shared import runs
 from ddim_ode.models.unet import UNet
 from ddim_ode.planning.profile import Profile, measure
+from ddim_ode.shards import blocks
 from tests.helpers.command_line import Command, make_model
 
 HOW = ["--method", "dpmpp_2m", "--nfe", 6, "--label", "each", "-n", 5]
@@ -83,14 +83,14 @@ def test_its_manifest_recreates_it_without_the_profile(run: Command, first: tupl
 def test_the_grid_is_made_once_for_all_blocks(
     run: Command, model: Path, first: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "BLOCK", 2)
-    made, prepare = [], runs.prepare
+    monkeypatch.setattr(blocks, "BLOCK", 2)
+    made, prepare = [], blocks.prepare
 
     def watched(*arguments: object, **options: object) -> object:
         made.append(prepare(*arguments, **options))
         return made[-1]
 
-    monkeypatch.setattr(runs, "prepare", watched)
+    monkeypatch.setattr(blocks, "prepare", watched)
     common = ["sample", model, *HOW, "--batch-size", 2, "--grid", first[0] / "profile.safetensors"]
     assert run(*common, "--out", tmp_path / "out").code == 0
     assert len(made) == 1

@@ -1,7 +1,6 @@
 """What the command line shows: JSON for machines, tables, a progress bar and one-line warnings for people."""
 
 import json
-import math
 import sys
 import warnings
 from collections import Counter
@@ -16,7 +15,6 @@ from ddim_ode.support.records import finite
 
 if TYPE_CHECKING:
     from ddim_ode.commands.shared.manifest import Manifest
-    from ddim_ode.likelihood import Likelihood
     from ddim_ode.planning.plan import Progress as SamplingProgress
     from ddim_ode.solvers import Solution
     from ddim_ode.support.counts import Spread
@@ -148,37 +146,6 @@ def plain_warnings() -> Iterator[None]:
 
         warnings.showwarning = show  # type: ignore[assignment]  # it is called with positions only
         yield
-
-
-def report_likelihood(
-    what: str,
-    method: str,
-    found: "Likelihood",
-    seconds: float,
-    rows: Sequence[Mapping[str, Any]],
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Means over images with their standard errors: that over images has in it what the probes add."""
-    from ddim_ode.support.counts import spread
-
-    count, nfe = len(rows), spread(found.nfe)
-    nats, per_bit = float(found.nats.mean()), math.log(2) * found.latent[0].numel()
-    probes = float(found.standard_error.square().sum().sqrt()) / count
-    if as_json:
-        record: dict[str, Any] = {"count": count, "bits_per_dim": found.mean, "standard_error": found.mean_error}
-        record |= {"standard_error_of_probes": probes / per_bit, "nats": nats}
-        record |= {"nfe": nfe.model_dump(), "seconds": seconds, "out": None if out is None else str(out)}
-        print_json(record | {"images": rows})
-        return
-    sign = plus_minus()
-    over_images = f" {sign} {found.mean_error:.4f}" if count > 1 else ""
-    over_probes = f"; {sign} {probes / per_bit:.4f} from the probes" if probes > 0 else ""  # NaN of one, 0 if exact
-    print(f"{many(count, what)}, {method}, measured NFE {cost(nfe)}, {seconds:.2f} s")
-    print(f"bits/dim  {found.mean:.4f}{over_images}{over_probes}")
-    print(f"nats      {nats:.2f}" + (f" {sign} {found.mean_error * per_bit:.2f}" if count > 1 else ""))
-    if out is not None:
-        print(visible(str(out)))
 
 
 ATTEMPTS = {

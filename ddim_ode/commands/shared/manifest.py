@@ -37,7 +37,7 @@ class RunSettings(Record):
     tol: float | None = None
     max_nfe: int | None = None
     seeds: tuple[int, ...]
-    label: int | Literal["each"] | None
+    label: int | str | None  # a class, "each", a file of them, "proportions:" and what has some
     guidance: float
     guidance_range: tuple[float, float | None] | None
     eta: float | Literal["ddpm_large"] | None = None
@@ -76,6 +76,13 @@ def weights_of(model: Denoiser) -> Weights:
     return Weights(sha256=model.provenance.sha256, config=model.provenance.config)
 
 
+class Shards(Record):
+    """How samples in shards are kept, see `ddim_ode.shards`."""
+
+    format: str
+    shard_size: int
+
+
 class Manifest(Record):
     """What `manifest.json` holds, besides its kind and seal."""
 
@@ -89,6 +96,7 @@ class Manifest(Record):
     threads: int = Field(ge=1, le=MOST_THREADS)
     versions: dict[str, str]
     platform: str
+    shards: Shards | None = None  # None: they are in one file
     files: dict[str, int] = Field(default_factory=dict)  # bytes of what is in the folder; the first manifests had none
 
 

@@ -9,26 +9,20 @@ from typing import Any
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
-from ddim_ode.inversion import Reconstruction, reconstruct
+from ddim_ode.inversion import Reconstruction
 from ddim_ode.models.denoiser import Model
 from ddim_ode.planning.inputs import SampleError
+from ddim_ode.shards.roundtrips import RoundTrips, round_trips
 from ddim_ode.solvers import get_method
-
-EACH = ("max_error", "rms", "mse", "psnr", "latent_mean", "latent_std", "normality")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A method, and what it came to: a reconstruction, or the reason why there is none."""
+    """A method, what it came to in numbers, and the reconstruction itself, or the reason why there is none."""
 
-    method: str
-    guidance: float
+    trips: RoundTrips
     result: Reconstruction | DDIMError
     seconds: float
-
-    @property
-    def name(self) -> str:
-        return self.method if self.guidance == 1 else f"{self.method}_guidance_{self.guidance:g}"
 
 
 def parse_methods(text: str, nfe: int | None, tol: float | None, max_nfe: int | None) -> list[str]:
@@ -46,16 +40,10 @@ def parse_methods(text: str, nfe: int | None, tol: float | None, max_nfe: int | 
 
 
 def attempt(model: Model, x: Tensor, method: str, guidance: float = 1.0, **options: Any) -> Attempt:
-    """Reconstruct x; an adaptive method is not told nfe, the others not tol and max_nfe, and an error is a result."""
-    idle = ("nfe",) if get_method(method).adaptive else ("tol", "max_nfe")
-    told = {name: value for name, value in options.items() if name not in idle}
+    """Reconstruct x, as `round_trips` does."""
     started = time.perf_counter()
-    result: Reconstruction | DDIMError
-    try:
-        result = reconstruct(model, x, method, guidance=guidance, **told)
-    except DDIMError as error:
-        result = error
-    return Attempt(method, guidance, result, time.perf_counter() - started)
+    trips, result = round_trips(model, x, method, guidance, **options)
+    return Attempt(trips, result, time.perf_counter() - started)
 
 
 def check_any(attempts: Sequence[Attempt]) -> None:
@@ -66,43 +54,11 @@ def check_any(attempts: Sequence[Attempt]) -> None:
 
 
 def summary(attempt: Attempt) -> dict[str, Any]:
-    """Over all images: counts of those that came back whole, the largest error and, of the others, the mean.
-
-    The PSNR is that of the mean MSE; the latent's mean and standard deviation are those of all its values.
-    """
-    facts: dict[str, Any] = {"method": attempt.method, "guidance": attempt.guidance, "seconds": attempt.seconds}
-    if isinstance(attempt.result, DDIMError):
-        return facts | {"error": " ".join(str(attempt.result).split())}
-    found, z = attempt.result, attempt.result.latent.noise.double()
-    mse = found.mse.mean()
-    return facts | {
-        "error": None,
-        "nfe_up": float(found.latent.nfe.double().mean()),
-        "nfe_down": float(found.solution.nfe.double().mean()),
-        "count": len(found.x),
-        "bit_exact": int(found.bit_exact.sum()),
-        "same_bytes": int(found.same_bytes.sum()),
-        "not_converged": int((~found.solution.converged).sum()),
-        "max_error": float(found.max_error.max()),
-        "rms": float(found.rms.square().mean().sqrt()),
-        "mse": float(mse),
-        "psnr": float(-10 * mse.log10()),
-        "latent_mean": float(z.mean()),
-        "latent_std": float(z.std(correction=0)),
-    }
+    return {**attempt.trips.summary(), "seconds": attempt.seconds}
 
 
 def details(attempt: Attempt) -> dict[str, Any]:
-    """The summary, and lists with an entry an image."""
-    facts = summary(attempt)
-    if isinstance(attempt.result, DDIMError):
-        return facts
-    found = attempt.result
-    each = {name: getattr(found, name).tolist() for name in ("bit_exact", "same_bytes", *EACH)}
-    return facts | {
-        "sigmas": found.latent.sigmas.tolist(),
-        "each": {"nfe_up": found.latent.nfe.tolist(), "nfe_down": found.solution.nfe.tolist(), **each},
-    }
+    return {**attempt.trips.details(), "seconds": attempt.seconds}
 
 
 def draw_pictures(attempts: Sequence[Attempt], folder: Path) -> list[Path]:
@@ -112,14 +68,14 @@ def draw_pictures(attempts: Sequence[Attempt], folder: Path) -> list[Path]:
     files = []
     for attempt in attempts:
         if isinstance(attempt.result, Reconstruction):
-            files.append(folder / f"{attempt.name}.png")
+            files.append(folder / f"{attempt.trips.name}.png")
             save_reconstruction(attempt.result, _title(attempt), files[-1])
     return files
 
 
 def _title(attempt: Attempt) -> str:
-    facts = summary(attempt)
-    name = attempt.method if attempt.guidance == 1 else f"{attempt.method}, guidance {attempt.guidance:g}"
+    facts = attempt.trips.summary()
+    name = facts["method"] if facts["guidance"] == 1 else f"{facts['method']}, guidance {facts['guidance']:g}"
     exact, count = facts["bit_exact"], facts["count"]
     quality = "all bit exact" if exact == count else f"{exact} of {count} bit exact, RMS error {facts['rms']:.2g}"
     return f"{name}: NFE {facts['nfe_up']:.4g} up, {facts['nfe_down']:.4g} down; {quality}"

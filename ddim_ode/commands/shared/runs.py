@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
+from ddim_ode.commands.shared.labels import EACH, labels_for
 from ddim_ode.commands.shared.manifest import PROFILE, SAMPLES, Manifest, RunSettings, weights_of
 from ddim_ode.data import is_picture, save_grid, save_images
-from ddim_ode.models.denoiser import Denoiser, NonFiniteError
+from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.guidance import GuidanceError
-from ddim_ode.planning.inputs import SampleError
-from ddim_ode.planning.options import AUTO
-from ddim_ode.planning.plan import Callback, Progress, prepare
-from ddim_ode.planning.profile import Profile, profile_of
+from ddim_ode.planning.inputs import check_told
+from ddim_ode.planning.options import SolveOptions
+from ddim_ode.planning.plan import Callback
+from ddim_ode.planning.profile import Profile
 from ddim_ode.planning.tolerance import ends_for
-from ddim_ode.sampling import sample_with
+from ddim_ode.shards.blocks import block_size, blocks, draw_block, settled
 from ddim_ode.solvers import Solution
 from ddim_ode.support.counts import spread
 from ddim_ode.support.outputs import finish
@@ -27,8 +28,6 @@ from ddim_ode.support.process import computing
 from ddim_ode.support.tensors import writing
 from ddim_ode.support.versions import circumstances
 
-BLOCK = 1024  # samples that are in memory at once, or fewer large ones, or a batch
-BYTES = 2**26  # that they take
 COUNTS = ("nfe", "steps", "rejected", "converged")
 
 
@@ -51,49 +50,44 @@ def draw(
     record: Manifest | None = None,
     images: bool = False,
     callback: Callback | None = None,
+    *,
     profile: Profile | None = None,
+    threads: int | None = None,
 ) -> Drawn:
     """Draw the samples that the settings ask for into samples.safetensors and, if asked for, images/.
 
     They are drawn in blocks of some batches, of which one is in memory. With an earlier run's record it is done by that
     run's grid or tolerance, and threads. A grid for this model is made from the profile, or from one that is measured
-    first; the folder keeps it.
+    first; the folder keeps it. threads: of torch (default: as many as there are).
 
     Raises as `sample` does.
     """
     options, seeds = settings.options, settings.seeds
     if record:
-        options = replace(options, nfe=None, grid=record.sigmas, tol=record.tol)
-    labels = _labels(settings, model.num_classes)
-    if options.guidance != 1 and model.num_classes and settings.label is None:
-        raise GuidanceError(f"guidance={settings.guidance:g} has no label to guide to; give --label 0 or --label each")
+        options = recorded(options, record)
+    elif profile:
+        options = replace(options, grid=profile)
+    labels = labels_of(settings, model.num_classes, record)
     seconds, parts = 0.0, list[Solution]()
-    with computing(record.threads if record else None), writing(folder / SAMPLES) as file:
-        moved = model.to(settings.device, options.dtype)
-        if settings.fast:
-            moved = moved.fast()
-            warm_up(moved, min(settings.batch_size, len(seeds)))
-        if options.grid == AUTO:
-            plan = prepare(moved, replace(options, grid=profile or AUTO), len(seeds), labels=labels)
-            profile = profile or profile_of(plan.model, plan.labels is not None)  # which is known by now
-            options = replace(options, nfe=None, grid=plan.sigmas)  # once, for all blocks
-            profile.save(folder / PROFILE)
+    with computing(record.threads if record else threads), writing(folder / SAMPLES) as file:
+        moved = ready(model, settings)
+        rows = list(
+            blocks(len(seeds), block_size(settings.batch_size, math.prod(model.shape) * options.dtype.itemsize))
+        )
+        told = check_told(moved, labels, len(seeds))
+        found = settled(moved, options, told if told is None else told[rows[0]], rows[0].stop)
+        options = found.options
+        if found.profile:
+            found.profile.save(folder / PROFILE)
         file.reserve("x", options.dtype, (len(seeds), *model.shape))
-        for rows in _blocks(len(seeds), settings.batch_size, math.prod(model.shape) * options.dtype.itemsize):
+        for part_of in rows:
             started = time.perf_counter()
-            told, watch = labels and labels[rows], _watching(callback, rows.start)
-            try:
-                part = sample_with(moved, options, seeds=seeds[rows], labels=told, callback=watch)
-            except NonFiniteError as error:
-                error.sample += rows.start
-                raise
-            part = replace(part, x=part.x.cpu())
+            part = draw_block(moved, options, seeds, told, part_of, callback)
             seconds += time.perf_counter() - started
-            file.put("x", part.x, rows.start)
+            file.put("x", part.x, part_of.start)
             if images:
-                save_images(part.x, folder / "images", rows.start)
+                save_images(part.x, folder / "images", part_of.start, max(5, len(str(len(seeds) - 1))))
             parts.append(part if not parts else replace(part, x=part.x.new_empty(0, *model.shape)))
-            options = replace(options, nfe=None, tol=part.tol) if part.tol else options  # found once, for all
         solution = _joined(parts)
         file.add("seeds", torch.tensor(seeds))
         file.add("sigmas", solution.sigmas)
@@ -102,9 +96,9 @@ def draw(
         if options.row.adaptive:
             file.add("nfe", solution.nfe)
             file.add("converged", solution.converged)
-        threads = torch.get_num_threads()
+        used = torch.get_num_threads()
     sigmas = ends_for(moved, options) if options.row.adaptive else solution.sigmas
-    return Drawn(solution, tuple(sigmas.tolist()), labels, seconds, threads, profile)
+    return Drawn(solution, tuple(sigmas.tolist()), labels, seconds, used, found.profile)
 
 
 def complete(
@@ -123,7 +117,7 @@ def complete(
 
         save_trace(drawn.solution, settings.method, folder / "trace.png")
     record = _manifest(model, settings, drawn)
-    finish(folder, "sample", record.model_dump(mode="json", exclude={"files"}))
+    finish(folder, "sample", record.model_dump(mode="json", exclude={"files", "shards"}))
     return record, count
 
 
@@ -141,23 +135,6 @@ def _manifest(model: Denoiser, settings: RunSettings, drawn: Drawn) -> Manifest:
     )
 
 
-def _blocks(total: int, batch_size: int, each: int) -> Iterator[slice]:
-    """The samples, of so many bytes each, in blocks of whole batches: every batch is what it would be in one run."""
-    size = max(1, min(BLOCK, BYTES // each) // batch_size) * batch_size
-    return (slice(first, min(first + size, total)) for first in range(0, total, size))
-
-
-def _watching(callback: Callback | None, first: int) -> Callback | None:
-    """The callback, told of samples that begin at another place."""
-    if callback is None:
-        return None
-
-    def update(now: Progress) -> None:
-        callback(now._replace(samples=range(first + now.samples.start, first + now.samples.stop)))
-
-    return update
-
-
 def _joined(parts: Sequence[Solution]) -> Solution:
     """The parts of a run in one."""
     first = parts[0]
@@ -169,16 +146,34 @@ def _joined(parts: Sequence[Solution]) -> Solution:
     return replace(first, **each, sigmas=sigmas)
 
 
+def ready(model: Denoiser, settings: RunSettings) -> Denoiser:
+    """The model where it is to run, compiled if it is to be fast."""
+    moved = model.to(settings.device, settings.options.dtype)
+    if settings.fast:
+        moved = moved.fast()
+        warm_up(moved, min(settings.batch_size, len(settings.seeds)))
+    return moved
+
+
+def recorded(options: SolveOptions, record: Manifest) -> SolveOptions:
+    """The options with the grid or the tolerance that a run had."""
+    return replace(options, nfe=None, grid=record.sigmas, tol=record.tol)
+
+
+def labels_of(settings: RunSettings, num_classes: int, record: Manifest | None = None) -> list[int] | None:
+    """The class of each sample: with a record those that a run had, whatever has become of the file that says them.
+
+    Raises GuidanceError where there is none to guide to, SampleError, and DataError for a file.
+    """
+    if settings.options.guidance != 1 and num_classes and settings.label is None:
+        raise GuidanceError(f"guidance={settings.guidance:g} has no label to guide to; give --label 0 or --label each")
+    if record and record.labels and settings.label != EACH and isinstance(settings.label, str):
+        return list(record.labels)
+    return labels_for(settings.label, num_classes, len(settings.seeds))
+
+
 @torch.no_grad()  # as in a run: with gradients it would be compiled for again
 def warm_up(model: Denoiser, count: int) -> None:
     """Compile a fast model by a pass of `count` samples, so that the time of a run is that of sampling."""
     labels = torch.zeros(count, dtype=torch.int64, device=model.device) if model.num_classes else None
     model(torch.zeros(count, *model.shape, device=model.device), 1.0, labels)
-
-
-def _labels(settings: RunSettings, num_classes: int) -> list[int] | None:
-    if settings.label is None:
-        return None
-    if not num_classes:
-        raise SampleError("this model has no classes; leave --label out")
-    return [i % num_classes if settings.label == "each" else settings.label for i in range(len(settings.seeds))]

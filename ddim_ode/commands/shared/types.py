@@ -48,6 +48,16 @@ Images = Annotated[
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the earlier run in DIR.")]
 OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")]
+Keep = Annotated[
+    Path | None,
+    typer.Option(
+        "--keep",
+        metavar="DIR",
+        help="Measure a whole set of images: a folder, an .npz, samples, fashion-mnist. What is measured is kept in DIR"
+        " shard by shard, so that a run that was cut short goes on, and several processes share the work.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Png = Annotated[bool, typer.Option("--images", help="Write every sample as a PNG too.")]
 
@@ -66,7 +76,7 @@ LabelsText = Annotated[
         "--label",
         metavar="LABELS",
         help="Class of the images: 3, or one each: 3,5,5, or none: the null class.",
-        show_default="none, or the package's own",
+        show_default="none, or the images' own",
     ),
 ]
 
@@ -124,6 +134,10 @@ Augmentation = Annotated[
 ]
 Precision = Annotated[Dtype, typer.Option("--dtype", help="Precision of the state and the network.")]
 BatchSize = Annotated[int | None, typer.Option(help="Samples integrated at once.", show_default="128")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=1024, help="Of torch in each process.", show_default="all, or 1 with --keep"),
+]
 On = Annotated[Device, typer.Option("--device", help="Where the network runs; auto is a GPU if there is one.")]
 Deterministic = Annotated[
     bool,
