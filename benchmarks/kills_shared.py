@@ -46,7 +46,7 @@ class Case:
     digest: Callable[[Path], str]
 
     def command(self, out: Path) -> list[str]:
-        return launched([str(out) if word == "OUT" else word.replace("OUT/", f"{out}/") for word in self.words], 2)
+        return launched([word.replace("OUT", str(out)) for word in self.words], 2)
 
 
 def shards(out: Path) -> str:
@@ -87,12 +87,14 @@ def cases(root: Path) -> list[Case]:
     small = ("--batch-size", "8")
     sampling = ("sample", model, "--nfe", "8", "-n", "160", "--shards", "--shard-size", "16", *small)
     comparing = ("compare", model, "--methods", "ddim,adams2,heun_angle", "--nfe", "4,6", "-n", "8", *small)
+    measuring = ("likelihood", model, str(images), *small, "--method", "rk4", "--nfe", "16", "--keep", "OUT")
+    returning = ("reconstruct", model, str(images), *small, "--method", "ddim", "--nfe", "8", "--keep", "OUT")
     return [
         Case("sample", (*sampling, "--out", "OUT"), shards),
         Case("evaluate", ("evaluate", str(images), "--real", str(real), "--out", "OUT"), evaluated),
         Case("compare", (*comparing, "--reference-tol", "0.05", "--out", "OUT"), study),
-        Case("likelihood", ("likelihood", model, str(images), *small, "--keep", "OUT", "--out", "OUT/bits.csv"), bits),
-        Case("reconstruct", ("reconstruct", model, str(images), *small, "--method", "ddim", "--keep", "OUT"), returned),
+        Case("likelihood", (*measuring, "--out", "OUT.csv", "--overwrite"), bits),
+        Case("reconstruct", returning, returned),
     ]
 
 
@@ -101,7 +103,8 @@ def evaluated(out: Path) -> str:
 
 
 def bits(out: Path) -> str:
-    return hashlib.sha256((out / "bits.csv").read_bytes()).hexdigest()
+    """The table, and all numbers that are kept."""
+    return hashlib.sha256(out.with_suffix(".csv").read_bytes()).hexdigest() + returned(out)
 
 
 def returned(out: Path) -> str:

@@ -11,8 +11,10 @@ Exit code 1 if the shards of two runs differ.
 """
 
 import argparse
+import hashlib
 import json
 import os
+import platform
 import resource
 import sys
 import tempfile
@@ -35,6 +37,12 @@ class Run(NamedTuple):
     digests: tuple[str, ...]
     seconds: float
     megabytes: float
+
+    @property
+    def row(self) -> dict[str, object]:
+        """It for a file, with one digest of all."""
+        digest = hashlib.sha256("".join(self.digests).encode()).hexdigest()
+        return {**self._asdict(), "digests": len(self.digests), "digest": digest}
 
 
 def sampled(folder: Path, processes: int, count: int, words: Sequence[str]) -> Run:
@@ -87,16 +95,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for n in numbers[1:]:
         print(f"{n} processes: {best[numbers[0]] / best[n]:.2f} times as fast as {numbers[0]}")
     if told.json:
-        about = {"date": date.today().isoformat(), "machine": machine(), "command": " ".join(sys.argv), "same": same}
-        rows = [run._replace(digests=(str(len(run.digests)),))._asdict() for run in runs]
-        told.json.write_text(json.dumps({**about, "runs": rows}, indent=1) + "\n")
+        about = {
+            "date": date.today().isoformat(),
+            "machine": machine(),
+            "command": f"python benchmarks/processes.py --count {told.count} --processes {told.processes}",
+            "same": same,
+        }
+        told.json.write_text(json.dumps({**about, "runs": [run.row for run in runs]}, indent=1) + "\n")
     return 0 if same else 1
 
 
 def machine() -> str:
-    import platform
-
-    return f"{os.cpu_count()} cores, {platform.machine()}, one thread a process"
+    """The cores of this one, and what they are."""
+    known = Path("/proc/cpuinfo")
+    names = [line for line in known.read_text().splitlines() if line.startswith("model name")] if known.exists() else []
+    name = names[0].partition(":")[2].strip() if names else platform.machine()
+    return f"{os.cpu_count()} cores, {name}, one thread a process"
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 LISTED = (
     "ddim_ode",
     "ddim_ode.editing",
+    "ddim_ode.image_sets",
     "ddim_ode.inverse",
     "ddim_ode.metrics",
     "ddim_ode.models.guidance",
