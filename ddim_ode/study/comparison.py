@@ -1,7 +1,6 @@
 """Comparing solvers at equal measured NFE: every cell from the same noise, against one trusted reference."""
 
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -26,7 +25,6 @@ from ddim_ode.planning.options import SolveOptions
 from ddim_ode.solvers import Method
 from ddim_ode.study.cells import Cell, EtaValue, Shared, StudyError, cells_of, listed, named
 from ddim_ode.study.measure import Bench, shown
-from ddim_ode.study.meter import Cost
 from ddim_ode.study.progress import Stopped, StudyProgress, Watch
 from ddim_ode.study.results import ModelFacts, RealFacts, ReferenceFacts, Study, StudySettings
 from ddim_ode.study.rows import Row, best
@@ -104,23 +102,22 @@ def compare(
         TunedError: "tuned" is asked for, and there is no tuned.json beside the model, or it is damaged.
         OutputError: `out` cannot be written, or is not the folder of a study.
     """
-    check_model(model)
-    check_callback(callback)
     here = processes()
-    if out is not None:
-        as_path("out", out, "folder")
-    elif not here.alone:
-        share = f"{here.size} processes share a study by its folder"
-        raise StudyError(f"out=None: {share}; give out, or start one process")
-    if command is not None:
-        of_kind("command", command, str, "a text, or None")
-    grids = listed("grids", grids)
-    cells = cells_of(named(methods, model), nfe, tols, grids, etas)
-    options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
-    told = conditions_of(conditions, null)
-    bench = bench_for(model, options, seeds, labels, reference_tol, conditions=told, real=real, features=features)
-    folder = None if out is None else Path(out)
-    return study_of(bench, cells, grids, folder, callback, here=here, command=command)
+    with here.together():
+        check_model(model)
+        check_callback(callback)
+        folder = None if out is None else as_path("out", out, "folder")
+        if folder is None and not here.alone:
+            share = f"{here.size} processes share a study by its folder"
+            raise StudyError(f"out=None: {share}; give out, or start one process")
+        if command is not None:
+            of_kind("command", command, str, "a text, or None")
+        grids = listed("grids", grids)
+        cells = cells_of(named(methods, model), nfe, tols, grids, etas)
+        options = SolveOptions(guidance=guidance, guidance_range=guidance_range, dtype=dtype, batch_size=batch_size)
+        told = conditions_of(conditions, null)
+        bench = bench_for(model, options, seeds, labels, reference_tol, conditions=told, real=real, features=features)
+        return study_of(bench, cells, grids, folder, callback, here=here, command=command)
 
 
 def bench_for(
@@ -167,8 +164,7 @@ def study_of(
         with sharing(bench, cells, out, here, watch) as shared:
             reference = shared.reference()
             found = shared.cells(cells, reference, worth)
-            seconds = time.perf_counter() - bench.began
-            cost = Cost.of(shared.spent(), seconds, bench.given.device, here.size, shared.devices())
+            cost = shared.cost()
     except Stopped as stopped:
         raise stopped.error from None
     rows = tuple(row for row, _ in found)

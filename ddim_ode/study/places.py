@@ -99,16 +99,22 @@ def _named(cores: list[int]) -> str:
 
 @contextmanager
 def _on(cores: set[int]) -> Iterator[None]:
-    had = os.sched_getaffinity(0)
-    _pin(cores)
+    """Keep this process on some cores, with the threads that torch has started already.
+
+    Each thread gets back the cores that it had; those that are started meanwhile get this one's.
+    """
+    usual, had = os.sched_getaffinity(0), {}
     try:
+        for thread in _threads():
+            with suppress(ProcessLookupError):  # it has ended by now
+                had[thread] = os.sched_getaffinity(thread)
+                os.sched_setaffinity(thread, cores)
         yield
     finally:
-        _pin(had)
+        for thread in _threads():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread, had.get(thread, usual))
 
 
-def _pin(cores: set[int]) -> None:
-    """Keep this process on some cores, with the threads that torch has started already."""
-    for thread in map(int, os.listdir(THREADS)) if THREADS.is_dir() else (0,):
-        with suppress(ProcessLookupError):  # it has ended by now
-            os.sched_setaffinity(thread, cores)
+def _threads() -> list[int]:
+    return [int(name) for name in os.listdir(THREADS)] if THREADS.is_dir() else [0]

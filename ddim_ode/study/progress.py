@@ -59,3 +59,8 @@ class Watch:
     def wait(self, name: str, total: int) -> None:
         """Wait for the other processes to do the tasks of a name. Raises Stopped, and ProcessError."""
         self.here.wait(name, total, lambda: self(WAITING, 0.0))
+
+    def meet(self, name: str) -> None:
+        """Wait until all processes have come here. Raises Stopped, and ProcessError."""
+        self.here.add(f"{name}/done")
+        self.wait(name, self.here.size)

@@ -2,13 +2,16 @@
 
 The first process holds the folder. What the others need of each other they read there: parts of the reference, and at
 the end all cells. So it does not matter who has measured what, and a run that was cut short goes on with any number of
-processes. In the end every process has the same study.
+processes. No cell is timed before all processes have the reference, and the first leaves the folder when all have read
+it. In the end every process has the same study.
 """
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import torch
 from ddim_ode.study.archive import Archive, opened, record_digest, seen
 from ddim_ode.study.cells import Cell, StudyError
 from ddim_ode.study.measure import Bench, Found
-from ddim_ode.study.meter import Meter
+from ddim_ode.study.meter import Cost, Meter
 from ddim_ode.study.places import Place, SharedDeviceWarning, placed
 from ddim_ode.study.progress import CELLS, Watch
 from ddim_ode.study.reference import Part, Reference, refined
@@ -59,6 +62,7 @@ class Sharing:
         self, cells: Sequence[Cell], reference: Reference, worth: Callable[[Cell, Sequence[Row]], bool]
     ) -> list[Found]:
         """All cells that are worth it, measured by the processes that have a device to themselves."""
+        self.watch.meet("reference")  # so that nobody is still at work on the cores that others measure on
         own: dict[int, Found] = {}
         if self._has_device():
             order = range(len(cells)) if self.here.alone else longest_first(cells)
@@ -70,13 +74,16 @@ class Sharing:
         self.watch.wait(CELLS, len(cells))
         return [own[n] if n in own else self._read(n, cell, reference) for n, cell in enumerate(cells)]
 
-    def spent(self) -> Meter:
-        """Of all processes."""
-        return Meter(self.here.add("microseconds", 0) / 1e6, self.here.add("evaluations", 0))
+    def cost(self) -> Cost:
+        """What all processes have spent, until the first has all cells."""
 
-    def devices(self) -> list[str]:
-        """Those that something was measured on in this run."""
-        return sorted(self.here.told(f"device {n}") for n in range(1, self.here.add("devices", 0) + 1))
+        def told() -> dict[str, Any]:
+            spent = Meter(self.here.add("microseconds", 0) / 1e6, self.here.add("evaluations", 0))
+            devices = filter(None, (self.here.told(f"device {rank}") for rank in range(self.here.size)))
+            seconds = time.perf_counter() - self.bench.began
+            return asdict(Cost.of(spent, seconds, self.bench.given.device, self.here.size, sorted(devices)))
+
+        return Cost(**self.here.shared("cost", told))
 
     def _tasks(self, name: str, total: int, own: int = 0) -> Iterator[int]:
         """The tasks that this process is to do, whose cost is told before they are done."""
@@ -103,8 +110,8 @@ class Sharing:
         row, numbers = self.bench.row(cell, self.archive, reference, self.watch)
         if row.status != "done":  # which no folder keeps
             self.here.tell(f"undone {n}", row.to_dict())
-        if self.bench.meter.evaluations > before and self.here.add(f"device of {self.here.rank}") == 1:
-            self.here.tell(f"device {self.here.add('devices')}", self.place.name)
+        if self.bench.meter.evaluations > before:
+            self.here.tell(f"device {self.here.rank}", self.place.name)
         return row, numbers
 
     def _read(self, n: int, cell: Cell, reference: Reference) -> Found:
@@ -126,20 +133,28 @@ def sharing(bench: Bench, cells: Sequence[Cell], out: Path | None, here: Process
 
     Raises StudyError for processes of which one does not see the folder, or was asked for another study; as `opened`.
     """
-    keys = [cell.key for cell in cells]
     with placed(bench.given.device) as place:
-        threads = min(torch.get_num_threads(), place.threads or torch.get_num_threads())
-        if here.main:
-            with opened(out, bench.identity, bench.answers) as archive:
-                here.shared("study", lambda: {"folder": record_digest(out), "cells": keys, "threads": threads})
-                with computing(threads):
-                    yield Sharing(bench, archive, here, place, watch)
-                archive.forget_parts()
-            return
-        assert out is not None
-        told: dict[str, Any] = here.shared("study", dict)
-        archive = seen(out, bench.identity, bench.answers, told["folder"])
-        if told["cells"] != keys:
-            raise StudyError("this process was asked for other methods, grids or budgets than the first; ask all alike")
-        with computing(told["threads"]):
-            yield Sharing(bench, archive, here, place, watch)
+        most = min(torch.get_num_threads(), place.threads or torch.get_num_threads())
+        with _folder(bench, [cell.key for cell in cells], out, here, most) as (archive, threads):
+            with computing(threads):
+                yield Sharing(bench, archive, here, place, watch)
+            watch.meet("end")  # the others may be reading what the first holds
+
+
+@contextmanager
+def _folder(
+    bench: Bench, cells: Sequence[str], out: Path | None, here: Processes, threads: int
+) -> Iterator[tuple[Archive, int]]:
+    """The archive, which the first process holds and tidies in the end, and the threads of each, as many as it has."""
+    if here.main:
+        with opened(out, bench.identity, bench.answers) as archive:
+            here.shared("study", lambda: {"folder": record_digest(out), "cells": cells, "threads": threads})
+            yield archive, threads
+            archive.forget_parts()
+        return
+    assert out is not None
+    told: dict[str, Any] = here.shared("study", dict)
+    archive = seen(out, bench.identity, bench.answers, told["folder"])
+    if told["cells"] != cells:
+        raise StudyError("this process was asked for other methods, grids or budgets than the first; ask all alike")
+    yield archive, told["threads"]

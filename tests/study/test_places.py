@@ -1,6 +1,9 @@
 """A device to each process that measures: a GPU, or cores of its own."""
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +26,19 @@ def rank(monkeypatch):
     return of
 
 
+@contextmanager
+def waiting_thread() -> Iterator[int]:
+    """The system's number of a thread that does nothing meanwhile."""
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait, daemon=True)
+    thread.start()
+    try:
+        yield thread.native_id
+    finally:
+        end.set()
+        thread.join()
+
+
 @affinity
 def test_the_cores_are_shared_out_and_given_back(rank):
     had = os.sched_getaffinity(0)
@@ -42,6 +58,43 @@ def test_the_cores_are_shared_out_and_given_back(rank):
     assert not shares[0] & shares[1]
     assert places[0].key != places[1].key
     assert [place.threads for place in places] == [len(share) for share in shares]
+
+
+@affinity
+def test_each_thread_gets_back_the_cores_that_it_had(rank):
+    had = os.sched_getaffinity(0)
+    if len(whole_cores(had)) < 2:
+        pytest.skip("one core")
+    with waiting_thread() as old:
+        own = {max(had)}
+        os.sched_setaffinity(old, own)
+        rank(0, 2)
+        with placed(CPU), waiting_thread() as new:
+            assert os.sched_getaffinity(old) == os.sched_getaffinity(new) == os.sched_getaffinity(0) != had
+            ended = ExitStack()
+            later = ended.enter_context(waiting_thread())
+        with ended:
+            assert os.sched_getaffinity(old) == own
+            assert os.sched_getaffinity(later) == os.sched_getaffinity(0) == had
+
+
+@affinity
+def test_a_thread_that_cannot_be_moved_leaves_the_others_where_they_were(rank, monkeypatch):
+    had, move = os.sched_getaffinity(0), os.sched_setaffinity
+    if len(whole_cores(had)) < 2:
+        pytest.skip("one core")
+    with waiting_thread() as last:
+
+        def refuse(thread: int, cores: set[int]) -> None:
+            if thread == last and cores != had:
+                raise PermissionError("not this one")
+            move(thread, cores)
+
+        monkeypatch.setattr(os, "sched_setaffinity", refuse)
+        rank(0, 2)
+        with pytest.raises(PermissionError), placed(CPU):
+            pass
+        assert os.sched_getaffinity(0) == had
 
 
 @affinity

@@ -14,15 +14,17 @@ import torch
 from torch.distributed import HashStore
 
 import ddim_ode
-from ddim_ode.planning.options import SolveOptions
+from ddim_ode.errors import DDIMError
 from ddim_ode.study import archive, comparison, sharing
 from ddim_ode.study.cells import StudyError, cells_of, named
-from ddim_ode.study.comparison import Study, bench_for, compare, study_of
+from ddim_ode.study.comparison import Study, compare
 from ddim_ode.study.places import Place, SharedDeviceWarning
+from ddim_ode.study.progress import Watch
 from ddim_ode.study.report.page import render
 from ddim_ode.study.sharing import longest_first
+from ddim_ode.support.files import OutputError
 from ddim_ode.support.process import computing
-from ddim_ode.support.processes import FAILED, OtherFailedError, Processes
+from ddim_ode.support.processes import OtherFailedError, Processes, processes
 from tests.helpers import launching
 from tests.helpers.assertions import one_line
 from tests.helpers.launching import kill, launched, ranks_of, under_torchrun
@@ -30,12 +32,14 @@ from tests.helpers.small_study import MODEL, SMALL, timeless
 
 ROOT = Path(__file__).parents[2]
 SHARED = {**SMALL, "batch_size": 2}  # a reference of three parts
+ONE = {"methods": ["ddim"], "nfe": [4]}  # cell
+PROCESS = threading.local()  # that a thread passes for
 
 
-def of(size: int, store: HashStore | None = None) -> list[Processes]:
+def of(size: int, store: HashStore | None = None, job: str = "job") -> list[Processes]:
     """The processes of one run, in one process."""
     store = store or HashStore()
-    return [Processes(rank, size, os.getppid(), store, "job") for rank in range(size)]
+    return [Processes(rank, size, os.getppid(), store, job) for rank in range(size)]
 
 
 def in_threads(*calls: Callable[[], Study]) -> list[Study | BaseException]:
@@ -48,25 +52,30 @@ def in_threads(*calls: Callable[[], Study]) -> list[Study | BaseException]:
         except BaseException as error:
             found[n] = error
 
-    threads = [threading.Thread(target=keep, args=(n,)) for n in range(len(calls))]
+    threads = [threading.Thread(target=keep, args=(n,), daemon=True) for n in range(len(calls))]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(30)
     return found
 
 
-def shared(out: Path, here: Processes, callback=None, model=MODEL, **choices) -> Callable[[], Study]:
+def shared(out: Path | None, here: Processes, callback=None, **choices) -> Callable[[], Study]:
     """A call that makes a study as one of several processes."""
-    given = {**SHARED, **choices}
-    options = SolveOptions(batch_size=given["batch_size"])
 
     def call() -> Study:
-        bench = bench_for(model, options, given["seeds"], given["labels"], 1e-3)
-        cells = cells_of(named(given["methods"], model), given["nfe"], [], ["own"], [])
-        return study_of(bench, cells, ["own"], out, callback, here=here)
+        PROCESS.here = here
+        try:
+            return compare(MODEL, **{**SHARED, **choices}, out=out, callback=callback)
+        finally:
+            del PROCESS.here
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def threads_are_processes(monkeypatch):
+    monkeypatch.setattr(comparison, "processes", lambda: getattr(PROCESS, "here", None) or processes())
 
 
 @pytest.fixture
@@ -130,11 +139,16 @@ def test_a_process_is_killed_and_the_study_goes_on(tmp_path, monkeypatch):
 
 
 def test_parts_of_the_reference_and_cells_are_shared(own_devices, tmp_path):
+    def slow(now):
+        time.sleep(0.03 if now.own else 0)  # so that none is done with all cells before the other has one
+
     here, one = of(2), compare(MODEL, **SHARED)
-    for found in in_threads(*(shared(tmp_path, each) for each in here)):
+    studies = in_threads(*(shared(tmp_path, each, slow) for each in here))
+    for found in studies:
         assert timeless(found) == timeless(one)
         assert found.timing.processes == len(found.timing.devices) == 2
         assert found.timing.evaluations == one.timing.evaluations
+        assert found.results == studies[0].results
     assert here[0].add("reference, resolution 1/done", 0) == 3
     assert here[0].add("cells/done", 0) == 8
 
@@ -172,22 +186,75 @@ def test_what_fails_in_one_process_fails_once_and_is_a_row_in_all(own_devices, t
     for found in studies:
         assert [row.status for row in found.rows] == ["failed", "done", "skipped"]
         assert found.rows[0].reason == "RuntimeError: the network has had enough"
-        assert found.results == studies[0].results | {"timing": found.results["timing"]}
+        assert found.results == studies[0].results
     assert len(broken.solver.calls) == 1
 
 
-def test_a_process_that_fails_ends_the_others(own_devices, tmp_path):
+def test_a_process_that_fails_ends_the_others_and_not_what_they_do_next(own_devices, tmp_path):
     store = HashStore()
 
     def fail(now):
-        if now.own == 1:
-            store.set(FAILED, "")
+        if now.own and store.add("told", 1) == 1:
             raise OSError("the disk of my log is full")
 
-    here = of(2, store)
-    errors = in_threads(shared(tmp_path, here[0]), shared(tmp_path, here[1], callback=fail))
+    errors = in_threads(*(shared(tmp_path, each, fail) for each in of(2, store)))
+    assert {type(error) for error in errors} == {OtherFailedError, OSError}
+    studies = in_threads(*(shared(tmp_path, each, **ONE) for each in of(2, store, "next job")))
+    assert studies[0].rows == studies[1].rows
+
+
+@pytest.mark.parametrize("choice", [{"methods": ["tuned"]}, {"seeds": []}, {"callback": "not one"}])
+def test_a_process_that_is_asked_for_what_cannot_be_ends_the_others(choice, own_devices, tmp_path):
+    here = of(2)
+    errors = in_threads(shared(tmp_path, here[0]), shared(tmp_path, here[1], **choice))
     assert isinstance(errors[0], OtherFailedError)
-    assert isinstance(errors[1], OSError)
+    assert isinstance(errors[1], DDIMError)
+    assert not isinstance(errors[1], OtherFailedError)
+
+
+@pytest.mark.parametrize("late", ["reference, resolution 2", "cells"])
+def test_the_folder_is_held_until_all_have_read_it(late, own_devices, monkeypatch, tmp_path):
+    wait, ended, said = Watch.wait, threading.Event(), []
+
+    def slow(watch, name, total):
+        wait(watch, name, total)
+        if (watch.here.rank, name) == (1, late):
+            ended.wait(0.5)
+            said.append(one_line(OutputError, archive.opened(tmp_path, {}).__enter__))
+
+    monkeypatch.setattr(Watch, "wait", slow)
+    here = of(2)
+
+    def first() -> Study:
+        found = shared(tmp_path, here[0], **ONE)()
+        ended.set()
+        return found
+
+    studies = in_threads(first, shared(tmp_path, here[1], **ONE))
+    assert studies[0].results == studies[1].results
+    assert said == [f"another run is at work in {tmp_path}; wait for it, or choose another --out"]
+    assert not (tmp_path / "reference").exists()
+
+
+def test_no_cell_is_timed_while_another_process_is_on_its_way(monkeypatch, tmp_path):
+    compare(MODEL, **{**SHARED, **ONE}, out=tmp_path)
+    events = []
+
+    @contextmanager
+    def placed(device: torch.device) -> Iterator[Place]:
+        if PROCESS.here.rank == 1:
+            time.sleep(0.5)
+            events.append("placed")
+        yield Place("core", f"{PROCESS.here.rank}")
+
+    def callback(now):
+        if now.own:
+            events.append("measures")
+
+    monkeypatch.setattr(sharing, "placed", placed)
+    in_threads(*(shared(tmp_path, each, callback, methods=["ddim", "adams4"]) for each in of(2)))
+    assert events[0] == "placed"
+    assert "measures" in events
 
 
 def test_every_process_sees_the_folder_and_is_asked_for_the_same(tmp_path):
@@ -204,9 +271,8 @@ def test_every_process_sees_the_folder_and_is_asked_for_the_same(tmp_path):
     assert "belongs to another study: its seeds is [0, 1, 2, 3, 4, 5], not [1, 2, 3, 4, 5, 6]" in line
 
 
-def test_several_processes_need_a_folder(monkeypatch):
-    monkeypatch.setattr(comparison, "processes", lambda: of(2)[1])
-    line = one_line(StudyError, compare, MODEL, ["ddim"], [2], [0])
+def test_several_processes_need_a_folder():
+    line = one_line(StudyError, shared(None, of(2)[1]))
     assert line == "out=None: 2 processes share a study by its folder; give out, or start one process"
 
 
