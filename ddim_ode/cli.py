@@ -32,7 +32,7 @@ from ddim_ode.commands.shared.display import plain_warnings
 from ddim_ode.commands.shared.explanations import explain
 from ddim_ode.errors import one_line
 from ddim_ode.support import interrupts
-from ddim_ode.support.processes import OtherFailedError, ProcessError, speaks, world_size
+from ddim_ode.support.processes import FAILING, OtherFailedError, ProcessError, fail, speaks, world_size
 
 SHARED = ("sample", "evaluate", "compare", "likelihood", "reconstruct", "train")  # by the processes of torchrun
 
@@ -60,14 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if interrupts.happened():  # and a library has made another error of it
             code = interrupts.CODE
         elif message is None:
+            fail()
             raise
         else:
             code = 2
-            if not isinstance(error, OtherFailedError) and speaks(message):
+            fail()
+            if not isinstance(error, OtherFailedError) and speaks(message, FAILING):
                 _say(f"error: {one_line(message)}")
     if code == interrupts.CODE or interrupts.happened():
         code = interrupts.CODE
-        _say("interrupted")
+        fail()
+        if speaks("interrupted", FAILING):
+            _say("interrupted")
     _close_broken()
     return code
 

@@ -7,7 +7,12 @@ LONGEST = 1000  # characters of a message, more than any of ours has
 
 
 class DDIMError(ValueError):
-    """Something that cannot be done as asked. The message is one line: the value, the rule and the remedy."""
+    """Something that cannot be done as asked. The message is one line: the value, the rule and the remedy.
+
+    passing: whether the same may be done another time, or elsewhere, as for want of memory or of a disk.
+    """
+
+    passing = False
 
     def __init__(self, *words: object):
         super().__init__(*(one_line(word) if isinstance(word, str) else word for word in words))

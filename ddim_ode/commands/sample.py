@@ -25,7 +25,6 @@ from ddim_ode.commands.shared.types import (
     MethodName,
     On,
     Out,
-    Overwrite,
     Png,
     Precision,
     Tol,
@@ -129,7 +128,10 @@ def sample(
         Path | None,
         typer.Option(metavar="FILE", help="Recreate the samples of a manifest.json, bit for bit; no MODEL then."),
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the earlier run in DIR. With --shards it goes before this begins."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Draw samples into a folder: grid.png, samples.safetensors and a manifest.json that recreates them.

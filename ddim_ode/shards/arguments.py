@@ -14,9 +14,9 @@ from ddim_ode.planning.inputs import Labels, SampleError, check_labels
 from ddim_ode.planning.options import DEFAULT_BATCH
 from ddim_ode.support.checks import ArgumentError, described, whole
 
-LEAST = 32  # images of a shard, where there are as many: smaller batches share one
+LEAST_IMAGES = 32  # images of a shard, where there are as many: smaller batches share one
 HERE = ("model", "x", "labels", "batch_size", "callback")  # of a function over images, which one over a set says itself
-ALONE = ("conditions", "null", "prior")  # of which no record can tell one from another
+UNTOLD = ("conditions", "null", "prior")  # of which no record can tell one from another
 
 
 class Images(Protocol):
@@ -48,13 +48,13 @@ def labels_of(model: Model, labels: Labels, images: Images, total: int) -> Tenso
 def shard_size(batch_size: int | None) -> int:
     """Images of a shard: whole batches."""
     batch = DEFAULT_BATCH if batch_size is None else whole("batch_size", batch_size, SampleError)
-    return batch * -(-LEAST // batch)
+    return batch * -(-LEAST_IMAGES // batch)
 
 
 def defaults_of(function: Callable[..., Any], *others: str) -> dict[str, Any]:
     """The options of a function over images, with their defaults, without `others`."""
     parameters = signature(function).parameters.items()
-    return {name: told.default for name, told in parameters if name not in (*HERE, *ALONE, *others)}
+    return {name: told.default for name, told in parameters if name not in (*HERE, *UNTOLD, *others)}
 
 
 def filled(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from ddim_ode.models.conditions import Conditions, Told, digest, labels_of
 from ddim_ode.planning.options import SolveOptions
 from ddim_ode.planning.profile import Profile
 from ddim_ode.planning.tuned_schema import in_ranges
-from ddim_ode.shards.formats import ShardError
+from ddim_ode.shards.jobs import ShardError
 from ddim_ode.solvers import METHODS
 from ddim_ode.support.checks import described
 

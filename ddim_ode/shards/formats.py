@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ddim_ode.data import is_picture, png_of, to_uint8
-from ddim_ode.errors import DDIMError
+from ddim_ode.shards.jobs import ShardError
 from ddim_ode.support.checks import choice
 from ddim_ode.support.files import replacing
 from ddim_ode.support.tensors import write_tensors
@@ -18,10 +18,6 @@ from ddim_ode.support.tensors import write_tensors
 IMAGES, PNG = "images", ".png"
 MOST_FILES = 500_000  # images in a file each, whose digests an index holds
 OF_FILE = 4096  # bytes that a file takes besides what is in it
-
-
-class ShardError(DDIMError):
-    """Samples that cannot be kept in shards as asked."""
 
 
 class Part(NamedTuple):
@@ -54,7 +50,7 @@ class Format:
 
     suffix: str  # of its file; of .png there is one a sample
     write: Callable[[Place, Sequence[Path], Part], None]  # into such files
-    room: Callable[[int, int], int]  # (numbers in a sample, bytes of one as the state has them) -> bytes that it takes
+    room: Callable[[int, int], int]  # (numbers in a sample, bytes of one as the state has them) -> bytes in its shard
     pictures: bool = True  # whether it holds nothing else
     joined: bool = False  # whether all shards become one file in the end
     module: str = ""  # that it needs
@@ -65,6 +61,10 @@ class Format:
             return [f"{IMAGES}/{place.sample(n)}{PNG}" for n in range(count)]
         digits = max(5, len(str(place.shards)))
         return [f"samples-{place.number:0{digits}d}-of-{place.shards:0{digits}d}{self.suffix}"]
+
+    def room_for(self, missing: int, total: int, numbers: int, size: int) -> int:
+        """Bytes that so many missing of all samples take, each of so many numbers, or bytes in the state."""
+        return missing * self.room(numbers, size) + (total * numbers if self.joined and missing else 0)
 
 
 def _safetensors(place: Place, files: Sequence[Path], part: Part) -> None:
@@ -101,7 +101,7 @@ def _pngs(x: Tensor) -> Iterator[bytes]:
 FORMATS: dict[str, Format] = {
     "safetensors": Format(".safetensors", _safetensors, lambda numbers, size: size + 64, pictures=False),
     "png": Format(PNG, _png, lambda numbers, size: numbers + OF_FILE),
-    "npz": Format(".rows", _rows, lambda numbers, size: 2 * numbers + 16, joined=True),  # shards, and what they become
+    "npz": Format(".rows", _rows, lambda numbers, size: numbers + 16, joined=True),
     "webdataset": Format(".tar", _webdataset, lambda numbers, size: numbers + 2048, module="webdataset"),
 }
 

@@ -61,35 +61,37 @@ def likelihood_shards(
         The likelihoods in the first process, without latents; None in the others.
 
     Raises:
-        KeptError: the folder belongs to another model, other options or other images.
+        OutputError, ShardError: the folder belongs to another model, other options or other images.
         ProcessError: several processes without a folder, or one of them has failed.
         DDIMError: as `log_likelihood`.
     """
-    check_model(model)
-    how, total = filled(options, DEFAULTS), total_of(images, count)
-    job = Job(
-        name="likelihood",
-        images=images,
-        labels=labels_of(model, labels, images, total),
-        total=total,
-        size=shard_size(batch_size),
-        threads=threads,
-        facts={"model": fingerprint(model), "device": model.device.type, "batch_size": batch_size, **plain(how)},
-    )
-
-    def measure(part: Part) -> Numbers:
-        found = log_likelihood(
-            model,
-            part.x,
-            part.labels,
-            first=part.first,
-            batch_size=batch_size,
-            callback=part.follow,
-            **how,
+    here = here or processes()
+    with here.together():
+        check_model(model)
+        how, total = filled(options, DEFAULTS), total_of(images, count)
+        job = Job(
+            name="likelihood",
+            images=images,
+            labels=labels_of(model, labels, images, total),
+            total=total,
+            size=shard_size(batch_size),
+            threads=threads,
+            facts={"model": fingerprint(model), "device": model.device.type, "batch_size": batch_size, **plain(how)},
         )
-        return Numbers({name: getattr(found, name) for name in EACH}, {})
 
-    found = measured(job, measure, keep, here or processes(), watched)
+        def measure(part: Part) -> Numbers:
+            found = log_likelihood(
+                model,
+                part.x,
+                part.labels,
+                first=part.first,
+                batch_size=batch_size,
+                callback=part.follow,
+                **how,
+            )
+            return Numbers({name: getattr(found, name) for name in EACH}, {})
+
+        found = measured(job, measure, keep, here, watched)
     if found is None:
         return None
     return Likelihoods(**{name: torch.cat([shard.each[name] for shard in found]) for name in EACH})

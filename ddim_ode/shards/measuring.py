@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,31 +20,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddim_ode.errors import DDIMError
 from ddim_ode.models.denoiser import NonFiniteError
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.plan import Progress
 from ddim_ode.shards.arguments import Images
-from ddim_ode.shards.jobs import difference
-from ddim_ode.shards.kept import ShardWarning
+from ddim_ode.shards.jobs import Kind, ShardError, ShardWarning, patiently
+from ddim_ode.shards.jobs import job as begun
 from ddim_ode.support.checks import as_path, whole
-from ddim_ode.support.outputs import going_on
 from ddim_ode.support.process import MOST_THREADS, computing
 from ddim_ode.support.processes import ProcessError, Processes
-from ddim_ode.support.records import OURS, read_record, seal, write_record
+from ddim_ode.support.records import OURS, seal
 from ddim_ode.support.tensors import read_tensors, write_tensors
 
-RECORD = "job.json"
 DIGESTS, FACTS, JOB = "images", "facts", "job"  # in the file of a shard
 THREADS = 1  # of torch in each process, unless others are asked for: the same on every machine
 KEEP = "--keep"  # the option, and in Python the argument, that says the folder
 
 
-class KeptError(DDIMError):
-    """A folder of numbers that belongs to another job, or cannot be read."""
-
-
-class _DamagedError(KeptError):
+class _DamagedError(ShardError):
     """A shard that is not as it was written, and is measured again."""
 
 
@@ -122,8 +116,8 @@ def measured(
     """The numbers of all shards, in the first process; the others take part, and have None.
 
     Raises:
-        KeptError: the folder belongs to another job, or to other images.
-        OutputError: it holds something else, cannot be written, or another run is at work in it.
+        ShardError: the folder holds the numbers of other images.
+        OutputError: it belongs to another job, holds something else, cannot be written, or a run is at work in it.
         ProcessError: there are other processes, and no folder to share or not the same one; or they have failed.
         DDIMError: whatever `measure` raises.
     """
@@ -148,7 +142,7 @@ def measured(
         if not here.main:
             return None
         here.wait(job.name, job.shards, watched.idle)
-        return [shards.get(number) for number in range(job.shards)]
+        return [patiently(partial(shards.get, number), here) for number in range(job.shards)]
 
 
 @dataclass(frozen=True)
@@ -160,7 +154,7 @@ class _Shards:
     held: dict[int, Numbers] = field(default_factory=dict)
 
     def has(self, number: int, x: Tensor) -> bool:
-        """Whether a shard is there, whole. Raises KeptError for one of other images than x."""
+        """Whether a shard is there, whole. Raises ShardError for one of other images than x."""
         if self.keep is None or not (file := self._file(number)).exists():
             return number in self.held
         try:
@@ -170,7 +164,7 @@ class _Shards:
             return False
         if not torch.equal(stored[DIGESTS], found := digests(x)):
             row = 0 if len(found) != len(stored[DIGESTS]) else int((found != stored[DIGESTS]).nonzero()[0])
-            raise KeptError(
+            raise ShardError(
                 f"{self.keep} holds the numbers of other images: {self._name(self.job.rows(number).start + row)} is not"
                 f" the one that was measured; put it back, or choose another {KEEP}"
             )
@@ -184,7 +178,7 @@ class _Shards:
         write_tensors(self._file(number), {**numbers.each, DIGESTS: digests(x)}, told)
 
     def get(self, number: int) -> Numbers:
-        """The numbers of a shard that is there. Raises KeptError where it no longer is."""
+        """The numbers of a shard that is there. Raises ShardError where it no longer is."""
         if self.keep is None:
             return self.held[number]
         stored, told = self._read(self._file(number), "run it again, and it is measured again")
@@ -212,27 +206,17 @@ def _opened(job: Job, keep: str | Path | None, here: Processes) -> Iterator[_Sha
     if keep is None:
         yield _Shards(job, None)
         return
-    keep, kind = as_path("keep", keep, "folder"), f"{OURS}{job.name} shards 1"
-    if here.main:
-        with going_on(keep, RECORD, kind, job.record, option=KEEP) as stored:
-            if stored != job.record and not any(keep.glob(f"{job.name}-*")):  # nothing was measured
-                write_record(keep / RECORD, kind, job.record)
-                stored = job.record
-            _refuse_other(keep, stored, job.record)
-            here.shared("record", lambda: stored)
-            yield _Shards(job, keep)
-    else:
-        stored = here.shared("record", dict[str, Any])
-        _refuse_other(keep, stored, job.record)
-        if not (keep / RECORD).exists() or read_record(keep / RECORD, kind, KeptError) != stored:
-            raise KeptError(f"{keep} is not the folder of the first process; give one on a file system that all share")
+    keep = as_path("keep", keep, "folder")
+    kind = Kind(
+        name=f"{OURS}{job.name} shards 1",
+        what="job",
+        option=KEEP,
+        remedy=f"choose another {KEEP}",
+        written=lambda folder, _: [file.name for file in folder.glob(f"{job.name}-*")],
+        replaceable=False,
+    )
+    with begun(here, keep, job.record, kind):
         yield _Shards(job, keep)
-
-
-def _refuse_other(keep: Path, stored: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    """Raise KeptError for a folder of another job, and say by which name."""
-    if told := difference(stored, record):
-        raise KeptError(f"{keep} belongs to another job: its {told}; choose another {KEEP}")
 
 
 def _facts(told: Mapping[str, str]) -> dict[str, Any]:

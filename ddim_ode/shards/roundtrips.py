@@ -28,7 +28,7 @@ from ddim_ode.shards.arguments import Images, defaults_of, filled, labels_of, pl
 from ddim_ode.shards.measuring import THREADS, UNWATCHED, Job, Numbers, Part, Watched, counted_from, measured
 from ddim_ode.solvers import get_method
 from ddim_ode.support.checks import described, flag
-from ddim_ode.support.processes import ProcessError, Processes, processes
+from ddim_ode.support.processes import Processes, processes
 from ddim_ode.support.scalars import number
 
 DEFAULTS = defaults_of(encode, "method", "guidance", "deterministic")
@@ -92,17 +92,19 @@ class RoundTrips:
 def round_trips(
     model: Model, x: Tensor, method: str, guidance: float = 1.0, *, first: int = 0, **options: Any
 ) -> tuple[RoundTrips, Reconstruction | DDIMError]:
-    """Reconstruct x (B, *shape); an adaptive method is not told nfe, the others not tol and max_nfe, and an error is a
-    result, but for one of the processes. `first` is the number of x[0] among all images.
+    """Reconstruct x (B, *shape); an adaptive method is not told nfe, the others not tol and max_nfe. `first` is the
+    number of x[0] among all images.
+
+    An error is a result. Raises DDIMError for a passing one, as of memory: it says nothing of the method.
     """
     idle = ("nfe",) if get_method(method).adaptive else ("tol", "max_nfe")
     told = {name: value for name, value in options.items() if name not in idle}
     try:
         with counted_from(first):
             found = reconstruct(model, x, method, guidance=guidance, **told)
-    except ProcessError:
-        raise
     except DDIMError as error:
+        if error.passing:
+            raise
         return RoundTrips(method=method, guidance=guidance, error=" ".join(str(error).split())), error
     each = {name: getattr(found, name) for name in EACH}
     each |= {"nfe_up": found.latent.nfe, "nfe_down": found.solution.nfe, "converged": found.solution.converged}
@@ -145,42 +147,44 @@ def reconstruct_shards(
         asked, or fails at some image, has an error instead of numbers. None in the other processes.
 
     Raises:
-        KeptError, ProcessError: as `likelihood_shards`.
+        OutputError, ShardError, ProcessError: as `likelihood_shards`.
         DDIMError: as `encode`, where all methods fail.
     """
-    check_model(model)
-    flag("deterministic", deterministic)
-    tried = _tried(methods, guidances)
-    how = {**filled(options, DEFAULTS), "deterministic": deterministic, "batch_size": batch_size}
-    total = total_of(images, count)
-    facts = {"model": fingerprint(model), "device": model.device.type, "methods": list(methods)}
-    job = Job(
-        name="reconstruct",
-        images=images,
-        labels=labels_of(model, labels, images, total),
-        total=total,
-        size=shard_size(1 if deterministic else batch_size),
-        threads=threads,
-        facts={**facts, "guidances": [scale for _, scale in tried[: len(guidances)]], **plain(how)},
-    )
+    here = here or processes()
+    with here.together():
+        check_model(model)
+        flag("deterministic", deterministic)
+        tried = _tried(methods, guidances)
+        how = {**filled(options, DEFAULTS), "deterministic": deterministic, "batch_size": batch_size}
+        total = total_of(images, count)
+        facts = {"model": fingerprint(model), "device": model.device.type, "methods": list(methods)}
+        job = Job(
+            name="reconstruct",
+            images=images,
+            labels=labels_of(model, labels, images, total),
+            total=total,
+            size=shard_size(1 if deterministic else batch_size),
+            threads=threads,
+            facts={**facts, "guidances": [scale for _, scale in tried[: len(guidances)]], **plain(how)},
+        )
 
-    def measure(part: Part) -> Numbers:
-        each: dict[str, Tensor] = {}
-        made, failed = [], []
-        for k, (method, scale) in enumerate(tried):
-            watch = partial(_follow, part, k / len(tried))
-            trips, found = round_trips(
-                model, part.x, method, scale, first=part.first, labels=part.labels, callback=watch, **how
-            )
-            made.append({"sigmas": trips.sigmas, "error": trips.error})
-            each |= {f"{trips.name}/{name}": values for name, values in (trips.each or {}).items()}
-            failed += [found] if isinstance(found, DDIMError) else []
-        if len(failed) == len(tried):
-            raise failed[0]
-        return Numbers(each, {"tried": made})
+        def measure(part: Part) -> Numbers:
+            each: dict[str, Tensor] = {}
+            made, failed = [], []
+            for k, (method, scale) in enumerate(tried):
+                watch = partial(_follow, part, k / len(tried))
+                trips, found = round_trips(
+                    model, part.x, method, scale, first=part.first, labels=part.labels, callback=watch, **how
+                )
+                made.append({"sigmas": trips.sigmas, "error": trips.error})
+                each |= {f"{trips.name}/{name}": values for name, values in (trips.each or {}).items()}
+                failed += [found] if isinstance(found, DDIMError) else []
+            if len(failed) == len(tried):
+                raise failed[0]
+            return Numbers(each, {"tried": made})
 
-    shards = measured(job, measure, keep, here or processes(), watched)
-    return None if shards is None else [_joined(shards, k, *tried[k]) for k in range(len(tried))]
+        shards = measured(job, measure, keep, here, watched)
+        return None if shards is None else [_joined(shards, k, *tried[k]) for k in range(len(tried))]
 
 
 def _follow(part: Part, share: float, _: Progress) -> None:

@@ -7,6 +7,7 @@ bytes. What is on disk already is verified and not drawn again.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from ddim_ode.planning.options import DEFAULT_BATCH, SolveOptions
 from ddim_ode.planning.plan import Callback, Progress
 from ddim_ode.planning.profile import Profile
 from ddim_ode.planning.tuned_files import resolved
-from ddim_ode.shards.blocks import block_size, blocks, settled
+from ddim_ode.shards.blocks import block_size, blocks
 from ddim_ode.shards.described import sampling, solving
-from ddim_ode.shards.formats import ShardError, check_format
-from ddim_ode.shards.jobs import FOUND, digest_of, job
+from ddim_ode.shards.formats import Format, check_format
+from ddim_ode.shards.jobs import FOUND, ShardError, digest_of, job, patiently
 from ddim_ode.shards.kept import Shelf
-from ddim_ode.shards.work import Work
+from ddim_ode.shards.listed import SAMPLES
+from ddim_ode.shards.work import Task, Work
 from ddim_ode.solvers import Method
 from ddim_ode.solvers.eta import EtaLike
 from ddim_ode.support.checks import as_path, flag, whole
@@ -37,8 +39,7 @@ from ddim_ode.support.process import MOST_THREADS, computing
 from ddim_ode.support.processes import Processes, processes
 from ddim_ode.support.shards import Index, read_index
 
-PROFILE = "profile.safetensors"
-LEAST = 32  # shards of a run that has as many batches, for processes that do not all end with one at the same time
+ENOUGH = 32  # shards of a run that has as many batches, for processes that do not all end with one at the same time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,18 +119,20 @@ def sample_shards(
         shard_size: samples of a shard, a multiple of batch_size (default: about 1024, or 64 MB of large ones, or a 32nd
             of all, whichever is least, but a batch).
         threads: of torch in each process. Sums of small batches are rounded otherwise by another number.
-        overwrite: whether another run of ours in the folder may be replaced; the same one goes on anyway.
+        overwrite: whether another run of ours in the folder may be replaced: it is deleted before this one begins, once
+            it is known that this one can be done and has room. The same one goes on anyway.
         callback: called after every step with the number of samples that this process has done, or found done; a part
             of one that is at work counts as a part.
 
     For all others see `sample`; conditions are those of all samples. An eta that is a function cannot be compared by
-    a run that goes on, and is refused.
+    a run that goes on, and is refused; so is a seed that is there twice, since the samples are counted.
 
     Returns:
         The `Index` of all shards, in every process.
 
     Raises:
-        OutputError: the folder cannot be written, is full, of another run or of somebody else's.
+        OutputError: the folder cannot be written, is full, of another run (of another version of torch, too, which
+            rounds otherwise) or of somebody else's.
         ShardError: a format or a shard_size that cannot be.
         ProcessError: the other processes are gone.
         And as `sample`.
@@ -184,69 +187,89 @@ def draw_shards(
     record of the job. finish: called in the first process when all is there, while it holds the folder. idle: called
     now and then while a process waits for the others.
     """
+    here = here or processes()
+    with here.together():
+        check_callback(callback)
+        kind, task, layout = _task(model, options, seeds, labels, layout)
+        threads = whole("threads", threads, ShardError, most=MOST_THREADS, why="for a process")
+        record = _record(task, layout, threads, facts or {})
+        rows = list(blocks(len(task.seeds), layout.shard_size or 1))
+        count, numbers = len(task.seeds), prod(model.shape)
+        need = kind.room_for(count, count, numbers, numbers * task.options.dtype.itemsize)
+        find = partial(task.found, rows[0])
+        begun = job(here, out, record, SAMPLES, find=find, overwrite=overwrite, need=need)
+        with computing(threads), begun as stored:
+            shelf = Shelf(out, digest_of(stored), layout.format, tuple(model.shape), task.seeds, rows)
+            work = Work(task.by(stored[FOUND]), task, shelf)
+            if here.main:
+                work.begin(profiled=stored[FOUND]["grid"] is not None)
+            here.shared("begun", lambda: True)
+            mine = _drawn(work, here, callback)
+            here.wait("shards", len(rows), idle)
+
+            def sharded(index: Index, seconds: float) -> Sharded:
+                made, options = here.add("made", 0), work.task.options
+                return Sharded(index=index, layout=layout, options=options, seconds=seconds, made=made, mine=mine)
+
+            def complete() -> dict[str, Any]:
+                index, seconds = shelf.complete(here)
+                finish(sharded(index, seconds))
+                return {"seconds": seconds, "digest": index.digest}
+
+            told = here.shared("complete", complete)
+            return sharded(patiently(lambda: _index(out, told["digest"]), here), told["seconds"])
+
+
+def _task(
+    model: Model, options: SolveOptions, seeds: Iterable[int], labels: Labels | Conditions, layout: Layout
+) -> tuple[Format, Task, Layout]:
+    """What there is to draw, and how it is kept, with the sizes of batches and shards. Raises as `sample`."""
     check_model(model)
-    check_callback(callback)
-    here, numbers = here or processes(), check_seeds(seeds)
-    told = check_told(model, labels, len(numbers))
-    kind = check_format(layout.format, model.shape, len(numbers))
+    numbers = check_seeds(seeds)
+    told, kind = check_told(model, labels, len(numbers)), check_format(layout.format, model.shape, len(numbers))
+    if len(set(numbers)) < len(numbers):
+        twice = next(seed for seed, times in Counter(numbers).items() if times > 1)
+        raise ShardError(f"seeds has {twice} in it twice, and samples in shards are counted; leave one of them out")
     options = replace(options, batch_size=options.batch_size or DEFAULT_BATCH)
-    threads = whole("threads", threads, ShardError, most=MOST_THREADS, why="for a process")
-    size, facts = _shard_size(layout.shard_size, model, options, len(numbers)), facts or {}
-    layout, rows = replace(layout, shard_size=size), list(blocks(len(numbers), size))
-    record = {
+    size = _shard_size(layout.shard_size, model, options, len(numbers))
+    return kind, Task(model, options, numbers, told), replace(layout, shard_size=size)
+
+
+def _record(task: Task, layout: Layout, threads: int, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the bytes of the samples. Another version of torch rounds otherwise."""
+    return {
         "command": "sample",
-        "model": facts["model"] if "model" in facts else fingerprint(model),
-        **solving(options),
-        **sampling(numbers, told),
+        "model": facts["model"] if "model" in facts else fingerprint(task.model),
+        **solving(task.options),
+        **sampling(task.seeds, task.told),
         **vars(layout),
-        "device": model.device.type,
+        "device": task.model.device.type,
         "threads": threads,
+        "torch": str(torch.__version__),
         **facts,
     }
-    profiles: list[Profile] = []
-
-    def find() -> Mapping[str, Any]:
-        found = settled(model, options, told if told is None else told[rows[0]], rows[0].stop)
-        profiles.extend([found.profile] if found.profile else [])
-        return {"tol": found.options.tol, "grid": found.options.grid if found.profile else None}
-
-    with computing(threads), job(here, out, record, find, overwrite) as stored:
-        shelf = Shelf(out, digest_of(stored), layout.format, tuple(model.shape), rows, kind.joined)
-        work = Work(model, _with(options, stored[FOUND]), numbers, told, shelf)
-        if here.main:
-            work.begin()
-            for profile in profiles:
-                profile.save(out / PROFILE)
-        here.shared("begun", lambda: True)
-        done, mine = 0.0, 0
-        for n in here.tasks("shards", len(rows)):
-            here.check()
-            if not work.whole(n):
-                work.make(n, _heard(here, callback, done - rows[n].start))
-                here.add("made")
-            done, mine = done + rows[n].stop - rows[n].start, mine + 1
-            if callback:
-                callback(done)
-        here.wait("shards", len(rows), idle)
-
-        def sharded(index: Index, seconds: float) -> Sharded:
-            counts = {"made": here.add("made", 0), "mine": mine}
-            return Sharded(index=index, layout=layout, options=work.options, seconds=seconds, **counts)
-
-        def complete() -> float:
-            index, seconds = shelf.complete()
-            finish(sharded(index, seconds))
-            return seconds
-
-        seconds = here.shared("complete", complete)
-        return sharded(read_index(out, ShardError), seconds)
 
 
-def _with(options: SolveOptions, found: Mapping[str, Any]) -> SolveOptions:
-    """The options with what was found on the model."""
-    if found["grid"] is not None:
-        return replace(options, nfe=None, grid=tuple(found["grid"]))
-    return replace(options, nfe=None, tol=found["tol"]) if options.row.adaptive and options.nfe else options
+def _drawn(work: Work, here: Processes, callback: Callable[[float], None] | None) -> int:
+    """Draw the shards that fall to this process and are not there. Returns how many fell to it."""
+    done, mine, rows = 0.0, 0, work.shelf.rows
+    for n in here.tasks("shards", len(rows)):
+        here.check()
+        if not work.shelf.whole(n):
+            work.make(n, _heard(here, callback, done - rows[n].start))
+            here.add("made")
+        done, mine = done + rows[n].stop - rows[n].start, mine + 1
+        if callback:
+            callback(done)
+    return mine
+
+
+def _index(folder: Path, digest: str) -> Index:
+    """The index that the first process has written. Raises ShardError for another."""
+    index = read_index(folder, ShardError)
+    if index.digest != digest:
+        raise ShardError(f"{folder} has another index here; give a folder on a file system that all processes share")
+    return index
 
 
 def _heard(here: Processes, callback: Callable[[float], None] | None, before: float) -> Callback:
@@ -265,7 +288,7 @@ def _shard_size(given: int | None, model: Model, options: SolveOptions, total: i
     batch = options.batch_size or DEFAULT_BATCH
     if given is None:
         most = block_size(batch, prod(model.shape) * options.dtype.itemsize)
-        return max(batch, min(most, total // LEAST // batch * batch))
+        return max(batch, min(most, total // ENOUGH // batch * batch))
     size = whole("shard_size", given, ShardError)
     if size % batch:
         near = max(batch, size // batch * batch)

@@ -32,6 +32,8 @@ TRIES = 100  # at a name that nobody else takes for left behind
 class OutputError(DDIMError):
     """A file or a folder that cannot be written, or must not be."""
 
+    passing = True
+
 
 class _Written(io.FileIO):
     """A file that remembers why it could not be written: torch and others make errors of their own of it."""

@@ -57,9 +57,13 @@ def happened() -> bool:
 
 
 def leave() -> "NoReturn":
-    """Say that this was interrupted, and end the process here; what is unfinished stays for the next run to sweep."""
+    """Say that this was interrupted, and end the process here; what is unfinished stays for the next run to sweep.
+
+    Of the processes of a run, which are interrupted together, the first says it.
+    """
     with suppress(OSError):
-        os.write(2, (CURSOR if os.isatty(2) else b"") + LINE)
+        if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0":
+            os.write(2, (CURSOR if os.isatty(2) else b"") + LINE)
     os._exit(CODE)
 
 

@@ -104,7 +104,7 @@ def _kept(made: Path, out: Path) -> Iterator[None]:
 
 def finish(folder: Path, command: str, record: Mapping[str, Any]) -> None:
     """Write the manifest of a folder that is complete otherwise: what made it, and what may be deleted with it."""
-    files = {name: (folder / name).stat().st_size for name in _inside(folder) if not name.endswith("/")}
+    files = {name: (folder / name).stat().st_size for name in inside(folder) if not name.endswith("/")}
     write_record(folder / MANIFEST, f"{OURS}{command} 1", {**record, "files": files})
 
 
@@ -126,7 +126,6 @@ def going_on(
     Raises:
         OutputError: it is a file, cannot be written, holds something else, or a run is at work in it.
     """
-    lock = FileLock(folder / LOCK, timeout=0)
     with reported(folder):
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder} is a file; choose another {option}")
@@ -136,15 +135,28 @@ def going_on(
             read_record(folder / name, kind, OutputError, remedy)
         elif not (is_begun(folder, name) or ours()):
             raise OutputError(f"{folder} is not empty and has no {name} of ours; choose another {option}")
+    with held(folder, option):
+        if not (folder / name).exists():
+            write_record(folder / name, kind, record)
+        yield read_record(folder / name, kind, OutputError, remedy)
+
+
+@contextmanager
+def held(folder: Path, option: str = "--out") -> Iterator[None]:
+    """A folder, made if need be and held for one run at a time, without what killed ones have left behind.
+
+    Raises OutputError: it cannot be written, or a run is at work in it.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    with reported(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except Timeout:
             raise OutputError(f"another run is at work in {folder}; wait for it, or choose another {option}") from None
     try:
         sweep_all(folder)
-        if not (folder / name).exists():
-            write_record(folder / name, kind, record)
-        yield read_record(folder / name, kind, OutputError, remedy)
+        yield
     finally:
         lock.release()
 
@@ -195,8 +207,11 @@ def _check_above(out: Path) -> None:
         raise OutputError(f"{out} cannot be written: {above} is a file; choose another --out")
 
 
-def check_replaceable(out: Path, overwrite: bool) -> None:
-    """Raise OutputError unless `out` can be made anew: it is not there, empty, or a run of ours to overwrite."""
+def check_replaceable(out: Path, overwrite: bool, mine: bool = False) -> None:
+    """Raise OutputError unless `out` can be made anew: it is not there, empty, or a run of ours to overwrite.
+
+    mine: whether this process holds the folder, and has put a lock into it.
+    """
     _check_above(out)
     if not out.exists():
         return
@@ -206,7 +221,7 @@ def check_replaceable(out: Path, overwrite: bool) -> None:
         raise OutputError(f"{out} is the current folder, which cannot be replaced; choose another --out")
     if os.path.ismount(out):
         raise OutputError(f"{out} is a mount point, which cannot be replaced; use a folder inside it")
-    found = [name for name in _inside(out) if not is_noise(PurePosixPath(name).name)]
+    found = [name for name in inside(out) if not is_noise(PurePosixPath(name).name) and not (mine and name == LOCK)]
     if not found:
         return
     try:
@@ -227,7 +242,7 @@ def check_replaceable(out: Path, overwrite: bool) -> None:
         )
 
 
-def _inside(folder: Path) -> list[str]:
+def inside(folder: Path) -> list[str]:
     """What a folder holds, at any depth, by names relative to it; those of folders end in a slash."""
     found = []
     for root, folders, files in os.walk(folder):

@@ -5,11 +5,13 @@ MASTER_PORT. Work is cut into numbered tasks, of which each process takes the ne
 A process on its own is a run of one, whose store is in memory.
 """
 
+import atexit
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
@@ -22,10 +24,11 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 JOINING = timedelta(minutes=10)  # for the slowest to be started
-LISTENING = timedelta(seconds=15)  # for the store that torchrun has, which is there before its processes
+FAILING = timedelta(seconds=10)  # for the others, where this process has failed before it has met them
 NEVER = timedelta(days=365)
+LEAVING = 30.0  # seconds that the first process, whose store it is, waits for the others to end
 SHORTEST, LONGEST = 0.01, 0.5  # seconds between looks at the store
-FAILED = "failed"
+FAILED, LEFT = "failed", "left"
 LAUNCHER = os.getppid()  # as this process begins
 
 T = TypeVar("T")
@@ -33,6 +36,8 @@ T = TypeVar("T")
 
 class ProcessError(DDIMError):
     """The other processes of a run are not there, or no longer."""
+
+    passing = True
 
 
 class OtherFailedError(ProcessError):
@@ -104,8 +109,20 @@ class Processes:
         if self.alone:
             return
         _check_launcher(self.parent)
-        if self._has(FAILED):
+        if self._has(FAILED) or self._has(f"{self.job}/{FAILED}"):
             raise OtherFailedError("another process of this run has failed")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Work that is nothing without the other processes: what ends it in this one, an error or an interruption,
+        ends it in them too, at their next `check`. What they do together after that is not concerned.
+        """
+        try:
+            yield
+        except BaseException:
+            with suppress(ProcessError):  # nobody is left to tell
+                self.tell(FAILED, self.rank)
+            raise
 
     def _has(self, key: str) -> bool:
         with _reported():
@@ -168,16 +185,20 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def speaks(message: str) -> bool:
-    """Whether this process is the one to say what any of them would. The others learn that one has failed."""
-    if world_size() == 1:
-        return True
+def speaks(message: str, patience: timedelta = JOINING) -> bool:
+    """Whether this process is the one to say what any of them would."""
     try:
-        store = _joined(timedelta(seconds=10))
-        store.set(FAILED, "")  # seen by those who ask before their first job
-        return int(store.add(f"said {sha256(message.encode()).hexdigest()}", 1)) == 1
+        said = f"said {sha256(message.encode()).hexdigest()}"
+        return world_size() == 1 or int(_joined(patience).add(said, 1)) == 1
     except (RuntimeError, ProcessError):  # nobody is left to agree with
         return True
+
+
+def fail() -> None:
+    """Tell the other processes that this one ends, whatever they do together now or later."""
+    with suppress(RuntimeError, ProcessError):  # nobody is left to tell
+        if world_size() > 1:
+            _joined(FAILING).set(FAILED, "")
 
 
 def _number(variable: str, default: int) -> int:
@@ -189,7 +210,7 @@ def _number(variable: str, default: int) -> int:
     return int(text)
 
 
-def _joined(patience: timedelta | None = None) -> "Store":
+def _joined(patience: timedelta = JOINING) -> "Store":
     """The store of the run."""
     global _store
     if _store is not None:
@@ -203,14 +224,41 @@ def _joined(patience: timedelta | None = None) -> "Store":
         )
         raise ProcessError(f"{told}; start this with torchrun, or unset WORLD_SIZE")
     try:
-        patience = patience or (LISTENING if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else JOINING)
+        if _launcher_has_store():
+            _check_listening(patience)
         _store, _, _ = next(iter(rendezvous("env://", timeout=patience)))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, ConnectionRefusedError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         reason = (str(error).splitlines() or [""])[0]
         raise ProcessError(f"the other processes are not at {place} ({reason:.200}); start all of them again") from None
     _store.set_timeout(NEVER)
+    if not _launcher_has_store():
+        atexit.register(_leave, _store)
     return _store
+
+
+def _launcher_has_store() -> bool:
+    """Whether the store is torchrun's, which is there before its processes and after them; else the first has it."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _check_listening(patience: timedelta) -> None:
+    """Raise ConnectionRefusedError where nobody is at the place of the store; who is slow to answer is there."""
+    try:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        socket.create_connection(place, patience.total_seconds()).close()
+    except OSError as error:
+        if isinstance(error, ConnectionRefusedError):
+            raise
+
+
+def _leave(store: "Store") -> None:
+    """End as the last, where this process has the store; the others may be about to look at it."""
+    with suppress(RuntimeError, KeyboardInterrupt):  # an impatient user, or nobody is left
+        left, end = store.add(LEFT, 1), time.monotonic() + LEAVING
+        while is_main() and left < world_size() and time.monotonic() < end:
+            time.sleep(SHORTEST)
+            left = store.add(LEFT, 0)
 
 
 def _check_launcher(parent: int) -> None:

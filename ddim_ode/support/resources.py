@@ -30,9 +30,10 @@ def check_memory(need: int, what: str, remedy: str, error: type[DDIMError]) -> N
     most = allowed(given, error) if given else available()
     need = min(need, BEYOND)
     if most is not None and need > most:
-        raise error(
+        raise _passing(
+            error,
             f"{what} would take {size(need)} of memory, and {size(most)} are {'allowed' if given else 'free'}"
-            f"; {remedy}, or set {VARIABLE}={math.ceil(need / 1e9)}G to allow it"
+            f"; {remedy}, or set {VARIABLE}={math.ceil(need / 1e9)}G to allow it",
         )
 
 
@@ -44,7 +45,8 @@ def allocating(need: int, what: str, remedy: str, error: type[DDIMError]) -> Ite
     except (MemoryError, RuntimeError) as failure:
         if isinstance(failure, RuntimeError) and not any(words in str(failure) for words in FAILURES):
             raise
-        raise error(f"{what} would take {size(need)} of memory, which the system does not give; {remedy}") from None
+        lack = f"{what} would take {size(need)} of memory, which the system does not give"
+        raise _passing(error, f"{lack}; {remedy}") from None
 
 
 @contextmanager
@@ -79,6 +81,13 @@ def size(count: float) -> str:
         if count >= each:
             return f"{count / each:.3g} {unit}"
     return f"{count:.0f} bytes"
+
+
+def _passing(error: type[DDIMError], message: str) -> DDIMError:
+    """The error of a want that may not be there another time."""
+    found = error(message)
+    found.passing = True
+    return found
 
 
 def _of_machine() -> int | None:

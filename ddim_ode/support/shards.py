@@ -6,18 +6,18 @@
     images/000000.png                       "png": by place in the run
     samples.npz                             "npz": arr_0 uint8 (N, H, W, C) and, if any, arr_1 int64 (N,): labels
 
-A folder has an index once all its shards are there.
+A folder has an index once all its shards are there, and job.json from the start.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.support.records import read_record, write_folded
 
-INDEX, ARRAYS = "index.json", "samples.npz"
+INDEX, JOB, ARRAYS = "index.json", "job.json", "samples.npz"
 KIND = "ddim_ode shards 1"
 REMEDY = "give a folder that `ddim-ode sample --shards` has finished"
 
@@ -53,20 +53,41 @@ class Index:
         return None if None in each else [label for labels in each for label in labels or ()]
 
 
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder is one of shards some of which may not be there yet."""
+    return (folder / JOB).exists() and not (folder / INDEX).exists()
+
+
 def write_index(folder: Path, index: Index) -> None:
     """Raises OutputError."""
     write_folded(folder / INDEX, KIND, asdict(index))
 
 
 def read_index(folder: Path, error: type[DDIMError]) -> Index:
-    """The index of a folder. Raises `error`: there is none, or it is not as it was written."""
+    """The index of a folder. Raises `error`: there is none, it is not as it was written, or it contradicts itself."""
     file = Path(folder) / INDEX
     told = read_record(file, KIND, error, REMEDY)
     try:
         shards = tuple(shard_of(each) for each in told["shards"])
-        return Index(**{**told, "shape": tuple(told["shape"]), "shards": shards})
-    except (LookupError, TypeError, ValueError, AttributeError) as fault:
-        raise error(f"{file} does not say what it holds ({fault!r}); {REMEDY}") from None
+        index = Index(**{**told, "shape": tuple(told["shape"]), "shards": shards})
+        fault = _fault(index)
+    except (LookupError, TypeError, ValueError, AttributeError) as reason:
+        raise error(f"{file} does not say what it holds ({reason!r}); {REMEDY}") from None
+    if fault:
+        raise error(f"{file} contradicts itself: {fault}; {REMEDY}")
+    return index
+
+
+def _fault(index: Index) -> str:
+    """What an index says that cannot be; "" for nothing."""
+    for shard in index.shards:
+        if shard.labels is not None and len(shard.labels) != shard.count:
+            return f"it has {len(shard.labels)} labels of {shard.count} samples"
+    for files in (index.files, *(shard.files for shard in index.shards)):
+        for name in files:
+            if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts:
+                return f"its file {name!r} is not in the folder"
+    return ""
 
 
 def shard_of(told: Mapping[str, Any]) -> Shard:

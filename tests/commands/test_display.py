@@ -45,6 +45,17 @@ def test_warnings_of_other_libraries_have_no_source_line(
     assert capsys.readouterr().err == ("warning: two lines\n" if shown else "")
 
 
+def test_a_warning_of_several_processes_is_said_by_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "speaks", lambda message: message == "first")
+    with display.plain_warnings():
+        warnings.simplefilter("always")
+        for message in ("first", "second"):
+            warnings.warn(message, UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == "warning: first\n"
+
+
 def test_who_asks_for_warnings_sees_where_they_come_from(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,18 @@ def started(command: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment(), stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
+def side_by_side(words: Sequence[object], processes: int = 2) -> list[subprocess.Popen[str]]:
+    """Python with these words, in so many processes that know each other by their environment alone, as under srun: the
+    first has the store.
+    """
+    run = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    command, pipe = [sys.executable, *map(str, words)], subprocess.PIPE
+    return [
+        subprocess.Popen(command, env={**environment(), **run, "RANK": str(rank)}, stdout=pipe, stderr=pipe, text=True)
+        for rank in range(processes)
+    ]
+
+
 def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
     """The processes that a launcher has started, those that are there by now."""
     folder = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")

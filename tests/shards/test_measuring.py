@@ -9,8 +9,9 @@ from torch.distributed import HashStore
 
 from ddim_ode.models.denoiser import NonFiniteError
 from ddim_ode.planning.inputs import SampleError
-from ddim_ode.shards.kept import ShardWarning
-from ddim_ode.shards.measuring import RECORD, UNWATCHED, Job, KeptError, Numbers, Watched, digests, measured
+from ddim_ode.shards import jobs
+from ddim_ode.shards.jobs import JOB, ShardError, ShardWarning
+from ddim_ode.shards.measuring import UNWATCHED, Job, Numbers, Watched, digests, measured
 from ddim_ode.support.outputs import OutputError
 from ddim_ode.support.processes import ProcessError, Processes, alone
 from tests.helpers.assertions import one_line
@@ -61,7 +62,7 @@ def test_all_shards_are_measured_once(tmp_path, kept):
     assert [shard.facts for shard in found] == [{"threads": 1}] * 3
     assert told == sorted(told)
     assert (told[0], told[1], told[-1]) == (0, 2, 10)
-    names = {f"sums-{n:05d}-of-00003.safetensors" for n in range(3)} | {RECORD, ".lock"}
+    names = {f"sums-{n:05d}-of-00003.safetensors" for n in range(3)} | {JOB, ".lock"}
     assert not kept or {file.name for file in keep.iterdir()} == names
 
 
@@ -133,26 +134,26 @@ def test_a_shard_of_another_folder_is_measured_again(tmp_path):
 )
 def test_another_job_is_refused_by_name(tmp_path, changes, told):
     measured(job(), Measure(), tmp_path, alone(), UNWATCHED)
-    line = one_line(KeptError, measured, job(**changes), Measure(), tmp_path, alone(), UNWATCHED)
+    line = one_line(OutputError, measured, job(**changes), Measure(), tmp_path, alone(), UNWATCHED)
     assert line == f"{tmp_path} belongs to another job: its {told}; choose another --keep"
 
 
 def test_a_folder_in_which_nothing_was_measured_takes_another_job(tmp_path):
     def broken(part):
-        raise KeptError("no")
+        raise ShardError("no")
 
-    with pytest.raises(KeptError):
+    with pytest.raises(ShardError):
         measured(job(), broken, tmp_path, alone(), UNWATCHED)
     other = job(facts={"method": "sum", "seed": 9})
     assert sums(measured(other, Measure(), tmp_path, alone(), UNWATCHED)) == EXPECTED
-    assert json.loads((tmp_path / RECORD).read_text())["seed"] == 9
+    assert json.loads((tmp_path / JOB).read_text())["seed"] == 9
 
 
 def test_another_image_is_refused_by_its_number(tmp_path):
     measured(job(), Measure(), tmp_path, alone(), UNWATCHED)
     images = IMAGES.clone()
     images[6, 0, 1, 1] += 1
-    line = one_line(KeptError, measured, job(images=images), Measure(), tmp_path, alone(), UNWATCHED)
+    line = one_line(ShardError, measured, job(images=images), Measure(), tmp_path, alone(), UNWATCHED)
     assert "holds the numbers of other images: image 6 is not the one that was measured; put it back" in line
 
 
@@ -164,16 +165,17 @@ def test_what_is_no_folder_of_a_job_is_left_alone(tmp_path):
     assert line.endswith("is a file; choose another --keep")
 
 
-def test_processes_share_a_folder(tmp_path):
+def test_processes_share_a_folder(tmp_path, monkeypatch):
     store = HashStore()
     line = one_line(ProcessError, measured, job(), Measure(), None, process(1, store), UNWATCHED)
     assert line == "2 processes share the work by a folder; say which: --keep DIR"
-    process(0, store).tell("record", job().record)
-    line = one_line(KeptError, measured, job(), Measure(), tmp_path, process(1, store), UNWATCHED)
-    assert "is not the folder of the first process; give one on a file system that all share" in line
+    process(0, store).tell("job", job().record)
+    monkeypatch.setattr(jobs, "LOOKS", (0.01,))
+    line = one_line(OutputError, measured, job(), Measure(), tmp_path, process(1, store), UNWATCHED)
+    assert f"process 2 of 2 does not see {tmp_path}/{JOB} of this run; give a folder on a file system that all" in line
     other = job(facts={"method": "sum", "seed": 2})
-    assert "its seed is 0, not 2" in one_line(
-        KeptError, measured, other, Measure(), tmp_path, process(1, store), UNWATCHED
+    assert "not started as the first, whose seed is 0, not 2" in one_line(
+        OutputError, measured, other, Measure(), tmp_path, process(1, store), UNWATCHED
     )
 
 

@@ -6,11 +6,14 @@ import torch
 from ddim_ode.inversion import reconstruct
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.planning.inputs import SampleError
-from ddim_ode.shards.measuring import KeptError, Watched
+from ddim_ode.shards import roundtrips
+from ddim_ode.shards.measuring import Watched
 from ddim_ode.shards.roundtrips import EACH, reconstruct_shards, round_trips
 from ddim_ode.solvers import MethodError
+from ddim_ode.support.files import OutputError
 from ddim_ode.support.process import computing
 from ddim_ode.support.processes import ProcessError
+from ddim_ode.support.resources import check_memory
 from tests.helpers.assertions import one_line
 from tests.helpers.networks import random_network
 
@@ -91,12 +94,25 @@ def test_a_process_that_has_lost_the_others_is_no_failure_of_a_method():
         reconstruct_shards(random_network(), IMAGES, methods=["ddim", "heun"], nfe=4, watched=Watched(done=lost))
 
 
+def test_a_failure_that_passes_is_not_kept(tmp_path, monkeypatch):
+    model, how = random_network(), {"methods": ["ddim", "exact_heun"], "nfe": 4, "batch_size": BATCH}
+
+    def scarce(*args, **options):
+        check_memory(10**15, "x", "use a smaller batch_size", SampleError)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(roundtrips, "reconstruct", scarce)
+        assert "x would take" in one_line(SampleError, reconstruct_shards, model, IMAGES, tmp_path, **how)
+    found = reconstruct_shards(model, IMAGES, tmp_path, **how)
+    assert [each.error for each in found] == [None, None]
+
+
 def test_what_cannot_be_is_one_line(tmp_path):
     model, how = random_network(), {"nfe": 3, "batch_size": BATCH}
     reconstruct_shards(model, IMAGES, tmp_path, methods=["ddim"], **how)
-    line = one_line(KeptError, reconstruct_shards, model, IMAGES, tmp_path, methods=["leapfrog"], **how)
+    line = one_line(OutputError, reconstruct_shards, model, IMAGES, tmp_path, methods=["leapfrog"], **how)
     assert 'its methods is ["ddim"], not ["leapfrog"]' in line
-    line = one_line(KeptError, reconstruct_shards, model, IMAGES, tmp_path, methods=["ddim"], guidances=[3], **how)
+    line = one_line(OutputError, reconstruct_shards, model, IMAGES, tmp_path, methods=["ddim"], guidances=[3], **how)
     assert "its guidances is [1.0], not [3.0]" in line
     assert "unknown method 'dim'" in one_line(MethodError, reconstruct_shards, model, IMAGES, methods=["dim"])
     assert "give at least one" in one_line(SampleError, reconstruct_shards, model, IMAGES, methods=[])

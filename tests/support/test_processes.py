@@ -1,12 +1,14 @@
 """The processes of a run: one on its own, several under torchrun, and what becomes of them when one is not there."""
 
 import json
+import time
 from itertools import chain
 
 import pytest
 
+from ddim_ode.support import processes as module
 from ddim_ode.support.processes import ProcessError, is_main, local_rank, processes, speaks, world_size
-from tests.helpers.launching import free_port, kill, ranks_of, run, started, under_torchrun
+from tests.helpers.launching import free_port, kill, ranks_of, run, side_by_side, started, under_torchrun
 
 TASKS = 9
 SCRIPT = """
@@ -34,6 +36,24 @@ print("here", flush=True)
 for task in here.tasks("forever", 10**9):
     here.check()
     time.sleep(0.02)
+"""
+FAILING = """
+import time
+from ddim_ode.support.processes import OtherFailedError, processes
+
+here = processes()
+try:
+    with here.together():
+        if here.rank == 1:
+            raise TypeError("a bug")
+        here.wait("what the other never does", 1)
+except (TypeError, OtherFailedError) as error:
+    print(type(error).__name__)
+after = processes()
+with after.together():
+    if after.rank == 1:
+        time.sleep(1)  # the first has ended by then
+    print(after.shared("value", lambda: 7))
 """
 
 
@@ -114,3 +134,29 @@ def test_of_several_processes_without_a_launcher(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(ProcessError, match="WORLD_SIZE='two' in the environment is no number"):
         world_size()
+
+
+def test_of_a_failure_all_learn_and_the_first_ends_last(script):
+    both = side_by_side([script(FAILING)])
+    told = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert [out.split() for out, _ in told] == [
+        ["OtherFailedError", "7"],
+        ["TypeError", "7"],
+    ]  # a job later all is well
+
+
+def test_a_launcher_that_was_gone_before_is_not_waited_for(monkeypatch):
+    gone = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    for name, value in {**gone, "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
+    began = time.monotonic()
+    with pytest.raises(ProcessError, match=r"the other processes are not at localhost:\d+ .*; start all of them again"):
+        processes()
+    assert time.monotonic() - began < module.FAILING.total_seconds()
+
+
+def test_an_environment_that_says_no_number_does_not_hide_an_error(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    module.fail()
+    assert speaks("words")

@@ -156,3 +156,14 @@ def test_another_failure_stays_what_it_is(error):
     with pytest.raises(type(error)) as caught:
         go()
     assert caught.value is error
+
+
+def test_a_want_of_memory_passes(monkeypatch):
+    monkeypatch.setenv(resources.VARIABLE, "1K")
+    with pytest.raises(DDIMError) as wanted:
+        check_memory(NEED, "x", "use fewer", DDIMError)
+    with pytest.raises(DDIMError) as refused, allocating(NEED, "x", "use fewer", DDIMError):
+        raise MemoryError
+    assert wanted.value.passing
+    assert refused.value.passing
+    assert not DDIMError("of a value").passing

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddim_ode.commands.shared.forecast import Forecast
 from ddim_ode.errors import one_line
+from ddim_ode.support.processes import speaks
 from ddim_ode.support.records import finite
 
 if TYPE_CHECKING:
@@ -134,14 +135,18 @@ def plus_minus() -> str:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Warnings as one line, without the source that gave them; none of what other libraries are about to change."""
+    """Warnings as one line, without the source that gave them, of several processes once; none of what other libraries
+    are about to change.
+    """
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
             if sys.warnoptions and not category.__module__.startswith("ddim_ode"):  # somebody wants to see them
                 usual(message, category, *where)
-            elif not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning):
+            elif issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning):
+                return
+            elif speaks(str(message)):
                 warn(str(message))
 
         warnings.showwarning = show  # type: ignore[assignment]  # it is called with positions only

@@ -18,7 +18,7 @@ from ddim_ode.support.reading import open_regular, read_text
 EACH = "each"
 PROPORTIONS = "proportions:"
 REMEDY = "give a text file with one class a line, or an .npy of them"
-FILES = (".txt", ".npy")  # of labels; what else there is has images
+IMAGES = (".npz", ".safetensors")  # files of images; any other is one of labels
 
 
 def parse_classes(text: str | None) -> int | str | None:
@@ -59,27 +59,31 @@ def labels_for(label: int | str | None, num_classes: int, count: int) -> list[in
 
 def read_labels(file: Path) -> list[int]:
     """The labels in a file. Raises DataError."""
-    if file.suffix == ".npy":
-        with open_regular(file, DataError, REMEDY) as opened:
-            try:
-                found = np.load(opened, allow_pickle=False)
-            except (ValueError, EOFError, OSError) as fault:
-                raise DataError(f"{file} is no array of numbers ({fault}); {REMEDY}") from None
-        if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iu" or not len(found):
-            raise DataError(f"{file} is no list of whole numbers; {REMEDY}")
-        return [int(label) for label in found]
-    lines = read_text(file, DataError, remedy=REMEDY).split()
-    wrong = next((line for line in lines if not re.fullmatch(r"\d{1,9}", line)), None)
-    if wrong is not None or not lines:
+    found = _numbers(file) if file.suffix == ".npy" else read_text(file, DataError, remedy=REMEDY).split()
+    wrong = next((label for label in found if not re.fullmatch(r"\d{1,9}", str(label))), None)
+    if wrong is not None or not found:
         raise DataError(
-            f"{file} holds {'nothing' if wrong is None else f'{shown(wrong)}, which is no class'}; {REMEDY}"
+            f"{file} holds {'nothing' if wrong is None else f'{shown(str(wrong))}, which is no class'}; {REMEDY}"
         )
-    return [int(line) for line in lines]
+    return [int(label) for label in found]
+
+
+def _numbers(file: Path) -> list[int]:
+    """The whole numbers in an .npy. Raises DataError."""
+    with open_regular(file, DataError, REMEDY) as opened:
+        try:
+            found = np.load(opened, allow_pickle=False)
+        except (ValueError, EOFError, OSError, OverflowError, MemoryError) as fault:  # MemoryError: of a wrong count
+            raise DataError(f"{file} is no array of numbers ({fault}); {REMEDY}") from None
+    if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iu":
+        raise DataError(f"{file} is no list of whole numbers; {REMEDY}")
+    numbers: list[int] = found.tolist()
+    return numbers
 
 
 def _labels_of(what: str) -> list[int]:
     """The labels in a file, or of images."""
-    if Path(what).suffix in FILES:
+    if os.path.isfile(what) and Path(what).suffix not in IMAGES:
         return read_labels(Path(what))
     labels = open_images(what).labels
     if labels is None:

@@ -1,21 +1,24 @@
 """A run of `ddim-ode sample` into shards, by one process or several."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 from ddim_ode.commands.shared.display import cost, files_in, many, print_json, say, warn_short
-from ddim_ode.commands.shared.manifest import Manifest, RunSettings, Shards, weights_of
+from ddim_ode.commands.shared.manifest import Manifest, RunSettings, Shards, read_manifest, weights_of
 from ddim_ode.commands.shared.overall import overall
 from ddim_ode.commands.shared.runs import labels_of, ready, recorded
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.planning.plan import prepare
 from ddim_ode.planning.profile import Profile
+from ddim_ode.shards.jobs import ShardWarning
+from ddim_ode.shards.listed import GRID
 from ddim_ode.shards.samples import Layout, Sharded, draw_shards
-from ddim_ode.shards.work import GRID
 from ddim_ode.support.files import reported
 from ddim_ode.support.outputs import MANIFEST, finish
 from ddim_ode.support.processes import processes
 from ddim_ode.support.shards import INDEX
+from ddim_ode.support.validation import ConfigError
 from ddim_ode.support.versions import circumstances
 
 
@@ -53,21 +56,21 @@ def sample_into_shards(
     weights = weights_of(model)
 
     def add_manifest(done: Sharded) -> None:
-        if done.made or not (out / MANIFEST).is_file():
+        plan = prepare(moved, done.options, 1, labels=labels and labels[:1])
+        written = Manifest(
+            arguments=settings,
+            model=weights,
+            labels=None if labels is None else tuple(labels),
+            sigmas=tuple(plan.sigmas.tolist()),
+            tol=plan.tol,
+            nfe=done.nfe,
+            seconds=done.seconds,
+            shards=Shards(format=done.layout.format, shard_size=done.layout.shard_size),
+            **circumstances(),
+        )
+        if done.made or not _says(out / MANIFEST, written):
             with reported(out):
                 (out / MANIFEST).unlink(missing_ok=True)
-            plan = prepare(moved, done.options, 1, labels=labels and labels[:1])
-            written = Manifest(
-                arguments=settings,
-                model=weights,
-                labels=None if labels is None else tuple(labels),
-                sigmas=tuple(plan.sigmas.tolist()),
-                tol=plan.tol,
-                nfe=done.nfe,
-                seconds=done.seconds,
-                shards=Shards(format=done.layout.format, shard_size=done.layout.shard_size),
-                **circumstances(),
-            )
             finish(out, "sample", written.model_dump(mode="json", exclude={"files"}))
 
     with overall(here, total) as progress:
@@ -89,6 +92,19 @@ def sample_into_shards(
         progress.finished(f"{done.mine} of {many(len(done.index.shards), 'shards')}")
     if here.main:
         _report(out, done, as_json)
+
+
+def _says(file: Path, written: Manifest) -> bool:
+    """Whether a manifest is there, as it was written, and recreates the same, whenever and wherever that was drawn."""
+    if not file.is_file():
+        return False
+    try:
+        found = read_manifest(file)
+    except ConfigError:
+        warnings.warn(f"{file} is not as it was written; it is made again", ShardWarning, stacklevel=2)
+        return False
+    then = {"seconds", "versions", "platform", "files"}
+    return found.model_dump(exclude=then) == written.model_dump(exclude=then)
 
 
 def _report(out: Path, done: Sharded, as_json: bool) -> None:
