@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from ddim_ode import metrics
 from ddim_ode.data import fashion_mnist
 from ddim_ode.metrics import frechet, scores
-from ddim_ode.metrics.extraction import extractor
+from ddim_ode.metrics.evaluation.features import extractor
 from ddim_ode.metrics.moments import merged, moments
 from ddim_ode.support.versions import circumstances
 

@@ -54,7 +54,10 @@ def evaluate(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="Where to measure: fashion, pixels or inception.", show_default="as fits the images"),
+        typer.Option(
+            help="Where to measure: fashion, pixels or inception.",
+            show_default="fashion for 28 x 28 grey, pixels up to 32 x 32 in colour",
+        ),
     ] = None,
     weights: Annotated[
         Path | None,
@@ -91,13 +94,14 @@ def evaluate(
     """
     from ddim_ode.commands.shared.overall import overall
     from ddim_ode.commands.shared.parsing import pick_device
-    from ddim_ode.image_sets import ImageSet, open_images
+    from ddim_ode.image_sets import open_images
+    from ddim_ode.metrics import Statistics, open_real
     from ddim_ode.metrics import evaluate as measure
-    from ddim_ode.metrics import open_real
     from ddim_ode.support.processes import processes
 
     here, ours, theirs = processes(), open_images(samples), open_real(real)
-    total = len(ours) + (len(theirs) if isinstance(theirs, ImageSet) else 0)
+    images = theirs.examples if isinstance(theirs, Statistics) else theirs
+    total = len(ours) + (len(images) if images is not None else 0)
     with overall(here, total, what="evaluating", unit="images") as shown:
         found = measure(
             ours,
@@ -149,6 +153,8 @@ def _print_row(found: "Evaluation") -> None:
     else:
         distinct = "" if real.distinct is None else f", {real.distinct:,} distinct"
         display.say(f"against {real.name}: {real.found:,} real images{distinct}")
+    if found.unsaid:
+        display.warn(found.unsaid)
     if found.copies:
         display.warn(f"{found.copies:,} of the samples are real images, to the last byte")
     _say_parts(settings["of"])

@@ -1,7 +1,7 @@
 """Images in the .npz files that the field exchanges: arr_0 are bytes (N, H, W, C), arr_1 labels (N,), if there is one.
 
 Of a file that is not compressed the rows are read where they lie. A compressed one is unpacked from its start on, once
-for rows that are asked for in their order.
+for rows that are asked for in their order. Before the first rows are read, all are, for the checksum of the archive.
 """
 
 import math
@@ -25,6 +25,7 @@ from ddim_ode.support.reading import open_regular
 IMAGES, LABELS = "arr_0", "arr_1"
 LOCAL = struct.Struct("<26xHH")  # of the header before a member: the lengths of its name and of what follows
 REMEDY = "give an .npz whose arr_0 are bytes (N, H, W, 1 or 3)"
+ENCRYPTED = 1  # a flag of a member
 BLOCK = 2**20
 MOST_LABELS = 10**8
 
@@ -37,7 +38,7 @@ class NpzImages(ImageSet):
         with open_regular(file, DataError, REMEDY) as opened, _reported(file), zipfile.ZipFile(opened) as archive:
             self.member = _member(archive, IMAGES, file)
             self.start, shape, dtype = _header(archive, self.member)
-            if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or not math.prod(shape):
+            if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or min(shape) < 1:
                 raise DataError(f"{file}: found {IMAGES} of {dtype} {shape}; {REMEDY}")
             if self.member.file_size != self.start + math.prod(shape):
                 raise DataError(f"{file} is damaged: {IMAGES} is not as long as it says; {REMEDY}")
@@ -45,6 +46,7 @@ class NpzImages(ImageSet):
             self.shape = (channels, height, width)
             self.labels = _labels(archive, self.count, file)
         self.in_place = self.member.compress_type == zipfile.ZIP_STORED
+        self.checked = False
         self.stream: IO[bytes] | None = None
         self.closing: Callable[[], object] = lambda: None
 
@@ -54,12 +56,21 @@ class NpzImages(ImageSet):
     def read(self, rows: range) -> Tensor:
         size = math.prod(self.shape)
         with _reported(self.file):
+            if not self.checked:
+                self._check()
             raw = (self._lying if self.in_place else self._unpacked)(self.start + rows.start * size, len(rows) * size)
         channels, height, width = self.shape
         return torch.frombuffer(raw, dtype=torch.uint8).reshape(len(rows), height, width, channels).movedim(-1, 1)
 
     def identity(self) -> str:
         return digest_of_files([self.file], self.file.parent)
+
+    def _check(self) -> None:
+        """Read all once: the archive compares its checksum at the end."""
+        with zipfile.ZipFile(self.file) as archive, archive.open(self.member) as stream:
+            while stream.read(BLOCK):
+                continue
+        self.checked = True
 
     def _lying(self, at: int, size: int) -> bytearray:
         with open_regular(self.file, DataError, REMEDY) as opened:
@@ -93,7 +104,10 @@ def members(file: Path) -> list[str]:
 
 def _member(archive: zipfile.ZipFile, name: str, file: Path) -> zipfile.ZipInfo:
     with suppress(KeyError):
-        return archive.getinfo(f"{name}.npy")
+        member = archive.getinfo(f"{name}.npy")
+        if member.flag_bits & ENCRYPTED:
+            raise DataError(f"{file} is encrypted; {REMEDY}")
+        return member
     found = ", ".join(entry.removesuffix(".npy") for entry in archive.namelist()[:5]) or "nothing"
     raise DataError(f"{file} has no {name}, but {found}; {REMEDY}")
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from ddim_ode.data import DataError, bundled_images, fashion_mnist
 from ddim_ode.image_sets.arrays import NpzImages
@@ -11,9 +12,9 @@ from ddim_ode.image_sets.held import HeldImages
 from ddim_ode.image_sets.sharded import ShardedImages
 from ddim_ode.image_sets.stored import StoredImages
 from ddim_ode.support.checks import as_path, flag
-from ddim_ode.support.shards import INDEX
+from ddim_ode.support.shards import INDEX, JOB, is_unfinished
 
-SAMPLES = "samples.safetensors"  # of a folder of `ddim-ode sample`
+SAMPLES, PICTURES = "samples.safetensors", "images"  # of a folder of `ddim-ode sample`
 
 #: sets that have a name of their own
 NAMED: Mapping[str, Callable[[], ImageSet]] = {
@@ -53,6 +54,7 @@ def _opened(what: str | os.PathLike[str], shape: tuple[int, int, int] | None, re
         return NAMED[what]()
     path = as_path("images", what, "file or a folder")
     if os.path.isdir(path):  # which, unlike pathlib, minds no name
+        _refuse_unfinished(path)
         if (path / INDEX).exists():
             return ShardedImages(path)
         if (path / SAMPLES).exists():
@@ -65,3 +67,12 @@ def _opened(what: str | os.PathLike[str], shape: tuple[int, int, int] | None, re
     if path.suffix == ".safetensors":
         return StoredImages(path, str(path))
     raise DataError(f"{path} is no set of images; give a folder, an .npz, a .safetensors, or {', '.join(NAMED)}")
+
+
+def _refuse_unfinished(folder: Path) -> None:
+    for run in (folder, folder.parent) if folder.name == PICTURES else (folder,):
+        if is_unfinished(run):
+            raise DataError(
+                f"{run} is of a run that is not finished, with {JOB} and without {INDEX}"
+                "; run the command that began it again, which goes on"
+            )

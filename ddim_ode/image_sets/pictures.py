@@ -1,4 +1,6 @@
-"""A decoded picture as the bytes that it has: nothing is resized, and no colour is thrown away unseen."""
+"""A picture as the bytes that it has: nothing is resized, and neither colours nor bits are thrown away unseen."""
+
+from typing import BinaryIO
 
 import torch
 from PIL import Image
@@ -6,8 +8,19 @@ from torch import Tensor
 
 from ddim_ode.data import DataError
 from ddim_ode.image_sets.base import Shape
+from ddim_ode.support.images import picture_in
 
 MODES = {1: ("L", "1"), 3: ("RGB",)}  # Pillow's, whose pixels are the bytes that a set of such channels holds
+PNG, DEPTH = b"\x89PNG\r\n\x1a\n", 24  # how a file of the kind begins, and which of its bytes is the bits a channel
+
+
+def decoded(opened: BinaryIO, where: str) -> Image.Image:
+    """The picture of a file that is open. Raises DataError: it is damaged, or has 16 bits a channel."""
+    head = opened.read(DEPTH + 1)
+    opened.seek(0)
+    if head.startswith(PNG) and head[DEPTH:] == b"\x10":  # of colours, Pillow would drop the lower 8 without a word
+        raise DataError(f"{where}: found 16 bits a channel, expected 8; convert it first")
+    return picture_in(opened, where, DataError)
 
 
 def shape_of(image: Image.Image, where: str) -> Shape:

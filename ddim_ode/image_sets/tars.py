@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ddim_ode.data import DataError
 from ddim_ode.image_sets.base import ImageSet, digest_of_files
-from ddim_ode.image_sets.pictures import bytes_of, shape_of
-from ddim_ode.support.images import SUFFIXES, picture_in
+from ddim_ode.image_sets.pictures import bytes_of, decoded, shape_of
+from ddim_ode.support.images import SUFFIXES
 from ddim_ode.support.reading import open_regular
 
 REMEDY = "give a tar file that holds images"
@@ -55,7 +55,7 @@ class TarImages(ImageSet):
         _, start, size = self.members[number]
         with open_regular(self.file, DataError, REMEDY) as opened:
             opened.seek(start)
-            return picture_in(BytesIO(opened.read(size)), self._where(number), DataError)
+            return decoded(BytesIO(opened.read(size)), self._where(number))
 
     def _where(self, number: int) -> str:
         return os.path.join(self.file, self.members[number][0])

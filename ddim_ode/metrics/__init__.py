@@ -5,18 +5,25 @@
     spaces      images to features: the shipped Fashion-MNIST classifier, pixels, Inception, or any callable
     summary     all distances of samples to real images at once
     fashion     the shipped classifier, and the share of samples that it recognises
-    evaluate    any number of images on disk against others, over processes, counted
-    statistics  mean and covariance of features, as the field exchanges them
     scores      the Inception score
+    evaluation  any number of images on disk against others, over processes, counted; and statistics, the mean and
+                covariance of features, as the field exchanges them
 
 Everything is computed on the CPU in float64 and is a function of its arguments and seed alone. Bad input is a
 `MetricError`, of which `TooFewError` says that a set is too small.
 """
 
 from ddim_ode.metrics.checks import MetricError, TooFewError
-from ddim_ode.metrics.counting import CountError
-from ddim_ode.metrics.evaluating import evaluate, open_real
-from ddim_ode.metrics.evaluation import Counted, Evaluation
+from ddim_ode.metrics.evaluation import (
+    Counted,
+    CountError,
+    Evaluation,
+    Statistics,
+    evaluate,
+    load_statistics,
+    open_real,
+    save_statistics,
+)
 from ddim_ode.metrics.fashion import FashionFeatures, Quality, extract, load_fashion_features, quality
 from ddim_ode.metrics.frechet import frechet_distance
 from ddim_ode.metrics.kernel import Kid, kid
@@ -26,7 +33,6 @@ from ddim_ode.metrics.resizing import RESIZES
 from ddim_ode.metrics.scores import InceptionScore, inception_score
 from ddim_ode.metrics.sliced import sliced_wasserstein
 from ddim_ode.metrics.spaces import SPACES, Features, FeatureSpace, default_features, feature_space
-from ddim_ode.metrics.statistics import Statistics, load_statistics, save_statistics
 from ddim_ode.metrics.summary import Distribution, RealImages, distribution
 
 __all__ = [

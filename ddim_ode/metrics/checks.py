@@ -75,6 +75,12 @@ def features(name: str, x: Tensor, least: int) -> Tensor:
     return finite_values(name, x.detach().to("cpu", torch.float64))
 
 
+def whole_or_none(count: object) -> None:
+    """Raise TypeError for a count in a file that is neither a whole number nor null."""
+    if count is not None and type(count) is not int:
+        raise TypeError(f"{count!r:.40} is no count")
+
+
 def same_width(a: int, b: int) -> None:
     """MetricError unless two sets have equally many features."""
     if a != b:

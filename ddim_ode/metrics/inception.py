@@ -67,7 +67,8 @@ class InceptionOutputs(nn.Module):
         return found
 
     def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self.spatial = output[:, :SPATIAL].flatten(1)
+        # By row, column and channel, as TensorFlow lays them out and files of mu_s and sigma_s have them.
+        self.spatial = output[:, :SPATIAL].movedim(1, -1).flatten(1)
 
     def _enter(self, module: nn.Module, inputs: Any) -> tuple[Tensor]:
         assert self.resized is not None

@@ -58,13 +58,24 @@ def test_fewer_samples_than_asked_for_and_equal_ones_make_no_row(run: Command, t
     ran = run("evaluate", ours, "--real", ours, "--out", out, "-n", 10)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
-        f"error: {ours}: 10 samples asked for, 9 found, 8 distinct; make the 1 that are missing, or measure what there"
-        " are with -n 9\n"
+        f"error: {ours}: 10 samples asked for, 9 found, 8 distinct; make 1 more, or measure what there are with -n 9\n"
     )
     ran = run("evaluate", ours, "--real", ours, "--out", out)
     assert (ran.code, ran.out) == (2, "")
     assert "9 samples asked for, 9 found, 8 distinct; leave out those that are there again, or allow" in ran.err
     assert run("evaluate", ours, "--real", ours, "--out", out, "--repeats").code == 0
+
+
+def test_a_reference_batch_of_others_says_what_it_does_not_say(run: Command, tmp_path: Path) -> None:
+    batch, pixels = tmp_path / "batch.npz", PIXELS[:30].reshape(30, -1) / 127.5 - 1
+    np.savez(batch, arr_0=PIXELS[:30], mu=pixels.mean(0), sigma=np.cov(pixels, rowvar=False))
+    ran = run("evaluate", npz(tmp_path / "a.npz", PIXELS[20:]), "--real", batch, "--out", tmp_path / "out")
+    assert (ran.code, ran.err) == (
+        0,
+        f"warning: {batch} does not say in which features, or how resized: see to it that these are the same\n"
+        "warning: 10 of the samples are real images, to the last byte\n",
+    )
+    assert "KID of 20 and 30 images, precision and recall of 20 each" in ran.out.splitlines()
 
 
 def test_what_ddim_ode_sample_wrote_is_evaluated(run: Command, model: Path, tmp_path: Path) -> None:

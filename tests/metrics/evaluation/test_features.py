@@ -1,12 +1,13 @@
 """All that is measured of images: by the shipped network, pixels, a callable and Inception's places by a stand-in."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from ddim_ode import data
 from ddim_ode.metrics import MetricError, feature_space, load_fashion_features, resizing
-from ddim_ode.metrics.extraction import extractor
+from ddim_ode.metrics.evaluation.features import extractor
 from tests.helpers.assertions import one_line
 from tests.helpers.fidelity import install
 
@@ -54,7 +55,11 @@ def test_inception_has_all_three(resize, channels, tmp_path, monkeypatch):
     hidden = F.conv2d(x, state["Conv2d_1a_3x3.weight"], state["Conv2d_1a_3x3.bias"], stride=18)
     branch = F.relu(F.conv2d(hidden, state["Mixed_6d.branch1x1.0.weight"], state["Mixed_6d.branch1x1.0.bias"]))
     features = F.linear(branch.mean((2, 3)), state["last.weight"], state["last.bias"])
-    torch.testing.assert_close(found["spatial"], branch[:, :7].flatten(1), rtol=1e-4, atol=1e-5)
+    for place, number in {(0, 0, 3): 3, (0, 1, 0): 7, (1, 0, 2): 7 * 17 + 2, (16, 16, 6): 2022}.items():
+        row, column, channel = place  # guided-diffusion: (N, 17, 17, 7) flattened, of TensorFlow's (N, H, W, C)
+        torch.testing.assert_close(found["spatial"][:, number], branch[:, channel, row, column], rtol=1e-4, atol=1e-5)
+    field = np.transpose(branch.numpy(), (0, 2, 3, 1))[..., :7].reshape(5, -1)
+    np.testing.assert_allclose(found["spatial"], field, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["features"], features, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["logits"], features @ state["fc.weight"].T, rtol=1e-4, atol=1e-5)
 

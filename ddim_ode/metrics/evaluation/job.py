@@ -1,6 +1,6 @@
 """The folder in which an evaluation is made and goes on: `evaluation-job.json` says what the features in it depend on.
 
-    samples/00000.safetensors, real/00000.safetensors       features, see `feature_shards`
+    samples/00000.safetensors, real/00000.safetensors       features, see `shards`
     evaluation.json, statistics.npz                         the results
 
 The first process holds the folder; the others see that theirs is the same.
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ddim_ode.metrics.checks import MetricError
+from ddim_ode.metrics.evaluation.features import answers_alike
 from ddim_ode.support.files import OutputError, reported, sweep_all
 from ddim_ode.support.outputs import going_on
 from ddim_ode.support.processes import Processes
@@ -24,7 +23,6 @@ from ddim_ode.support.records import read_record
 JOB, KIND = "evaluation-job.json", "ddim_ode evaluation job 1"
 SIDES = ("samples", "real")
 OTHER = "choose another --out"
-RTOL, ATOL = 1e-3, 1e-4  # of a network's answers on another machine
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Job:
     """What the features of two sets depend on.
 
     sets: of each side its name, count and a digest of its images. options: by the names that they are given by.
-    answers: of a network that no name tells, for fixed images.
+    answers: of a network of the caller's, which no name tells; else none.
     """
 
     sets: Mapping[str, Mapping[str, Any]]
@@ -79,7 +77,7 @@ def _check_same(folder: Path, stored: Mapping[str, Any], record: Mapping[str, An
         if name in SIDES and isinstance(was, dict):
             _check_set(folder, name, was, value)
         elif name == "answers":
-            if len(was or ()) != len(value) or not np.allclose(was or (), value, RTOL, ATOL):
+            if not answers_alike(was or (), value):
                 raise OutputError(f"{folder} belongs to another evaluation: its features answer otherwise; {OTHER}")
         elif was != value:
             raise OutputError(f"{folder} belongs to another evaluation: its {name} is {was}, not {value}; {OTHER}")

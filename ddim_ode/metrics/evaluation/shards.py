@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ddim_ode.image_sets import ImageSet
 from ddim_ode.metrics.checks import MetricError
-from ddim_ode.metrics.extraction import Extractor
+from ddim_ode.metrics.evaluation.features import Extractor
 from ddim_ode.support.tensors import read_tensors, write_tensors
 
 DIGESTS = "digests"
@@ -78,18 +78,21 @@ class FeatureShards:
         """A shard that is there. Raises MetricError for one that is damaged, or of other images."""
         if self.folder is None:
             return self.held[number]
-        tensors, told = read_tensors(self._file(number), _UnusableError, REMEDY)
+        return self._read(number, REMEDY)
+
+    def _read(self, number: int, remedy: str) -> dict[str, Tensor]:
+        tensors, told = read_tensors(self._file(number), _UnusableError, remedy)
         if any(told.get(name) != value for name, value in self._told(number).items()):
-            raise _UnusableError(f"{self._file(number)} is of another evaluation; {REMEDY}")
+            raise _UnusableError(f"{self._file(number)} is of another evaluation; {remedy}")
         return tensors
 
     def _is_there(self, number: int) -> bool:
         if self.folder is None or not self._file(number).exists():
             return number in self.held
         try:
-            self.read(number)
+            self._read(number, "it is made again")
         except _UnusableError as error:
-            warnings.warn(DamagedWarning(str(error).replace(REMEDY, "it is made again")), stacklevel=2)
+            warnings.warn(DamagedWarning(str(error)), stacklevel=2)
             with suppress(FileNotFoundError):
                 self._file(number).unlink()
             return False

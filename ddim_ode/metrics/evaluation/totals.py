@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ddim_ode.metrics import scores
 from ddim_ode.metrics.checks import choice_of
-from ddim_ode.metrics.extraction import FEATURES, LOGITS, SPATIAL
-from ddim_ode.metrics.feature_shards import DIGESTS, WIDTH, FeatureShards
+from ddim_ode.metrics.evaluation.features import FEATURES, LOGITS, SPATIAL
+from ddim_ode.metrics.evaluation.shards import DIGESTS, WIDTH, FeatureShards
 from ddim_ode.metrics.moments import Moments, merged, moments
 
 Digests = np.ndarray[tuple[int], np.dtype[np.bytes_]]

@@ -3,6 +3,7 @@
     mu (D,), sigma (D, D)           of the features: pytorch-fid, clean-fid, EDM, guided-diffusion
     mu_s (2023,), sigma_s           of spatial features, for sFID: guided-diffusion
     ddim_ode                        of ours: which features, resized how, of how many images and of which, as JSON
+    arr_0 (N, H, W, C)              images, those or some of them: guided-diffusion's reference batches
 
 All numbers are float64.
 """
@@ -12,7 +13,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddim_ode.image_sets.arrays import members
-from ddim_ode.metrics.checks import MetricError
+from ddim_ode.image_sets import ImageSet
+from ddim_ode.image_sets.arrays import IMAGES, NpzImages, members
+from ddim_ode.metrics.checks import MetricError, whole_or_none
+from ddim_ode.metrics.evaluation.features import answers_alike
 from ddim_ode.metrics.moments import Gaussian
 from ddim_ode.support.checks import as_path
 from ddim_ode.support.files import replacing
@@ -44,23 +47,37 @@ class About:
     weights: str | None = None  # sha256
     count: int | None = None
     images: str | None = None  # digest of all images
+    answers: tuple[float, ...] = ()  # of a network of the caller's, as in `Extractor`
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The Gaussians of features and, where there are any, of spatial features. `name`: what to call them."""
+    """The Gaussians of features and, where there are any, of spatial features. `name`: what to call them.
+
+    `examples`: images of the same file, for what a Gaussian cannot tell.
+    """
 
     name: str
     features: Gaussian
     spatial: Gaussian | None
     about: About
+    examples: ImageSet | None = None
+
+    @property
+    def unsaid(self) -> str | None:
+        """What a file does not say of itself, one line; None for ours."""
+        if self.about.features is not None:
+            return None
+        return f"{self.name} does not say in which features, or how resized: see to it that these are the same"
 
     def identity(self) -> str:
-        """A digest of the numbers."""
+        """A digest of the numbers, and of the images if there are any."""
         found = sha256(json.dumps(asdict(self.about)).encode())
         for gaussian in (self.features, self.spatial):
             for values in gaussian or ():
                 found.update(values.contiguous().numpy().data)
+        if self.examples is not None:
+            found.update(self.examples.identity().encode())
         return found.hexdigest()
 
 
@@ -80,21 +97,26 @@ def save_statistics(file: Path, found: Statistics) -> None:
 
 
 def load_statistics(file: str | Path) -> Statistics:
-    """Read statistics, ours or another program's. Raises MetricError: they are damaged, or none."""
+    """Read statistics, ours or another program's. Raises MetricError: they are damaged, or none; and DataError for
+    images in the same file that are none.
+    """
     path = as_path("file", file)
     if not os.path.isfile(path):
         raise MetricError(f"{path}: no such file; {REMEDY}")
-    check_memory(3 * path.stat().st_size, f"{path}", "give another", MetricError)
     try:
         with open_regular(path, MetricError, REMEDY) as opened, np.load(opened, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in _wanted(stored.files)}
+            names = _wanted(stored.files)
+            unpacked = sum(stored.zip.getinfo(f"{name}.npy").file_size for name in names)
+            check_memory(4 * unpacked, f"{path}", "give another", MetricError)
+            arrays = {name: stored[name] for name in names}
     except MetricError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, TypeError) as fault:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, TypeError, RuntimeError) as fault:
         raise MetricError(f"{path} is damaged or no .npz of numbers ({fault}); {REMEDY}") from None
     features = _gaussian(arrays, "", path)
     spatial = _gaussian(arrays, SPATIAL, path) if MEAN + SPATIAL in arrays else None
-    return Statistics(str(path), features, spatial, _about(arrays, path))
+    examples = NpzImages(path) if IMAGES in members(path) else None
+    return Statistics(str(path), features, spatial, _about(arrays, path), examples)
 
 
 def check_alike(found: Statistics, about: About, width: int) -> None:
@@ -109,6 +131,11 @@ def check_alike(found: Statistics, about: About, width: int) -> None:
         raise MetricError(
             f"{found.name} has statistics of {len(found.features.mean)} features, and {about.features!r} has {width};"
             " give those of the same features"
+        )
+    if found.about.features is not None and not answers_alike(found.about.answers, about.answers):
+        raise MetricError(
+            f"{found.name} has statistics of another network of the name {about.features!r}, which answers otherwise"
+            "; give those of this one"
         )
 
 
@@ -146,6 +173,8 @@ def _about(arrays: Mapping[str, Any], file: Path) -> About:
     if OURS not in arrays:
         return About()
     try:
-        return About(**json.loads(str(arrays[OURS])))
+        told = About(**json.loads(str(arrays[OURS])))
+        whole_or_none(told.count)
+        return replace(told, answers=tuple(map(float, told.answers)))
     except (ValueError, TypeError) as fault:
         raise MetricError(f"{file} does not say what it is of ({fault}); {REMEDY}") from None

@@ -2,8 +2,10 @@
 spatial features.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from os import PathLike
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddim_ode.data import is_picture, to_float
-from ddim_ode.metrics.checks import MetricError, finite_values
+from ddim_ode.metrics.checks import MetricError, finite_values, generator
 from ddim_ode.metrics.fashion import SHAPE, FashionFeatures, load_fashion_features
 from ddim_ode.metrics.inception import InceptionOutputs, file_of
 from ddim_ode.metrics.resizing import RESIZES
@@ -22,13 +24,16 @@ from ddim_ode.support.reading import open_regular
 
 FEATURES, LOGITS, SPATIAL = "features", "logits", "spatial"
 BLOCK = 2**20
+MOST_PIXELS = 3072  # values of an image, 32 x 32 in colour, that are compared as they are without being asked to
+RTOL, ATOL = 1e-3, 1e-4  # of answers on another machine; the latter of the largest
 
 
 @dataclass(frozen=True)
 class Extractor:
     """Call it with images uint8 (N, *shape) for float32 (N, D) by name: FEATURES, and LOGITS and SPATIAL or not.
 
-    `resize` and `weights`, a sha256, are None where there are none. Batches are cut in the same way whatever N.
+    `resize` and `weights`, a sha256, are None where there are none. `own`: whether the network is the caller's, so that
+    its name says nothing. Batches are cut in the same way whatever N.
     """
 
     name: str
@@ -37,6 +42,18 @@ class Extractor:
     batch_size: int
     resize: str | None = None
     weights: str | None = None
+    own: bool = False
+
+    @cached_property
+    def probe(self) -> Tensor:
+        """The features of two images of noise, always the same, (2, D)."""
+        noise = torch.randint(256, (2, *self.shape), dtype=torch.uint8, generator=generator(0, "two images"))
+        return self(noise)[FEATURES]
+
+    @property
+    def answers(self) -> tuple[float, ...]:
+        """What tells a network of the caller's from others: all of `probe`; else nothing."""
+        return tuple(self.probe.flatten().tolist()) if self.own else ()
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -58,7 +75,8 @@ def extractor(
     """The extractor of features for images of a shape (C, H, W).
 
     Args:
-        features: as in `feature_space`; by default what `default_features` names.
+        features: as in `feature_space`; by default what `default_features` names, but pixels only of images of at most
+            MOST_PIXELS values.
         weights: of "inception" only, as there.
         resize: of "inception" only, a name in RESIZES; by default "legacy".
         batch_size: images at once; by default 250, of Inception 50.
@@ -66,7 +84,7 @@ def extractor(
 
     Raises MetricError and CheckpointError as `feature_space` does, and for a resize that is not known or has no use.
     """
-    features = default_features(shape) if features is None else features
+    features = _default(shape) if features is None else features
     if resize is not None:
         choice("resize", resize, RESIZES, MetricError)
         if features != "inception":
@@ -82,7 +100,26 @@ def extractor(
         fashion = _FashionOutputs(load_fashion_features().to(device), device)
         return Extractor("fashion", SHAPE, fashion, most or 250)
     space = feature_space(features, shape, weights)
-    return Extractor(space.name, space.shape, lambda images: {FEATURES: space(images)}, most or space.batch_size)
+    own, outputs = not isinstance(features, str), lambda images: {FEATURES: space(images)}
+    return Extractor(space.name, space.shape, outputs, most or space.batch_size, own=own)
+
+
+def answers_alike(was: Sequence[float], now: Sequence[float]) -> bool:
+    """Whether answers are those of one network, but for rounding."""
+    if len(was) != len(now):
+        return False
+    atol = ATOL * max(map(abs, now), default=0.0)
+    return all(abs(a - b) <= atol + RTOL * abs(b) for a, b in zip(was, now, strict=True))
+
+
+def _default(shape: Sequence[int]) -> str:
+    name, pixels = default_features(shape), math.prod(shape)
+    if name == "pixels" and pixels > MOST_PIXELS:
+        raise MetricError(
+            f"images {tuple(shape)} have {pixels:,} values each, which are compared as they are up to {MOST_PIXELS:,}"
+            "; say where with --features, as in --features inception"
+        )
+    return name
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import numpy as np
 
 from ddim_ode.image_sets import ImageSet
 from ddim_ode.metrics.checks import MetricError
-from ddim_ode.metrics.evaluation import Counted
-from ddim_ode.metrics.feature_shards import WIDTH, digests
-from ddim_ode.metrics.gathering import Gathered
-from ddim_ode.metrics.statistics import Statistics
+from ddim_ode.metrics.evaluation.result import Counted
+from ddim_ode.metrics.evaluation.shards import WIDTH, digests
+from ddim_ode.metrics.evaluation.statistics import Statistics
+from ddim_ode.metrics.evaluation.totals import Gathered
 from ddim_ode.support.processes import Processes
 
 BLOCK = 250  # images read at once
@@ -25,11 +25,12 @@ class CountError(MetricError):
 def check_asked(images: ImageSet, asked: int | None, here: Processes) -> Counted:
     """The count of samples, without how many are distinct.
 
-    Raises CountError where they are not as many as were asked for, once the distinct ones have been counted too.
+    Raises CountError, in every process, where they are not as many as were asked for; the first has then counted the
+    distinct ones too.
     """
     counted = Counted(images.name, len(images) if asked is None else asked, len(images), None)
     if counted.asked != counted.found:
-        here.shared("counted", lambda: _refuse(replace(counted, distinct=_distinct(images, here))))
+        _refuse(replace(counted, distinct=here.shared("distinct", lambda: _distinct(images, here))))
     return counted
 
 
@@ -41,9 +42,9 @@ def check_distinct(counted: Counted, found: Gathered, repeats: bool) -> Counted:
     return counted
 
 
-def copies(found: Gathered, real: Gathered | Statistics) -> int | None:
-    """How many different images are in both sets; None where nothing tells."""
-    return len(np.intersect1d(found.different, real.different)) if isinstance(real, Gathered) else None
+def copies(found: Gathered, real: Gathered | None) -> int | None:
+    """How many different images are in both sets; None without real images."""
+    return None if real is None else len(np.intersect1d(found.different, real.different))
 
 
 def count_of(name: str, real: Gathered | Statistics) -> Counted:
@@ -66,7 +67,7 @@ def _refuse(counted: Counted) -> None:
     assert asked is not None
     assert found is not None
     if found < asked:
-        remedy = f"make the {asked - found:,} that are missing, or measure what there are with -n {found}"
+        remedy = f"make {asked - found:,} more, or measure what there are with -n {found}"
     elif found > asked:
         remedy = f"take {found - asked:,} away, or measure all with -n {found}"
     else:

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from ddim_ode.metrics import MetricError, frechet, frechet_distance, load_statistics, save_statistics
+from ddim_ode.metrics.evaluation.statistics import About, Statistics, check_alike, is_statistics
 from ddim_ode.metrics.moments import moments
-from ddim_ode.metrics.statistics import About, Statistics, check_alike, is_statistics
 from tests.helpers.assertions import one_line
+from tests.helpers.evaluations import encrypt
 from tests.helpers.tensors import normal
 
 X, Y = normal(80, 6, seed=0) * torch.arange(1, 7) + 2, normal(90, 6, seed=1)
@@ -79,6 +80,7 @@ def test_ours_of_other_features_are_refused_by_name(about, message):
         ({"mu": np.array([None]), "sigma": np.eye(1)}, "is damaged or no .npz of numbers"),
         ({"mu": np.zeros(1), "sigma": np.eye(1), "ddim_ode": np.array("{")}, "does not say what it is of"),
         ({"mu": np.zeros(1), "sigma": np.eye(1), "ddim_ode": np.array('{"kind": 1}')}, "does not say what it is of"),
+        ({"mu": np.zeros(1), "sigma": np.eye(1), "ddim_ode": np.array('{"count": "many"}')}, "'many' is no count"),
     ],
 )
 def test_what_are_no_statistics_is_refused(arrays, message, tmp_path):
@@ -94,3 +96,18 @@ def test_a_file_that_is_cut_short_or_missing_is_named(tmp_path):
     (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:300])
     assert f"{tmp_path}/a.npz is damaged" in one_line(MetricError, load_statistics, tmp_path / "a.npz")
     assert f"{tmp_path}/b.npz: no such file" in one_line(MetricError, load_statistics, tmp_path / "b.npz")
+
+
+def test_what_is_asked_of_memory_is_what_is_packed(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", mu=np.zeros(1500), sigma=np.zeros((1500, 1500)))
+    monkeypatch.setenv("DDIM_ODE_MEMORY", "60M")
+    assert "a.npz would take 72 MB of memory" in one_line(MetricError, load_statistics, tmp_path / "a.npz")
+    images = np.zeros((20_000, 32, 32, 1), np.uint8)
+    np.savez_compressed(tmp_path / "b.npz", mu=np.zeros(3), sigma=np.eye(3), arr_0=images)  # which are not read
+    assert len(load_statistics(tmp_path / "b.npz").examples) == 20_000
+
+
+def test_an_encrypted_one_is_one_line(tmp_path):
+    np.savez(tmp_path / "a.npz", mu=np.zeros(3), sigma=np.eye(3))
+    encrypt(tmp_path / "a.npz")
+    assert "is encrypted" in one_line(MetricError, load_statistics, tmp_path / "a.npz")
