@@ -23,8 +23,8 @@ from ddim_ode.support.processes import Processes
 from ddim_ode.support.reading import read_json
 from ddim_ode.support.records import KIND, RecordError, read_record, seal, write_record
 from ddim_ode.support.resources import size
+from ddim_ode.support.shards import JOB
 
-JOB = "job.json"
 FOUND, REPLACES = "found", "replaces"  # in it: what was looked for; the files of another run, which go
 LOOKS = (0.1, 0.4, 1.5, 4.0, 9.0, 15.0)  # seconds between looks at a file of another process, which NFS shows late
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.(tmp|old)", re.DOTALL)  # as `files.temporary` names them

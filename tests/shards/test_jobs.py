@@ -9,11 +9,12 @@ import pytest
 from torch.distributed import HashStore
 
 from ddim_ode.shards import jobs
-from ddim_ode.shards.jobs import JOB, REPLACES, ShardError, job, patiently
+from ddim_ode.shards.jobs import REPLACES, ShardError, job, patiently
 from ddim_ode.shards.listed import SAMPLES
 from ddim_ode.support.files import OutputError
 from ddim_ode.support.outputs import going_on
 from ddim_ode.support.processes import Processes, alone
+from ddim_ode.support.shards import JOB
 from tests.helpers.assertions import one_line
 
 RECORD = {"command": "sample", "nfe": 10, "sigmas": (80.0, 0.0), "seeds": "0-2", "shard_size": 2, "format": "png"}

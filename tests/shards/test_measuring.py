@@ -10,10 +10,11 @@ from torch.distributed import HashStore
 from ddim_ode.models.denoiser import NonFiniteError
 from ddim_ode.planning.inputs import SampleError
 from ddim_ode.shards import jobs
-from ddim_ode.shards.jobs import JOB, ShardError, ShardWarning
+from ddim_ode.shards.jobs import ShardError, ShardWarning
 from ddim_ode.shards.measuring import UNWATCHED, Job, Numbers, Watched, digests, measured
 from ddim_ode.support.outputs import OutputError
 from ddim_ode.support.processes import ProcessError, Processes, alone
+from ddim_ode.support.shards import JOB
 from tests.helpers.assertions import one_line
 
 IMAGES = torch.arange(10 * 4, dtype=torch.uint8).reshape(10, 1, 2, 2)

@@ -270,7 +270,6 @@ def test_noise_on_the_way_and_conditions_are_each_samples_own(tmp_path):
         ({"seeds": []}, "seeds is empty"),
         ({"seeds": [5, 6, 5], "labels": None}, "seeds has 5 in it twice, and samples in shards are counted"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_is_refused_before_a_folder_is_made(net, tmp_path, change, told):
     with pytest.raises(DDIMError, match=told):
