@@ -111,7 +111,7 @@ def random_inception(file: Path) -> nn.Module:
     """torch-fidelity's network with random weights that keep the size of what passes, written to a file."""
     from torch_fidelity import FeatureExtractorInceptionV3
 
-    class Untrained(FeatureExtractorInceptionV3):  # type: ignore[misc]
+    class Untrained(FeatureExtractorInceptionV3):  # type: ignore[misc]  # torch-fidelity has no types
         def load_state_dict(self, *arguments: Any, **options: Any) -> None:
             for layer in self.modules():
                 if isinstance(layer, nn.Conv2d | nn.Linear):

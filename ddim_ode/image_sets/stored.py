@@ -22,12 +22,13 @@ class StoredImages(ImageSet):
     def __init__(self, file: Path, name: str):
         self.file, self.name = file, name
         with opened_tensors(file, DataError, REMEDY, checked=True) as stored:
-            if NAME not in stored.keys():  # noqa: SIM118
+            names = set(stored.keys())  # a handle of safetensors cannot be asked itself
+            if NAME not in names:
                 raise DataError(f"{file} has no {NAME}, which samples are called; give a file of samples")
             shape = tuple(stored.get_slice(NAME).get_shape())
             if len(shape) != 4 or not is_picture(shape[1:]):
                 raise DataError(f"{file}: found {NAME} of shape {shape}, expected images (N, 1 or 3, H, W)")
-            if LABELS in stored.keys():  # noqa: SIM118
+            if LABELS in names:
                 self.labels = stored.get_tensor(LABELS).long()
         self.count, channels, height, width = shape
         self.shape = (channels, height, width)
