@@ -25,7 +25,8 @@ MARKS_OF_MATPLOTLIB = {
     "plus": "P",
     "star": "*",
 }
-PICTURE, NAMES = 0.44, 1.2  # inches: the height of a picture, the width of the names beside them
+PICTURE, NAMES = 0.44, 1.2  # inches: the height of a picture, the least width of the names beside them
+LETTER = 0.07  # inches: the width of a letter of a name
 GAP, PITCH = 0.12, 1.42  # in heights of a picture: between two columns, and from row to row
 
 
@@ -75,7 +76,9 @@ def save_sheet(results: Mapping[str, Any], strips: Mapping[str, bytes], file: Pa
         found = np.asarray(Image.open(io.BytesIO(strips[key])))
         return found[:, : round(found.shape[0] * strip)]
 
-    left, right = -NAMES / PICTURE, len(columns) * (strip + GAP)
+    names = ["\n".join(map(caption, filter(None, (row.name, row.grid)))) for row in rows]
+    longest = max((len(part) for name in names for part in name.split("\n")), default=0)
+    left, right = -max(NAMES, LETTER * longest + 0.2) / PICTURE, len(columns) * (strip + GAP)
     top, bottom = -0.6, (len(rows) + 1) * PITCH
     figure = Figure(figsize=((right - left) * PICTURE, (bottom - top) * PICTURE), dpi=150)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(left, right), ylim=(bottom, top))
@@ -90,7 +93,6 @@ def save_sheet(results: Mapping[str, Any], strips: Mapping[str, bytes], file: Pa
                 _place(axes, pixels(cell["key"]), x, y * PITCH)
                 error = f"error {in_digits(cell['error']['median'])}" if cell["error"] else ""
                 axes.text(x, y * PITCH + 1.05, error, fontsize=7, color="0.35", va="top")
-    names = ["\n".join(map(caption, filter(None, (row.name, row.grid)))) for row in rows]
     for y, name in enumerate(["reference", *names]):
         axes.text(-0.12, y * PITCH + 0.5, name, fontsize=8, ha="right", va="center")
     save_figure(figure, file)
