@@ -9,6 +9,7 @@ shape; coefficients are computed in float64.
 """
 
 import math
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -198,6 +199,7 @@ class DiscreteVP(VariancePreserving):
     alphas_cumprod: np.ndarray
     _log_sigma: np.ndarray
     _timesteps: int
+    _digest: int
 
     def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | Tensor):
         table = table_of("alphas_cumprod", alphas_cumprod, MOST_TIMESTEPS, PathError)
@@ -212,6 +214,8 @@ class DiscreteVP(VariancePreserving):
             )
         table.flags.writeable = False
         object.__setattr__(self, "alphas_cumprod", table)
+        # Solvers look their coefficients up by the path, at every evaluation; a hash of Python's own would not travel.
+        object.__setattr__(self, "_digest", zlib.crc32(table.tobytes()))
         object.__setattr__(self, "_log_sigma", 0.5 * (np.log1p(-table) - np.log(table)))
         super().__init__(*np.exp(self._log_sigma[[0, -1]]).tolist())
 
@@ -221,7 +225,7 @@ class DiscreteVP(VariancePreserving):
         return np.array_equal(self.alphas_cumprod, other.alphas_cumprod)
 
     def __hash__(self) -> int:
-        return hash((self._timesteps, self.alphas_cumprod.tobytes()))
+        return hash((self._timesteps, self._digest))
 
     @property
     def num_timesteps(self) -> int:

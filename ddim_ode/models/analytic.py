@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.models.arguments import class_labels
-from ddim_ode.models.denoiser import PREDICTS, Denoiser
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.models.equations import PREDICTS
 from ddim_ode.paths import Path, f64
 from ddim_ode.support.checks import ArgumentError, described, of_kind, whole
 from ddim_ode.support.resources import check_memory

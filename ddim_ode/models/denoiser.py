@@ -1,9 +1,5 @@
-"""What a network says about a noisy image, whatever it was trained to predict.
-
-At x = a x0 + b eps a network outputs p x0 + q eps, with (p, q) fixed by what it predicts. Two linear
-equations give both parts back:
-
-    data  = (q x - b out) / (a q - b p)            noise = (a out - p x) / (a q - b p)
+"""What a network says about a noisy image, whatever it was trained to predict: the image in it, and the noise, by two
+linear equations (see `equations`).
 """
 
 import copy
@@ -18,6 +14,7 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.models import arguments
 from ddim_ode.models.conditions import Told, keywords, labels_of
 from ddim_ode.models.conventions import Conventions
+from ddim_ode.models.equations import AT_ZERO, PREDICTS, equations, time_at
 from ddim_ode.models.failures import NonFiniteError as NonFiniteError
 from ddim_ode.models.failures import advise, check_answer, check_finite, lacks_null_class, misunderstood
 from ddim_ode.models.fast import Fast
@@ -26,19 +23,7 @@ from ddim_ode.models.networks import check_whole, device_of, precision_of
 from ddim_ode.models.provenance import Provenance
 from ddim_ode.paths import Path
 from ddim_ode.support.checks import flag, of_kind, whole
-
-Coefficients = tuple[Tensor, Tensor]
-
-#: what the network predicts -> (p, q) as a function of the path's (a, b)
-PREDICTS: Mapping[str, Callable[[Tensor, Tensor], Coefficients]] = {
-    "noise": lambda a, b: (torch.zeros_like(a), torch.ones_like(a)),
-    "data": lambda a, b: (torch.ones_like(a), torch.zeros_like(a)),
-    "velocity": lambda a, b: (-b, a),  # v = a eps - b x0: Salimans & Ho 2022, App. D
-    "flow": lambda a, b: (-torch.ones_like(a), torch.ones_like(a)),  # eps - x0: Liu et al. 2023
-    "score": lambda a, b: (torch.zeros_like(a), -1 / b),  # grad log p = -eps / b: Song et al. 2021, Eq. 7
-}
-
-AT_ZERO = ("noise", "velocity", "flow")  # that leave both parts to be told at sigma = 0
+from ddim_ode.support.waiting import below
 
 
 class Prediction(NamedTuple):
@@ -175,8 +160,7 @@ class Denoiser(Conventions):
 
     def time(self, sigma: Tensor) -> Tensor:
         """The time on the path, float64, that the network is told at sigma: within its range, rounded if `quantize`."""
-        u = self.path.u(sigma.clamp(self.path.sigma_min, self.path.sigma_max))
-        return u.round() if self.quantize else u
+        return time_at(self.path, sigma, bool(self.quantize))
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Denoiser":
         """A copy whose network lives on another device or computes in another precision; itself if it does already.
@@ -233,34 +217,24 @@ class Denoiser(Conventions):
         """
         arguments.check_state(xbar, self.shape, DenoiserError)
         sigma = arguments.noise_level(sigma, len(xbar), DenoiserError, zero=self.predicts in AT_ZERO)
-        u = self.time(sigma)
-        a = self.path.scale(sigma)
-        b = a * sigma
-        p, q = PREDICTS[self.predicts](a, b)
-        det = a * q - b * p
-
-        def per_sample(c: Tensor) -> Tensor | float:
-            return c.to(xbar).reshape(-1, *[1] * len(self.shape)) if c.ndim else c.item()
-
-        x = per_sample(a) * xbar
+        at = equations(self.path, self.predicts, bool(self.quantize), sigma, xbar)
+        x = at.scale * xbar
         dtype = self.dtype or x.dtype  # of times float32 at least: 999 would become 1000 in bfloat16
         times = torch.int64 if self.quantize == "int" else torch.promote_types(dtype, torch.float32)
-        inputs = [x.to(dtype), u.to(x.device, times).expand(len(x))]
+        inputs = [x.to(dtype), _each(at.time, len(x), times, x.device)]
         if self.num_classes:
             inputs.append(self._condition(labels_of(labels), x))
         out = self._ask(inputs, keywords(labels, x, dtype)).to(x)
         check_finite(out, sigma)
         return Prediction(
-            data=per_sample(q / det) * x - per_sample(b / det) * out,
-            noise=per_sample(a / det) * out - per_sample(p / det) * x,
-            evaluations=1,
+            data=at.data_x * x - at.data_out * out, noise=at.noise_out * out - at.noise_x * x, evaluations=1
         )
 
     def _condition(self, labels: Tensor | None, x: Tensor) -> Tensor:
         """The labels that the network is given. Raises DenoiserError for no condition where there is no null class."""
         if labels is not None:
             labels = arguments.class_labels(labels, len(x), self.num_classes, DenoiserError)
-        if not self.null_class and (labels is None or (labels == self.num_classes).any()):
+        if not self.null_class and (labels is None or not below((labels == self.num_classes).sum(), 1)):
             raise DenoiserError(
                 "this model was trained with a label for every image and has no null class"
                 f"; give labels in 0..{self.num_classes - 1}, and guidance=1"
@@ -283,3 +257,10 @@ class Denoiser(Conventions):
                 advise(error, inputs[1])
             raise
         return check_answer(out, inputs[0], DenoiserError)
+
+
+def _each(value: Tensor | float, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number, or one a sample, as (count,) there, without a copy from the CPU where that is not needed."""
+    if isinstance(value, Tensor):
+        return value.to(device, dtype).expand(count)
+    return torch.full((count,), value, dtype=dtype, device=device)

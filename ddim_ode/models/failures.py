@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ddim_ode.errors import DDIMError
 from ddim_ode.models.modes import module_of
+from ddim_ode.support.waiting import finite
 
 #: what torch, NumPy and Python say where a float is used as an index
 FLOAT_INDEX = re.compile(
@@ -84,7 +85,7 @@ def check_answer(out: object, x: Tensor, error: type[DDIMError]) -> Tensor:
 
 def check_finite(out: Tensor, sigma: Tensor, error: type[NonFiniteError] = NonFiniteError) -> None:
     """Raise `error` for the first sample of a network's answer (B, ...) that is not finite; sigma () or (B,)."""
-    if not torch.isfinite(out).all():
+    if not finite(out):
         bad = int((~torch.isfinite(out.reshape(len(out), -1)).all(dim=1)).nonzero()[0])
         raise error(float(sigma.expand(len(out))[bad]), bad)
 

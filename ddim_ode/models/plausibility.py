@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from ddim_ode.errors import DDIMError
-from ddim_ode.models.denoiser import PREDICTS, Denoiser
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.models.equations import PREDICTS
 from ddim_ode.paths import f64
 from ddim_ode.support.checks import whole
 from ddim_ode.support.seeds import generator

@@ -5,6 +5,8 @@
 (Song et al. 2021, "Score-Based ...", Eq. 13, written for any Gaussian path). It counts what it spends.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -66,10 +68,9 @@ class ProbabilityFlow:
             NonFiniteError: from the network.
         """
         low, high = self.domain
-        outside = ~((low * (1 - 1e-9) <= sigma) & (sigma <= high * (1 + 1e-9)))
-        if outside.any():
-            found = float(sigma[outside][0])
-            raise DomainError(f"the solver left its interval: sigma={found:.6g} is not in [{low:.6g}, {high:.6g}]")
+        for found in sigma.reshape(-1).tolist():
+            if not low * (1 - 1e-9) <= found <= high * (1 + 1e-9):
+                raise DomainError(f"the solver left its interval: sigma={found:.6g} is not in [{low:.6g}, {high:.6g}]")
         with torch.set_grad_enabled(self.differentiable):
             prediction = self.model(xbar, sigma, self.labels)
         self.nfe = self.nfe + prediction.evaluations
@@ -77,11 +78,23 @@ class ProbabilityFlow:
 
     def enter(self, xbar: Tensor, sigma: Tensor | float) -> Tensor:
         """The state y on this path of xbar at sigma."""
-        return xbar * along(self.path.scale(f64(sigma)), xbar)
+        return xbar * self._scale(sigma, xbar)
 
     def leave(self, y: Tensor, sigma: Tensor | float) -> Tensor:
         """xbar of the state y at sigma."""
-        return y / along(self.path.scale(f64(sigma)), y)
+        return y / self._scale(sigma, y)
+
+    def _scale(self, sigma: Tensor | float, like: Tensor) -> Tensor | float:
+        """What xbar at sigma is multiplied by on the path."""
+        if isinstance(sigma, Tensor) and sigma.ndim:
+            return along(self.path.scale(f64(sigma)), like)
+        return scale_at(self.path, float(sigma))
+
+
+@lru_cache(maxsize=4096)
+def scale_at(path: Path, sigma: float) -> float:
+    """The path's scale at one sigma, which a run asks for with every batch."""
+    return float(path.scale(f64(sigma)))
 
 
 def along(c: Tensor, y: Tensor) -> Tensor:

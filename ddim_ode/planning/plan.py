@@ -25,6 +25,7 @@ from ddim_ode.planning.profile import Profile
 from ddim_ode.planning.tolerance import ends_for, tolerance_for
 from ddim_ode.solvers import Control, Method, MethodError, Outcome, Solution, Step, Watch, follow
 from ddim_ode.support.resources import allocating
+from ddim_ode.support.waiting import without_waiting
 
 CALIBRATION = 8  # samples that a tolerance is looked for with
 
@@ -138,7 +139,13 @@ class GridPlan(Plan):
         return self._follow(ode, self.method.solver.resume(ode, self.sigmas, tuple(kept)), watch)
 
     def _follow(self, ode: ProbabilityFlow, begin: Step, watch: Watch | None) -> Outcome:
-        x, state = follow(ode, self.method.solver, self.sigmas, begin, watch)
+        spent = ode.nfe
+
+        def along(watch: Watch | None) -> Step:
+            ode.nfe = spent
+            return follow(ode, self.method.solver, self.sigmas, begin, watch)
+
+        x, state = without_waiting(lambda: along(watch), lambda: along(None))
         count = len(x)
         return Outcome(
             x=x,

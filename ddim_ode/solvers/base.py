@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from itertools import pairwise, starmap
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from ddim_ode.models.denoiser import NonFiniteError
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import Path
 from ddim_ode.solvers.origin import Origin
+from ddim_ode.support.waiting import finite
 
 
 class DivergedError(DDIMError):
@@ -252,20 +254,20 @@ def moves(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor) -> list[Callable
     Each is a function of the `Step` before it and of the network's answers alone, so that it can be repeated.
     """
     nodes = nodes_of(solver, sigmas)
-    u = ode.path.u(nodes)
+    times = ode.path.u(nodes).unbind()
 
-    def interval(n: int) -> Callable[[Step], Step]:
-        return lambda at: solver.step(ode, u[n], u[n + 1], at.y, at.state)
+    def interval(u0: Tensor, u1: Tensor) -> Callable[[Step], Step]:
+        return lambda at: solver.step(ode, u0, u1, at.y, at.state)
 
     def arrive(at: Step) -> Step:
         xbar = ode.leave(at.y, nodes[-1])
         if len(nodes) < len(sigmas):
             xbar = ode.predict(xbar, nodes[-1]).data
-        if not torch.isfinite(xbar).all():
+        if not finite(xbar):
             raise DivergedError("the solver diverged: the state is not finite; use more steps or another method")
         return Step(xbar, at.state)
 
-    return [*(interval(n) for n in range(len(nodes) - 1)), arrive]
+    return [*starmap(interval, pairwise(times)), arrive]
 
 
 def follow(ode: ProbabilityFlow, solver: Solver, sigmas: Tensor, begin: Step, watch: Watch | None = None) -> Step:

@@ -6,9 +6,11 @@ taken away again leaves the same integer.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ddim_ode.solvers.base import DivergedError
+from ddim_ode.support.waiting import below
 
 UNIT = 2.0**-52  # of the lattice: a float32 image in [-1, 1] comes back bit for bit if no value is below 2^-27
 LIMIT = 256.0  # of a state and of an increment: 2 (y + dy) - z, five of them, is still below 2^63
@@ -52,8 +54,9 @@ FLOATS, LATTICE = Floats(), Lattice()
 
 
 def _within(y: Tensor) -> None:
-    if not (y.abs() < LIMIT).all():
+    largest = torch.linalg.vector_norm(y.detach(), torch.inf)
+    if not below(largest, LIMIT):
         raise DivergedError(
-            f"the state leaves the range of fixed-point numbers, +-{LIMIT:g}: found {float(y.abs().max()):.3g}"
+            f"the state leaves the range of fixed-point numbers, +-{LIMIT:g}: found {float(largest):.3g}"
             "; use more steps, or a method in floating point"
         )

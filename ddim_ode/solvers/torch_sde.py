@@ -43,7 +43,7 @@ class TorchSDE(Stochastic):
         flat = y.reshape(len(y), -1)
         sde = _Interval(drift, ends, self.ito)
         bm = _Motion(drift.ode, ends, flat)
-        unit = torch.stack([torch.zeros(()), torch.ones(())]).to(flat)  # torchsde casts its times to the dtype of y
+        unit = torch.tensor([0.0, 1.0], dtype=y.dtype)  # torchsde casts its times so; on the CPU nobody waits for them
         with torch.random.fork_rng(devices=[y.device] if y.is_cuda else []):  # sdeint draws to see a shape
             return torchsde.sdeint(sde, flat, unit, bm=bm, method=self.name, dt=1.0)[-1].reshape(y.shape)
 

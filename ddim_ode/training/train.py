@@ -22,7 +22,7 @@ from torch import Tensor
 from ddim_ode import checkpoints
 from ddim_ode.checkpoints.fitting import shapes
 from ddim_ode.data import save_grid
-from ddim_ode.models.denoiser import PREDICTS
+from ddim_ode.models.equations import PREDICTS
 from ddim_ode.models.unet import UNet
 from ddim_ode.sampling import sample
 from ddim_ode.support.files import replacing

@@ -10,7 +10,8 @@ from torch import nn
 
 from ddim_ode import paths
 from ddim_ode.models.analytic import GaussianMixture
-from ddim_ode.models.denoiser import PREDICTS, Denoiser, DenoiserError
+from ddim_ode.models.denoiser import Denoiser, DenoiserError
+from ddim_ode.models.equations import PREDICTS
 from tests.helpers.assertions import one_line
 from tests.helpers.mixtures import labelled
 from tests.helpers.networks import Recording, tiny_unet

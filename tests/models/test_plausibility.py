@@ -13,7 +13,8 @@ from ddim_ode import paths
 from ddim_ode.checkpoints import PredictionWarning
 from ddim_ode.checkpoints.diffusers_folder import save_diffusers
 from ddim_ode.errors import DDIMError
-from ddim_ode.models.denoiser import PREDICTS, Denoiser
+from ddim_ode.models.denoiser import Denoiser
+from ddim_ode.models.equations import PREDICTS
 from ddim_ode.models.unet import UNet, UNetConfig
 from tests.helpers.assertions import one_line
 from tests.helpers.foreign import LAYOUTS, pipeline, unet2d

@@ -1,0 +1,69 @@
+"""The two equations that turn what a network says into an image and a noise.
+
+At x = a x0 + b eps a network outputs p x0 + q eps, with (p, q) fixed by what it predicts. Solved for both parts:
+
+    data  = (q x - b out) / (a q - b p)            noise = (a out - p x) / (a q - b p)
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddim_ode.paths import Path, f64
+
+Coefficients = tuple[Tensor, Tensor]
+Number = Tensor | float
+
+#: what the network predicts -> (p, q) as a function of the path's (a, b)
+PREDICTS: Mapping[str, Callable[[Tensor, Tensor], Coefficients]] = {
+    "noise": lambda a, b: (torch.zeros_like(a), torch.ones_like(a)),
+    "data": lambda a, b: (torch.ones_like(a), torch.zeros_like(a)),
+    "velocity": lambda a, b: (-b, a),  # v = a eps - b x0: Salimans & Ho 2022, App. D
+    "flow": lambda a, b: (-torch.ones_like(a), torch.ones_like(a)),  # eps - x0: Liu et al. 2023
+    "score": lambda a, b: (torch.zeros_like(a), -1 / b),  # grad log p = -eps / b: Song et al. 2021, Eq. 7
+}
+
+AT_ZERO = ("noise", "velocity", "flow")  # that leave both parts to be told at sigma = 0
+
+
+class Equations(NamedTuple):
+    """x = scale xbar, of which data = data_x x - data_out out and noise = noise_out out - noise_x x."""
+
+    time: Number  # that the network is told
+    scale: Number
+    data_x: Number
+    data_out: Number
+    noise_out: Number
+    noise_x: Number
+
+
+def time_at(path: Path, sigma: Tensor, quantize: bool) -> Tensor:
+    """The time on the path, float64, that a network is told at sigma: within its range, rounded if `quantize`."""
+    u = path.u(sigma.clamp(path.sigma_min, path.sigma_max))
+    return u.round() if quantize else u
+
+
+def equations(path: Path, predicts: str, quantize: bool, sigma: Tensor, like: Tensor) -> Equations:
+    """Those of one sigma, in numbers, or of one a sample (B,), in tensors that fit `like` (B, ...), its time apart."""
+    if not sigma.ndim:
+        return _at(path, predicts, quantize, float(sigma))
+    time, *rest = _solved(path, predicts, quantize, sigma)
+    return Equations(time, *(c.to(like).reshape(-1, *[1] * (like.ndim - 1)) for c in rest))
+
+
+def _solved(path: Path, predicts: str, quantize: bool, sigma: Tensor) -> tuple[Tensor, ...]:
+    """The values of `Equations` at sigma, of any shape, in float64."""
+    a = path.scale(sigma)
+    b = a * sigma
+    p, q = PREDICTS[predicts](a, b)
+    det = a * q - b * p
+    return time_at(path, sigma, quantize), a, q / det, b / det, a / det, p / det
+
+
+@lru_cache(maxsize=4096)
+def _at(path: Path, predicts: str, quantize: bool, sigma: float) -> Equations:
+    """Those at one sigma, for which every batch of a run asks again."""
+    return Equations(*(value.item() for value in _solved(path, predicts, quantize, f64(sigma))))

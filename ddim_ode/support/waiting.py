@@ -1,0 +1,111 @@
+"""Questions to a device whose answers one would have to wait for, such as whether all numbers of a tensor are finite.
+
+Alone, `below` and `finite` ask at once. Within `without_waiting` they only note what is asked, on the device, and all
+answers are had together: a device that is never asked anything in between computes while Python prepares what comes
+next. Where something did not hold, nobody knows any more where: what was done is done again, asking at once.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+PATIENCE = 64  # questions after which the answers are looked at, so that a long run does not go on in vain
+
+Done = TypeVar("Done")
+
+
+class UnmetError(Exception):
+    """Something that was asked did not hold."""
+
+
+class Asked:
+    """Questions that nobody has had an answer to: is the absolute value of a number () below a limit?"""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[Tensor, float]] = []
+
+    def add(self, value: Tensor, limit: float) -> None:
+        """Note a question. Raises UnmetError where enough have come together, and one does not hold."""
+        self._open.append((value, limit))
+        if len(self._open) >= PATIENCE:
+            self.look()
+
+    def look(self, wanted: Tensor | None = None) -> Tensor | None:
+        """Wait for all answers, and for the numbers that are wanted, which come in float64 on the CPU by the same copy.
+
+        Raises UnmetError unless everything held.
+        """
+        asked, self._open = self._open, []
+        together = [value.reshape(1) for value, _ in asked]
+        if wanted is not None:
+            together.append(wanted.detach().reshape(-1))
+        if not together:
+            return None
+        answers = torch.cat(together).cpu().double()
+        if not all(abs(answer) < limit for answer, (_, limit) in zip(answers.tolist(), asked, strict=False)):
+            raise UnmetError
+        return None if wanted is None else answers[len(asked) :].reshape(wanted.shape)
+
+
+_asked: ContextVar[Asked | None] = ContextVar("asked", default=None)
+
+
+def below(value: Tensor, limit: float) -> bool:
+    """Whether the absolute value of a number () is below a limit, and none of NaN is; within `without_waiting` it is
+    taken to be, and looked at later.
+    """
+    asked = _asked.get()
+    if asked is None:
+        return abs(float(value)) < limit
+    asked.add(value.detach(), limit)
+    return True
+
+
+def finite(x: Tensor) -> bool:
+    """Whether all numbers of x are finite; within `without_waiting` they are taken to be, and looked at later."""
+    # The sum is finite only if all are, and it takes one operation. Rarely, of huge numbers, they are and it is not.
+    return below(x.detach().sum(), math.inf) or bool(torch.isfinite(x).all())
+
+
+def fetched(x: Tensor) -> Tensor:
+    """The numbers of x in float64 on the CPU. Within `without_waiting`, also a look at all that is asked."""
+    asked = _asked.get()
+    if asked is None:
+        return x.detach().cpu().double()
+    found = asked.look(x)
+    assert found is not None
+    return found
+
+
+def without_waiting(work: Callable[[], Done], again: Callable[[], Done]) -> Done:
+    """What `work` returns, whose questions are asked together; if something did not hold, what `again` comes to, which
+    does the same and asks at once.
+
+    An error of `work` that may come of what did not hold is not the one to tell.
+    """
+    with suppress(UnmetError), _together() as asked:
+        try:
+            done = work()
+        except UnmetError:
+            raise
+        except Exception:
+            asked.look()
+            raise
+        asked.look()
+        return done
+    return again()
+
+
+@contextmanager
+def _together() -> Iterator[Asked]:
+    asked = Asked()
+    token = _asked.set(asked)
+    try:
+        yield asked
+    finally:
+        _asked.reset(token)
