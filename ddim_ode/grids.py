@@ -7,7 +7,7 @@ returns the predicted image, as the last step of DDIM does. With `final="sigma_m
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -169,10 +169,17 @@ def make_grid(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
     Raises:
         GridError: an unknown name, or a grid that this path cannot have.
     """
+    shape_of(grid)
+    choice("final", final, FINALS, GridError)
+    of_kind("path", path, Path, A_PATH)
+    return _made(grid, path, whole("intervals", intervals, GridError, most=MOST_INTERVALS), final).clone()
+
+
+@lru_cache(maxsize=64)
+def _made(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
+    """`make_grid`, for which every run on the same model asks several times."""
     shape = shape_of(grid)
     rule = partial(logistic, shape=shape) if shape else GRIDS[grid]
-    choice("final", final, FINALS, GridError)
-    intervals = whole("intervals", intervals, GridError, most=MOST_INTERVALS)
     if final == "denoise":
         sigmas = torch.cat([rule(path, intervals), torch.zeros(1, dtype=torch.float64)])
     elif shape:
