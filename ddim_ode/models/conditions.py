@@ -16,6 +16,7 @@ from torch import Tensor
 from ddim_ode.errors import DDIMError
 from ddim_ode.support.checks import ArgumentError, described, shown
 from ddim_ode.support.tables import is_readable
+from ddim_ode.support.waiting import sent
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -74,7 +75,7 @@ class Conditions:
 
     def __getitem__(self, rows: Any) -> "Conditions":
         """Those of some of the samples: a slice, or indices."""
-        return self.each(lambda x: x[rows.to(x.device) if isinstance(rows, Tensor) else rows])
+        return self.each(lambda x: x[sent(rows, x.device) if isinstance(rows, Tensor) else rows])
 
     def to(self, device: torch.device) -> "Conditions":
         """The same on another device."""

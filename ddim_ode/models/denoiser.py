@@ -23,7 +23,7 @@ from ddim_ode.models.networks import check_whole, device_of, precision_of
 from ddim_ode.models.provenance import Provenance
 from ddim_ode.paths import Path
 from ddim_ode.support.checks import flag, of_kind, whole
-from ddim_ode.support.waiting import below
+from ddim_ode.support.waiting import below, sent
 
 
 class Prediction(NamedTuple):
@@ -186,7 +186,8 @@ class Denoiser(Conventions):
     def fast(self) -> "Denoiser":
         """A copy whose network is compiled and computes in bfloat16; itself if it is one. See `models.fast.Fast`.
 
-        What that gains and costs depends on the processor: docs/benchmarks.md.
+        What that is, gains and costs depends on the hardware: docs/benchmarks.md. The first calls take a minute, and
+        compare the answers with those of the network as it is.
 
         Raises:
             DenoiserError: the network is a plain function or offloaded, or computes in neither float32 nor bfloat16.
@@ -262,5 +263,5 @@ class Denoiser(Conventions):
 def _each(value: Tensor | float, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A number, or one a sample, as (count,) there, without a copy from the CPU where that is not needed."""
     if isinstance(value, Tensor):
-        return value.to(device, dtype).expand(count)
+        return sent(value, device, dtype).expand(count)
     return torch.full((count,), value, dtype=dtype, device=device)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddim_ode.paths import Path, f64
+from ddim_ode.support.waiting import sent
 
 Coefficients = tuple[Tensor, Tensor]
 Number = Tensor | float
@@ -51,7 +52,8 @@ def equations(path: Path, predicts: str, quantize: bool, sigma: Tensor, like: Te
     if not sigma.ndim:
         return _at(path, predicts, quantize, float(sigma))
     time, *rest = _solved(path, predicts, quantize, sigma)
-    return Equations(time, *(c.to(like).reshape(-1, *[1] * (like.ndim - 1)) for c in rest))
+    each = sent(torch.stack(rest), like.device, like.dtype)  # in one copy
+    return Equations(time, *each.reshape(len(rest), -1, *[1] * (like.ndim - 1)))
 
 
 def _solved(path: Path, predicts: str, quantize: bool, sigma: Tensor) -> tuple[Tensor, ...]:

@@ -15,6 +15,7 @@ from ddim_ode.models.conditions import Told
 from ddim_ode.models.denoiser import Model, Prediction
 from ddim_ode.ode.brownian import NoiseSource
 from ddim_ode.paths import Path, f64
+from ddim_ode.support.waiting import sent
 
 
 class DomainError(DDIMError):
@@ -57,7 +58,7 @@ class ProbabilityFlow:
 
     def part(self, rows: Tensor) -> "ProbabilityFlow":
         """The flow of the samples `rows` (indices) alone; it counts for itself, from 0."""
-        labels = None if self.labels is None else self.labels[rows.to(self.labels.device)]
+        labels = None if self.labels is None else self.labels[sent(rows, self.labels.device)]
         return ProbabilityFlow(self.model, self.path, self.domain, labels, self.differentiable)
 
     def predict(self, xbar: Tensor, sigma: Tensor) -> Prediction:
@@ -99,4 +100,4 @@ def scale_at(path: Path, sigma: float) -> float:
 
 def along(c: Tensor, y: Tensor) -> Tensor:
     """A coefficient, () or (B,), so that it multiplies the samples of y (B, *shape)."""
-    return c.to(y).reshape(-1, *[1] * (y.ndim - 1)) if c.ndim else c
+    return sent(c, y.device, y.dtype).reshape(-1, *[1] * (y.ndim - 1)) if c.ndim else c

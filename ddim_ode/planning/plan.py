@@ -139,13 +139,7 @@ class GridPlan(Plan):
         return self._follow(ode, self.method.solver.resume(ode, self.sigmas, tuple(kept)), watch)
 
     def _follow(self, ode: ProbabilityFlow, begin: Step, watch: Watch | None) -> Outcome:
-        spent = ode.nfe
-
-        def along(watch: Watch | None) -> Step:
-            ode.nfe = spent
-            return follow(ode, self.method.solver, self.sigmas, begin, watch)
-
-        x, state = without_waiting(lambda: along(watch), lambda: along(None))
+        x, state = _carried(ode, lambda seen: follow(ode, self.method.solver, self.sigmas, begin, seen), watch)
         count = len(x)
         return Outcome(
             x=x,
@@ -168,7 +162,8 @@ class AdaptivePlan(Plan):
     control: Control
 
     def run(self, ode: ProbabilityFlow, xbar: Tensor, watch: Watch | None = None) -> Outcome:
-        found: Outcome = self.method.solver.solve(ode, self.sigmas, xbar, self.control, watch)
+        solve, ends = self.method.solver.solve, self.sigmas
+        found: Outcome = _carried(ode, lambda seen: solve(ode, ends, xbar, self.control, seen), watch)
         return found._replace(kept=(found.x,))
 
     def solution(self, parts: Sequence[Outcome]) -> Solution:
@@ -278,6 +273,17 @@ def watch_of(callback: Callback | None, rows: range, steps: int | None) -> Watch
     if callback is None:
         return None
     return lambda step, share, sigma, xbar: callback(Progress(rows, step, steps, share, sigma, xbar))
+
+
+def _carried(ode: ProbabilityFlow, go: Callable[[Watch | None], Done], watch: Watch | None) -> Done:
+    """What `go` returns, which asks the device as little as it can; done again it is counted anew, and not watched."""
+    spent = ode.nfe
+
+    def again() -> Done:
+        ode.nfe = spent
+        return go(None)
+
+    return without_waiting(lambda: go(watch), again)
 
 
 def _joined(parts: Sequence[Outcome], sigmas: Tensor, tol: float | None = None) -> Solution:

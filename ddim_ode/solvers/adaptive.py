@@ -17,6 +17,7 @@ from ddim_ode.models.denoiser import NonFiniteError
 from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.paths import f64
 from ddim_ode.solvers.base import Adaptive, Control, DivergedError, Outcome, Watch
+from ddim_ode.support.waiting import finite
 
 FIRST = 0.3  # of sqrt(tol): the first step, in the path's time
 
@@ -52,17 +53,18 @@ class TorchDiffEq(Adaptive):
         first = control.first_step or FIRST * math.sqrt(control.tol)
         guards = {"first_step": min(1.0, first / abs(float(watched.length))), "step_t": torch.ones(1), "norm": worst}
         # scipy's have no callbacks, no first step to give and a norm over the batch; they keep to the interval.
-        slope, options = (watched.__call__, {"solver": self.scipy}) if self.scipy else (watched, guards)
+        slope, options = (watched.from_cpu, {"solver": self.scipy}) if self.scipy else (watched, guards)
+        begin = y.cpu() if self.scipy else y  # where they compute, and where torchdiffeq has the times then
         converged = True
         try:
             with warnings.catch_warnings():
                 # torchdiffeq passes a `min_step` on that scipy's explicit solvers do not have.
                 warnings.filterwarnings("ignore", message=".*min_step.*", category=UserWarning)
-                unit = torch.linspace(0, 1, 2, dtype=y.dtype, device=y.device)
-                found = odeint(slope, y, unit, rtol=1e-12, atol=control.tol, method=self.name, options=options)
+                unit = torch.linspace(0, 1, 2, dtype=y.dtype, device=begin.device)
+                found = odeint(slope, begin, unit, rtol=1e-12, atol=control.tol, method=self.name, options=options)
             if len(found) < 2:  # how scipy says so
                 raise DivergedError(f"{self.name} cannot go on: the step is too small; use a larger tol")
-            y, watched.share = found[-1], 1.0
+            y, watched.share = found[-1].to(y.device), 1.0
         except SpentError:
             converged, y = False, watched.y
         except NonFiniteError as error:
@@ -78,7 +80,7 @@ class TorchDiffEq(Adaptive):
         if len(sigmas) > 2 or not converged:
             prediction = ode.predict(xbar, f64(at))
             xbar = prediction.data + sigmas[-1] * prediction.noise
-        if not torch.isfinite(xbar).all():
+        if not finite(xbar):
             raise DivergedError(f"{self.name} diverged: the state is not finite; use a smaller tol or another method")
         return watched.outcome(xbar, float(sigmas[-1]), converged)
 
@@ -112,10 +114,14 @@ class WatchedSlope:
             raise SpentError
         return self.length * self.ode(u, y)
 
+    def from_cpu(self, s: Tensor, y: Tensor) -> Tensor:
+        """The slope of a state on the CPU, there."""
+        return self(s, y.to(self.y.device)).cpu()
+
     def callback_step(self, s: Tensor, y: Tensor, step: Tensor) -> None:
         """A trial begins at s with y, so the step to there was accepted."""
-        if float(s) > self.share:
-            self.share, self.y = float(s), y
+        if (share := float(s)) > self.share:
+            self.share, self.y = share, y
             self.visited.append(self.sigma())
             if self.watch:
                 self.watch(len(self.visited) - 1, self.share, self.sigma(), self.ode.leave(y, self.sigma()))

@@ -33,46 +33,30 @@ The last step has no evaluation of its own. It is taken as soon as three success
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from ddim_ode.models.denoiser import NonFiniteError
-from ddim_ode.ode.flow import ProbabilityFlow, along
-from ddim_ode.paths import f64
+from ddim_ode.ode.flow import ProbabilityFlow
 from ddim_ode.solvers.base import Adaptive, Control, Outcome, Watch
-from ddim_ode.solvers.lagrange import combine, integrals, lagrange
-from ddim_ode.solvers.weights import ddim
+from ddim_ode.solvers.lagrange import Floats, combine, integrals, lagrange
+from ddim_ode.solvers.trajectories import LARGE, Mask, Trajectories, beside
+from ddim_ode.solvers.trials import Counts, Course, Sizes, State, Trial, choose
+from ddim_ode.support.waiting import fetched
 
-LARGE = 56**2  # numbers in an image, from which on its brightness is minded
 SMALLEST = 1e-12  # step, in units of the interval
-
-
-class State(NamedTuple):
-    """The samples under way, first axis. Second axis of nodes and slopes: the newest first."""
-
-    rows: Tensor  # (B,) which samples of the batch these are
-    y: Tensor  # (B, *shape)
-    before: Tensor  # (B, *shape) at the second node, revised
-    nodes: Tensor  # (B, K) times of the slopes; y is at the first
-    slopes: Tensor  # (B, K, *shape)
-    known: Tensor  # (B,) how many of them there are
-    order: Tensor  # (B,) how many the predictor uses
-    step: Tensor  # (B,) > 0
-
-
-def take(state: State, chosen: Tensor) -> State:
-    """The samples that are chosen, (B,) bool."""
-    return state if chosen.all() else State(*(x[chosen.to(x.device)] for x in state))
+ORDERS = 3  # that must agree about the end
+ROOTS = 1 / np.arange(1, 33, dtype=np.float32)  # that of the error at an order by which its step grows
 
 
 @dataclass(frozen=True)
 class AdaptiveAdams(Adaptive):
     """Holds the last `most` slopes of each sample; a step needs memory of some 25 states for a while.
 
-    It has a loop of its own, because every sample is at another sigma.
+    It has a loop of its own, because every sample is at another sigma. What has to be known of a round on the CPU
+    comes from the device in one copy, for which all of the batch waits once.
 
     most: the largest order of the predictor.
     aim: the error that the next step is made for, in tolerances. Errors of a run add up to the tolerance, and a larger
@@ -106,195 +90,161 @@ class AdaptiveAdams(Adaptive):
         self, ode: ProbabilityFlow, sigmas: Tensor, xbar: Tensor, control: Control, watch: Watch | None = None
     ) -> Outcome:
         trajectories = Trajectories(ode, xbar, sigmas, xbar.shape[1] if self.shared else 1)
+        begin, end = trajectories.begin, trajectories.end
         state = self._first(trajectories, ode.enter(xbar, sigmas[0]), control)
-        while len(state.rows):
-            u0 = state.nodes[:, 0]
-            way = trajectories.end - u0
-            u1 = torch.where(state.step < way.abs(), u0 + state.step * way.sign(), trajectories.end)
-            able = trajectories.affordable(state.rows, u1, control.max_nfe)
-            able &= state.step > SMALLEST * (trajectories.end - trajectories.begin).abs()
-            trajectories.abandon(take(state, ~able))
-            state, u1 = take(state, able), u1[able]
-            if len(state.rows):
-                state = self._step(trajectories, state, u1, control.tol)
-                trajectories.tell(state, watch)
-                state = self._finish(trajectories, state, control.tol)
+        while len(state.course.rows):
+            course = state.course
+            u0 = course.nodes[:, 0]
+            u1 = np.where(course.step < abs(end - u0), u0 + course.step * np.sign(end - u0), end)
+            sigmas_there = trajectories.sigmas(u1)
+            able = trajectories.affordable(course.rows, sigmas_there, control.max_nfe)
+            able &= course.step > SMALLEST * abs(end - begin)
+            if not able.all():
+                left = state.take(~able)
+                trajectories.abandon(left.course.rows, left.course.nodes[:, 0], left.y, left.slopes[:, 0])
+                state, u1, sigmas_there = state.take(able), u1[able], sigmas_there[able]
+            if len(u1):
+                trial = self._try(trajectories, state, u1, sigmas_there)
+                state = self._decide(trajectories, state, trial, control.tol, watch)
         return trajectories.outcome()
 
-    def _first(self, trajectories: "Trajectories", y: Tensor, control: Control) -> State:
-        count, rows, ones = len(y), torch.arange(len(y)), torch.ones(len(y), dtype=torch.int64)
+    def _first(self, trajectories: Trajectories, y: Tensor, control: Control) -> State:
+        count = len(y)
+        rows, ones = np.arange(count), np.ones(count, dtype=np.int64)
         step, sigma = control.first_step, math.inf
         if step is None:
             size = trajectories.size
             step = min(math.sqrt(self.aim * control.tol), max(1.0, LARGE / size) / math.sqrt(size))
             sigma = 1 / max(self.ahead * step, SMALLEST)
-        nodes = trajectories.begin.repeat(count, self.depth)  # where `before` is, until there is a second node
-        slopes = y.new_zeros(count, self.depth, *y.shape[1:])
-        nodes[:, 0], start, slopes[:, 0] = trajectories.start(rows, y, sigma, control.max_nfe)
-        return State(rows, start, y, nodes, slopes, ones, ones, step * ones.double())
+        nodes = np.full((count, self.depth), trajectories.begin)  # where `before` is, until there is a second node
+        nodes[:, 0], start, slope = trajectories.start(rows, y, sigma, control.max_nfe)
+        slopes = torch.cat([slope[:, None], y.new_zeros(count, self.depth - 1, *y.shape[1:])], 1)
+        return State(Course(rows, nodes, ones, ones, np.full(count, float(step))), start, y, slopes)
 
-    def _step(self, trajectories: "Trajectories", state: State, u1: Tensor, tol: float) -> State:
-        """Try to get to u1. What is accepted is there; what is not is where it was, with a shorter step."""
-        u0, q = state.nodes[:, 0], state.order
-        predicted = state.y + combine(integrals(state.nodes, q[:, None], u0, u1), state.slopes)[:, 0]
-        slope = trajectories.evaluate(state.rows, u1, predicted)
-        nodes = torch.cat([u1[:, None], state.nodes], 1)
+    def _try(self, trajectories: Trajectories, state: State, u1: Floats, sigmas: Floats) -> Trial:
+        """Evaluate at u1. What follows from the times alone is computed when the network has been asked, which may take
+        its time.
+        """
+        course, q = state.course, state.course.order
+        u0, end = course.nodes[:, 0], np.full(len(u1), trajectories.end)
+        ahead = integrals(course.nodes, u0[:, None], u1[:, None])[:, 0]
+        predicted = state.y + combine(beside(of_orders(ahead, q[:, None]), state.y), state.slopes)[:, 0]
+        slope = trajectories.evaluate(course.rows, u1, predicted)
         slopes = torch.cat([slope[:, None], state.slopes], 1)
 
+        nodes = np.concatenate([u1[:, None], course.nodes], 1)
+        before = nodes[:, 2]
+        many = integrals(nodes, np.array([u0, before, u1]).T, np.array([u1, u0, end]).T)
+        here, past, rest = many[:, 0], many[:, 1], many[:, 2]
         # What the new slope corrects at order q and at those next to it; 0 stands for one that cannot be.
-        orders = torch.stack([q - 1, q, torch.where(q < state.known.clamp(max=self.most), q + 1, 0)], 1)
-        weights = integrals(nodes, torch.where(orders > 0, orders + 1, 0), u0, u1)
-        weights[..., 1:] -= integrals(state.nodes, orders, u0, u1)
-        corrections = combine(weights, slopes)
+        orders = np.stack([q - 1, q, np.where(q < np.minimum(course.known, self.most), q + 1, 0)], 1)
+        corrections = of_orders(here, np.where(orders > 0, orders + 1, 0))
+        corrections[..., 1:] -= of_orders(ahead, orders)
         # The slope at u1 tells more of the step before than of this one, which lies at the edge of the polynomial.
-        through = torch.minimum((q + 1).clamp(min=3), state.known + 1)[:, None]
-        revised = state.before + combine(integrals(nodes, through, state.nodes[:, 1], u0), slopes)[:, 0]
-        sizes = trajectories.weight(u1)[:, None] * trajectories.rms(
-            torch.cat([corrections, (revised - state.y)[:, None]], 1)
+        revision = of_orders(past, np.minimum(np.maximum(q + 1, 3), course.known + 1)[:, None])
+        known = np.minimum(course.known + 1, self.depth)
+        of_state, of_slope = trajectories.arrival
+        ends = (of_state * rest + of_slope * lagrange(nodes, end[:, None])[:, 0])[:, 1:-1]
+        gaps = [np.diff(ends, axis=1)] if known.max() >= ORDERS else []
+
+        weights = beside(np.concatenate([corrections, revision, *gaps], 1), slopes)
+        return Trial(
+            u1=u1,
+            sigmas=sigmas,
+            orders=orders,
+            nodes=nodes[:, :-1],
+            known=known,
+            ends=ends[..., :-1],
+            slopes=slopes,
+            predicted=predicted,
+            corrections=combine(weights[:, :3], slopes),
+            revised=state.before + combine(weights[:, 3:4], slopes)[:, 0],
+            gaps=combine(weights[:, 4:], slopes) if gaps else None,
         )
-        errors, shift = sizes[:, :3], sizes[:, 3]
+
+    def _decide(self, trajectories: Trajectories, state: State, trial: Trial, tol: float, watch: Watch | None) -> State:
+        """What is accepted is at u1, and left out if it could go on to the end; what is not accepted is where it was,
+        with a shorter step.
+        """
+        moved = trial.revised - state.y
+        stepped = trial.predicted + trial.corrections[:, 1] + moved  # of nearly all, so before the CPU waits for sizes
+        sizes = self._sizes(trajectories, trial, moved)
+
+        accepted = sizes.errors[:, 1] <= tol
         # Where it moves further than this step's correction, the slope has turned: no polynomial through both is right.
-        revised = choose(shift <= self.revise * errors[:, 1], revised, state.y)
-        accepted = errors[:, 1] <= tol
-
-        # How much longer than this step the next may be with each of them.
-        longer = (self.safety * (self.aim * tol / errors.clamp(min=1e-300)) ** (1 / (orders + 1))).nan_to_num(nan=0.0)
-        longer[:, 1] *= 1.05  # another order must be worth the change
-        longer[orders == 0] = -1.0
-        longer[~accepted, 2] = -1.0
-        growth, best = longer.max(1)
-        order = q + best - 1
-        # After the first step nothing is known of order 2, but that it allows a longer one.
-        first = accepted & (state.known == 1) & (self.most > 1)
-        order, growth = torch.where(first, 2, order), torch.where(first, 1.5 * growth, growth)
-        growth = torch.where(accepted, growth, growth.clamp(max=0.9)).clamp(*self.growth)
-
-        trajectories.record(state.rows, u1, accepted)
-        return State(
-            rows=state.rows,
-            y=choose(accepted, predicted + corrections[:, 1] + (revised - state.y), state.y),
+        smooth = sizes.shift <= self.revise * sizes.errors[:, 1]
+        revised = choose(smooth | ~accepted, trial.revised, state.y)
+        if revised is not trial.revised:
+            stepped = trial.predicted + trial.corrections[:, 1] + (revised - state.y)
+        trajectories.record(state.course.rows, trial.u1, trial.sigmas, accepted)
+        state = State(
+            course=self._next(state.course, trial, sizes, accepted, tol),
+            y=choose(accepted, stepped, state.y),
             before=choose(accepted, revised, state.before),
-            nodes=choose(accepted, nodes[:, :-1], state.nodes),
-            slopes=choose(accepted, slopes[:, :-1], state.slopes),
-            known=(state.known + accepted).clamp(max=self.depth),
+            slopes=choose(accepted, trial.slopes[:, :-1], state.slopes),
+        )
+        trajectories.tell(state.course.rows, state.course.nodes[:, 0], state.y, watch)
+        return self._arrive(trajectories, state, trial, sizes, accepted, tol)
+
+    def _sizes(self, trajectories: Trajectories, trial: Trial, moved: Tensor) -> Sizes:
+        """Wait for the device to say them."""
+        parts = [trial.corrections, moved[:, None], *([] if trial.gaps is None else [trial.gaps])]
+        sizes = fetched(torch.cat([trajectories.norms(part) for part in parts], 1)).numpy()
+        sizes = sizes / math.sqrt(trajectories.size)
+        errors = trajectories.weight(trial.sigmas)[:, None] * sizes[:, :4]
+        return Sizes(errors[:, :3], errors[:, 3], trajectories.scale * sizes[:, 4:])
+
+    def _next(self, course: Course, trial: Trial, sizes: Sizes, accepted: Mask, tol: float) -> Course:
+        """How to go on, from where it has got to."""
+        # How much longer than this step the next may be with each of the orders.
+        longer = self.safety * power(self.aim * tol * (1 / np.maximum(sizes.errors, 1e-300)), ROOTS[trial.orders])
+        longer[np.isnan(longer)] = 0.0
+        longer[:, 1] *= 1.05  # another order must be worth the change
+        longer[trial.orders == 0] = -1.0
+        longer[~accepted, 2] = -1.0
+        best = longer.argmax(1)
+        order, growth = course.order + best - 1, longer[np.arange(len(best)), best]
+        # After the first step nothing is known of order 2, but that it allows a longer one.
+        first = accepted & (course.known == 1) & (self.most > 1)
+        order, growth = np.where(first, 2, order), np.where(first, 1.5 * growth, growth)
+        growth = np.where(accepted, growth, np.minimum(growth, 0.9)).clip(*self.growth)
+        return Course(
+            rows=course.rows,
+            nodes=np.where(accepted[:, None], trial.nodes, course.nodes),
+            known=np.where(accepted, trial.known, course.known),
             order=order,
-            step=growth * (u1 - u0).abs(),
+            step=growth * abs(trial.u1 - course.nodes[:, 0]),
         )
 
-    def _finish(self, trajectories: "Trajectories", state: State, tol: float) -> State:
-        """Take the last step of those for which three orders agree about its end; the others are left."""
-        of_state, of_slope = ddim(trajectories.ode.path, trajectories.end, trajectories.sigma)
-        u0, end = state.nodes[:, 0], trajectories.end.expand(len(state.rows))
-        orders = torch.arange(1, self.depth + 1).expand(len(state.rows), -1)
-        possible = orders <= state.known[:, None]
-        orders = torch.where(possible, orders, 0)
-        weights = of_state * integrals(state.nodes, orders, u0, end)
-        weights += of_slope * lagrange(state.nodes, orders, end[:, None])[..., 0]
-        # Two gaps in a row: in few dimensions one may be small by chance.
-        gaps = trajectories.scale * trajectories.rms(combine(weights.diff(dim=1), state.slopes))
-        gaps = torch.where(possible[:, 2:], torch.maximum(gaps[:, 1:], gaps[:, :-1]), math.inf)
-        least, best = gaps.min(1)
-        there = (least <= self.finish * tol) | (u0 == trajectories.end)
-        done, weights = take(state, there), weights[there, best[there] + 2]
-        trajectories.arrive(done.rows, of_state * done.y + combine(weights[:, None], done.slopes)[:, 0])
-        return take(state, ~there)
+    def _arrive(
+        self, trajectories: Trajectories, state: State, trial: Trial, sizes: Sizes, accepted: Mask, tol: float
+    ) -> State:
+        """Take the last step of those at u1 for which three orders agree about its end; the others are left.
 
-
-class Trajectories:
-    """A batch under way: where its samples have been, what they have cost and where they have arrived."""
-
-    def __init__(self, ode: ProbabilityFlow, xbar: Tensor, sigmas: Tensor, members: int = 1):
-        self.members, self.size = members, xbar[0].numel() // members
-        self.ode, self.sigma, self.first, self.last = ode, sigmas[-1], sigmas[0], sigmas[1]
-        self.begin, self.end = ode.path.u(sigmas[:2])
-        self.scale = ode.path.scale(self.sigma)  # makes an error at the end one in data units
-        self.x = xbar.clone()
-        self.nfe, self.rejected = torch.zeros(2, len(xbar), dtype=torch.int64)
-        self.converged = torch.ones(len(xbar), dtype=torch.bool)
-        self.visited = [[float(sigmas[0])] for _ in xbar]
-        self.rounds = 0
-
-    def evaluate(self, rows: Tensor, u: Tensor, y: Tensor) -> Tensor:
-        """The slopes of those samples, counted."""
-        part = self.ode.part(rows)
-        try:
-            slope = part(u, y)
-        except NonFiniteError as error:
-            error.step, error.sample = self.rounds + 1, int(rows[error.sample])
-            raise
-        self.nfe[rows] += part.nfe
-        return slope
-
-    def start(self, rows: Tensor, y: Tensor, sigma: float, most: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Time, state and slope at the first evaluation: at sigma if that is on the way down and no dearer than `most`,
-        otherwise at the begin.
-
-        y is the state at the begin; a DDIM step with what is predicted at sigma leads there. The network is asked at
-        the state to which it would lead if the image were 0, all that is known of it.
+        Of a trial that was rejected nothing new is known about the end.
         """
-        if not self.last < sigma < self.first or self.ode.model.evaluations(sigma) > most:
-            return self.begin, y, self.evaluate(rows, self.begin.expand(len(y)), y)
-        u = self.ode.path.u(f64(sigma))
-        (a0, b0), (a, b) = map(self.ode.path.coefficients, (self.begin, u))
-        db = self.ode.path.slopes(u)[1]
-        asked = b / b0 * y
-        slope = self.evaluate(rows, u.expand(len(y)), asked)
-        # The image that it predicts moves the state, and the slope with it.
-        of_state, of_slope = ddim(self.ode.path, u, f64(0.0))
-        moved = (a - b / b0 * a0) * (of_state * asked + of_slope * slope)
-        return u, asked + moved, slope + db / b * moved
-
-    def weight(self, u: Tensor) -> Tensor:
-        """What an error of a state at time u counts, as one of the image that comes of it."""
-        most = max(1.0, math.sqrt(self.size / LARGE))
-        return (1 / self.ode.path.scale(self.ode.path.sigma(u))).clamp(max=most)
-
-    def rms(self, y: Tensor) -> Tensor:
-        """Root mean squares of y (B, Q, *shape), of the worst member, as (B, Q) float64 on the CPU where steps are
-        decided.
-        """
-        size = torch.linalg.vector_norm(y.detach().reshape(*y.shape[:2], self.members, -1), dim=3)
-        return size.to("cpu", torch.float64).amax(2) / math.sqrt(self.size)
-
-    def affordable(self, rows: Tensor, u: Tensor, most: int) -> Tensor:
-        """Whether each of them can still pay an evaluation at its time u."""
-        costs = [self.ode.model.evaluations(sigma) for sigma in self.ode.path.sigma(u).tolist()]
-        return self.nfe[rows] + torch.tensor(costs, dtype=torch.int64) <= most
-
-    def record(self, rows: Tensor, u: Tensor, accepted: Tensor) -> None:
-        self.rounds += 1
-        self.rejected[rows] += ~accepted
-        sigmas = torch.where(u == self.end, self.last, self.ode.path.sigma(u))[accepted]
-        for row, sigma in zip(rows[accepted].tolist(), sigmas.tolist(), strict=True):
-            self.visited[row].append(sigma)
-
-    def tell(self, state: State, watch: Watch | None) -> None:
-        if watch:
-            u = state.nodes[:, 0]
-            sigma = self.ode.path.sigma(u)
-            self.x[state.rows.to(self.x.device)] = self.ode.leave(state.y, sigma)
-            left = float(((self.end - u) / (self.end - self.begin)).sum()) / len(self.x)
-            watch(self.rounds, 1 - left, float(sigma.max()), self.x.clone())
-
-    def arrive(self, rows: Tensor, x: Tensor, converged: bool = True) -> None:
-        for row in rows.tolist():
-            if self.visited[row][-1] != float(self.sigma):
-                self.visited[row].append(float(self.sigma))
-        self.x[rows.to(x.device)] = x
-        self.converged[rows] = converged
-
-    def abandon(self, state: State) -> None:
-        """The rest in one DDIM step, for which the slope is there already."""
-        weights = ddim(self.ode.path, state.nodes[:, 0], self.sigma)
-        of_state, of_slope = (along(w, state.y) for w in weights)
-        self.arrive(state.rows, of_state * state.y + of_slope * state.slopes[:, 0], converged=False)
-
-    def outcome(self) -> Outcome:
-        steps = torch.tensor([len(sigmas) - 1 for sigmas in self.visited])
-        sigmas = pad_sequence([f64(s) for s in self.visited], batch_first=True, padding_value=math.nan)
-        return Outcome(self.x, self.nfe, steps, self.rejected, sigmas, self.converged)
+        there, order = accepted & (trial.u1 == trajectories.end), np.minimum(trial.known, ORDERS)
+        if trial.gaps is not None:
+            # Two gaps in a row: in few dimensions one may be small by chance.
+            gaps = np.maximum(sizes.gaps[:, 1:], sizes.gaps[:, :-1])
+            gaps = np.where(np.arange(ORDERS, self.depth + 1) <= trial.known[:, None], gaps, math.inf)
+            there |= accepted & (gaps.min(1) <= self.finish * tol)
+            order = np.where(trial.known >= ORDERS, gaps.argmin(1) + ORDERS, order)
+        if not there.any():
+            return state
+        done, (of_state, _) = state.take(there), trajectories.arrival
+        weights = beside(trial.ends[there, order[there] - 1][:, None], done.slopes)
+        trajectories.arrive(done.course.rows, of_state * done.y + combine(weights, done.slopes)[:, 0])
+        return state.take(~there)
 
 
-def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """`yes` for the samples of the mask (B,), `no` for the others."""
-    return yes if mask.all() else torch.where(mask.to(yes.device).reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
+def of_orders(weights: Floats, orders: Counts) -> Floats:
+    """(B, Q, K): of weights (B, N, K) for all orders those for `orders` (B, Q)."""
+    found: Floats = weights[np.arange(len(orders))[:, None], orders]
+    return found
+
+
+def power(base: Floats, exponent: NDArray[np.floating]) -> Floats:
+    """torch's, whose last digit NumPy's has not always."""
+    found: Floats = torch.pow(torch.from_numpy(base), torch.from_numpy(exponent)).numpy()
+    return found

@@ -227,7 +227,7 @@ class Builder:
         sigma = f64([self.model_path.sigma_min])
         of_state, of_slope = (float(weight) for weight in ddim(self.path, self.path.u(sigma), f64(0.0)))
         *at, end = BASES[self.solver.basis].w(self.model_path, torch.cat([f64([self.at[e] for e in nodes]), sigma]))
-        slope = lagrange(torch.stack(at)[None], torch.tensor([[len(at)]]), end.reshape(1, 1)).flatten().tolist()
+        slope = lagrange(torch.stack(at).numpy()[None], end.reshape(1, 1).numpy())[0, 0, -1].tolist()
         found = {e: of_state * weight for e, weight in moved.items()}
         for e, value in zip(nodes, slope, strict=True):
             found[e] += of_slope * value

@@ -82,6 +82,12 @@ def fetched(x: Tensor) -> Tensor:
     return found
 
 
+def sent(x: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """x on a device, in a precision if one is given; a few numbers from the CPU are on their way while it goes on."""
+    # Of such copies to MPS numbers have been lost; what arrives on the CPU is read at once.
+    return x.to(device, dtype, non_blocking=device.type not in ("cpu", "mps"))
+
+
 def without_waiting(work: Callable[[], Done], again: Callable[[], Done]) -> Done:
     """What `work` returns, whose questions are asked together; if something did not hold, what `again` comes to, which
     does the same and asks at once.

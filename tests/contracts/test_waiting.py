@@ -115,8 +115,10 @@ def test_it_does_wait_for_a_method_that_asks():
 @pytest.mark.parametrize("method", ON_GRIDS)
 def test_the_numbers_are_those_of_the_cpu(method):
     there, here = (run(Network(), method, device=device) for device in ("lazy", "cpu"))
+    # A device draws its noise itself: of the same integers, by a logarithm and a cosine with last places of their own.
+    last_places = 0.0 if METHODS[method].deterministic else 1e-5
     with pretended():
-        assert torch.equal(there.x.to("cpu"), here.x)
+        torch.testing.assert_close(there.x.to("cpu"), here.x, rtol=last_places, atol=last_places)
     assert torch.equal(there.nfe, here.nfe)
 
 

@@ -1,7 +1,7 @@
 """A GPU that is not there: tensors that say they are on one and are computed with on the CPU, and who waits for them.
 
-What makes a program wait for a GPU is to ask for a number (`item`, `bool`, `float`), to copy to the CPU, or to pick
-elements by a mask, of which nobody else knows how many there are.
+What makes a program wait for a GPU is to ask for a number (`item`, `bool`, `float`), to copy to the CPU, or from there
+unless the copy is said not to block, or to pick elements by a mask, of which nobody else knows how many there are.
 """
 
 from collections.abc import Iterator, Mapping
@@ -54,6 +54,8 @@ class Pretended(TorchDispatchMode):
             self.waits.append(name)
         if on_gpu and to is not None and torch.device(to).type == "cpu":
             self.waits.append(f"{name} to the CPU")
+        if given and not on_gpu and to is not None and torch.device(to).type == GPU.type:
+            self.waits += [] if kwargs.get("non_blocking") else [f"{name} to the GPU"]
         found = function(*tree_map(unwrapped, args), **tree_map(unwrapped, kwargs))
         if name == "copy_" and isinstance(args[0], OnGPU):
             return args[0]

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from ddim_ode import paths
 from ddim_ode.models.analytic import GaussianMixture
+from ddim_ode.models.denoiser import Denoiser, NonFiniteError
 from ddim_ode.sampling import sample
+from tests.helpers.assertions import one_line
 from tests.helpers.mixtures import two_modes
+from tests.helpers.pretending import pretended
 from tests.helpers.tensors import f64, normal
 
 MODES = two_modes()
@@ -141,3 +144,35 @@ def test_steps_of_their_own_choice_stay_within_their_budget():
     found = sample(model, "sde_adaptive", nfe=60, seeds=range(4))
     assert found.nfe.double().mean() <= 60
     assert torch.equal(sample(model, "sde_adaptive", tol=found.tol, seeds=range(4)).x, found.x)
+
+
+@pytest.mark.parametrize("name", ["sde_euler", "sde_milstein", "sde_heun", "sde_midpoint", "sde_srk", "sde_adaptive"])
+def test_nobody_elses_random_numbers_are_drawn(name):
+    spent = {"tol": 0.1} if name == "sde_adaptive" else {"nfe": 8}
+    state = torch.random.get_rng_state()
+    sample(MODES.denoiser(paths.Flow(0.02, 60.0)), name, seeds=[1], **spent)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_steps_of_their_own_choice_wait_for_a_device_once_a_trial():
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return 0.5 * torch.tanh(x)
+
+    model = Denoiser(net, paths.DiscreteVP.linear(), "noise", (1, 4, 4), device="lazy")
+    with pretended() as mode:
+        found = sample(model, "sde_adaptive", tol=0.05, seeds=[0, 1, 2])
+    trials = int((found.steps + found.rejected)[0])
+    assert trials > 10
+    assert len(mode.waits) <= trials + 1  # and the image that it ends with
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_answer_that_is_no_number_is_told_with_its_step(bad):
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where(t[0] < 900, bad, 0.5 * torch.tanh(x))
+
+    model = Denoiser(net, paths.DiscreteVP.linear(), "noise", (1, 4, 4))
+    for name, spent in (("sde_adaptive", {"tol": 0.05}), ("sde_srk", {"nfe": 20})):
+        line = one_line(NonFiniteError, sample, model, name, seeds=[0, 1], **spent)
+        assert "sample 0" in line
+        assert "step" in line

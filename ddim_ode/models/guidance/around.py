@@ -15,6 +15,7 @@ from ddim_ode.models.guidance.cost import Cost, cost
 from ddim_ode.paths import Path
 from ddim_ode.support.checks import ArgumentError, described
 from ddim_ode.support.scalars import sigma_range
+from ddim_ode.support.waiting import sent
 
 
 class GuidanceError(DDIMError):
@@ -123,7 +124,7 @@ class Guidance(Around, ABC):
         ways = ((self.guided, within), (self.model, ~within))
         for predict, chosen in ways:
             rows = chosen.nonzero().flatten()
-            on_device = rows.to(xbar.device)
+            on_device = sent(rows, xbar.device)
             try:
                 found = predict(xbar[on_device], sigma[rows], None if told is None else told[on_device])
             except NonFiniteError as error:

@@ -11,6 +11,7 @@ from ddim_ode.models.denoiser import Model, Prediction
 from ddim_ode.models.guidance.around import GuidanceError
 from ddim_ode.support.checks import shown
 from ddim_ode.support.scalars import number
+from ddim_ode.support.waiting import sent
 
 LEAST, MOST = 1e-4, 1e6  # sigmas that a function is asked at, of models without ends
 Scale = Union[float, Callable[[float], float]]  # noqa: UP007  # at run time too, in Python 3.10
@@ -60,7 +61,7 @@ def per_sample(value: float | Tensor, like: Tensor) -> float | Tensor:
     """A number for all samples of like (B, ...), or (B,), so that it multiplies them."""
     if not isinstance(value, Tensor):
         return value
-    return value.to(like).reshape(-1, *[1] * (like.ndim - 1)) if value.ndim else value.item()
+    return sent(value, like.device, like.dtype).reshape(-1, *[1] * (like.ndim - 1)) if value.ndim else value.item()
 
 
 def extrapolated(start: Prediction, end: Prediction, scale: float | Tensor) -> Prediction:
