@@ -19,6 +19,7 @@ from torch import Tensor
 from ddim_ode.data import to_float, to_uint8
 from ddim_ode.grids import Grid
 from ddim_ode.latents import Latent, LatentError
+from ddim_ode.models.conditional import is_fast
 from ddim_ode.models.conditions import Conditions, labels_of
 from ddim_ode.models.denoiser import Model
 from ddim_ode.models.identity import fingerprint
@@ -131,6 +132,7 @@ def encode_with(
         device=plan.model.device.type,
         prior=float(plan.model.path.prior_std(sigmas[0])),
         model=fingerprint(model),
+        fast=is_fast(model),
     )
 
 
@@ -288,6 +290,9 @@ def check_latent(model: Model, latent: Latent) -> None:
     if shape != model.shape:
         raise LatentError(f"the latent has shape {shape}; this model needs {model.shape}: decode with its own model")
     if (found := fingerprint(model)) != latent.model:
+        if is_fast(model) != latent.fast:
+            how, remedy = ("with", "model.fast()") if latent.fast else ("without", "the model itself")
+            raise LatentError(f"the latent was encoded {how} fast(), which rounds differently; decode with {remedy}")
         raise LatentError(
             f"the latent was encoded by a model with digest {latent.model[:12]}, this one has {found[:12]}"
             "; decode with that model, or start from latent.noise with sample(noise=...)"

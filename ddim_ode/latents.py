@@ -36,7 +36,7 @@ OPTIONS = (
     "first_step",
     "batch_size",
 )  # of those that led here
-FACTS = ("threads", "device", "prior", "model")
+FACTS = ("threads", "device", "prior", "model", "fast")
 
 
 class LatentError(DDIMError):
@@ -60,6 +60,7 @@ class StoredOptions(BaseModel):
     device: str
     prior: float
     model: str
+    fast: bool = False
     conditions: dict[str, str] = {}
 
 
@@ -78,6 +79,7 @@ class Latent:
     threads, device: as they were; with others, or batches of another size, a network may round differently. `decode`
         takes over the options and the threads; the device is the model's.
     model: a digest of the model, see `fingerprint`.
+    fast: whether the network was compiled, by `Denoiser.fast`, which rounds differently.
     conditions: what the network was told as keywords; None where there was nothing, or of a file.
     digests: of a file, those of the conditions that it was encoded under.
 
@@ -94,6 +96,7 @@ class Latent:
     device: str
     prior: float
     model: str
+    fast: bool = False
     conditions: Conditions | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
 
@@ -195,7 +198,7 @@ class Latent:
             dtype=str(options.dtype).removeprefix("torch."),
             conditions=dict(self.digests if self.conditions is None else self.conditions.digests()),
         )
-        without = None if settings.conditions else {"conditions"}
+        without = {name for name in ("conditions", "fast") if not getattr(settings, name)}
         told = {"format": FORMAT, "settings": settings.model_dump_json(exclude=without)}
         write_tensors(as_path("file", file), tensors, told)
 

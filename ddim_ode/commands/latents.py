@@ -16,6 +16,7 @@ from ddim_ode.commands.shared.types import (
     Deterministic,
     Device,
     Dtype,
+    Fast,
     GridText,
     GridUpText,
     Guidance,
@@ -63,6 +64,7 @@ def encode(
     batch_size: BatchSize = None,
     deterministic: Deterministic = False,
     device: On = Device.cpu,
+    fast: Fast = False,
     overwrite: OverwriteFile = False,
     as_json: Json = False,
 ) -> None:
@@ -72,6 +74,7 @@ def encode(
     """
     from ddim_ode import inversion
     from ddim_ode.commands.shared import input_images, parsing
+    from ddim_ode.commands.shared.quick import quickened
     from ddim_ode.support.counts import spread
 
     network, _ = parsing.open_model(model, device.value, dtype.value)
@@ -87,7 +90,11 @@ def encode(
         batch_size=batch_size,
     )
     given = input_images.gather(network, images, count, label, resize)
-    with new_file(out, overwrite) as file, progress(len(given.x), what="encoding") as update:
+    with (
+        new_file(out, overwrite) as file,
+        quickened(network, fast, len(given.x), 1 if deterministic else batch_size) as network,
+        progress(len(given.x), what="encoding") as update,
+    ):
         started = time.perf_counter()
         latent = inversion.encode_with(
             network, given.x, options, labels=given.labels, deterministic=deterministic, callback=update
@@ -129,18 +136,24 @@ def decode(
     from ddim_ode.checkpoints import load, sha256
     from ddim_ode.commands.shared import parsing
     from ddim_ode.commands.shared.manifest import account, write_samples
+    from ddim_ode.commands.shared.quick import quickened
     from ddim_ode.latents import OPTIONS, Latent
     from ddim_ode.models.identity import fingerprint
     from ddim_ode.support.counts import spread
 
     stored = Latent.load(latent)
     network = load(model)
-    if fingerprint(network) != stored.model:  # as `encode` had it
+    place = parsing.pick_device(device.value)
+    if fingerprint(network.fast() if stored.fast else network) != stored.model:  # as `encode` had it
         network = network.to(dtype=stored.options.dtype)
-    network = network.to(parsing.pick_device(device.value))
+    network = network.to(place)
     if network.device.type != stored.device:
         display.warn(f"encoded on {stored.device} and decoded on {network.device.type}, so that bits may differ")
-    with new_folder(out, overwrite) as folder, progress(len(stored), what="decoding") as update:
+    with (
+        new_folder(out, overwrite) as folder,
+        quickened(network, stored.fast, len(stored), stored.options.batch_size, stored.threads) as network,
+        progress(len(stored), what="decoding") as update,
+    ):
         started = time.perf_counter()
         solution = inversion.decode(network, stored, deterministic=deterministic, callback=update)
         seconds = time.perf_counter() - started
@@ -148,7 +161,7 @@ def decode(
         tensors = {"x": solution.x.cpu(), "nfe": solution.nfe, "sigmas": stored.sigmas, **labels}
         write_samples(folder, tensors, images=images)
         how: dict[str, Any] = {name: getattr(stored.options, name) for name in OPTIONS}
-        how["threads"] = stored.threads
+        how |= {"threads": stored.threads, "fast": stored.fast}
         record = account(
             network,
             "decode",
@@ -258,13 +271,7 @@ def interpolate(
 
 
 def _report(
-    out: Path,
-    how: str,
-    solution: "Solution",
-    seconds: float,
-    as_json: bool,
-    words: Sequence[str] = (),
-    **facts: Any,
+    out: Path, how: str, solution: "Solution", seconds: float, as_json: bool, words: Sequence[str] = (), **facts: Any
 ) -> None:
     """What a folder of images holds, and what they cost."""
     from ddim_ode.support.counts import spread

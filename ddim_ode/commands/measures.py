@@ -16,6 +16,7 @@ from ddim_ode.commands.shared.types import (
     Deterministic,
     Device,
     Dtype,
+    Fast,
     GridUpText,
     Guidance,
     Images,
@@ -61,6 +62,7 @@ def reconstruct(
     batch_size: BatchSize = None,
     deterministic: Deterministic = False,
     device: On = Device.cpu,
+    fast: Fast = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Folder for results.json and a picture of each method."),
@@ -77,6 +79,7 @@ def reconstruct(
     """
     from ddim_ode.commands.shared import input_images, parsing, roundtrips, whole_sets
     from ddim_ode.commands.shared.manifest import account
+    from ddim_ode.commands.shared.quick import quickened
     from ddim_ode.support.process import computing
     from ddim_ode.support.records import finite, write_json
 
@@ -85,16 +88,21 @@ def reconstruct(
     how: dict[str, Any] = {"nfe": nfe, "tol": tol, "max_nfe": max_nfe, "grid": parsing.parse_grid(grid)}
     how |= {"dtype": precision, "batch_size": batch_size, "deterministic": deterministic}
     scales = [1.0] if guidance in (None, 1) else [1.0, float(guidance)]
+    at_once = 1 if deterministic else batch_size
     if keep is not None or world_size() > 1:
         whole_sets.check_kept(keep, {"--out": out is not None, "--overwrite": overwrite})
         given_set = whole_sets.open_set(network, images, count, label, resize)
         how["threads"] = threads or whole_sets.THREADS
-        whole_sets.reconstruct(network, given_set, keep, names, how, guidances=scales, as_json=as_json)
+        with quickened(network, fast, given_set.total, at_once, how["threads"]) as network:
+            whole_sets.reconstruct(network, given_set, keep, names, how, guidances=scales, as_json=as_json)
         return
     given = input_images.gather(network, images, count, label, resize)
     how["labels"] = given.labels
     attempts = []
-    with nullcontext() if out is None else new_folder(out, overwrite) as folder:
+    with (
+        nullcontext() if out is None else new_folder(out, overwrite) as folder,
+        quickened(network, fast, len(given.x), at_once, threads) as network,
+    ):
         for name, scale in product(names, scales):
             with progress(len(given.x), what=name) as update, computing(threads):
                 attempts.append(roundtrips.attempt(network, given.x, name, scale, callback=update, **how))

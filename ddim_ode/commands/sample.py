@@ -16,6 +16,7 @@ from ddim_ode.commands.shared.types import (
     Dtype,
     EtaRange,
     EtaScale,
+    Fast,
     Force,
     GridOrProfile,
     Guidance,
@@ -94,12 +95,7 @@ def sample(
     dtype: Precision = Dtype.float32,
     batch_size: BatchSize = None,
     device: On = Device.cpu,
-    fast: Annotated[
-        bool,
-        typer.Option(
-            "--fast", help="Compile the network, in bfloat16: for long runs in which a percent does not matter."
-        ),
-    ] = False,
+    fast: Fast = False,
     images: Png = False,
     shards: Annotated[
         bool,
@@ -154,6 +150,7 @@ def sample(
     from ddim_ode.commands.shared.cascades import is_cascade_run
     from ddim_ode.commands.shared.labels import parse_classes
     from ddim_ode.commands.shared.manifest import PROFILE, RunSettings, recall
+    from ddim_ode.commands.shared.quick import COMPILING, tell
     from ddim_ode.commands.shared.runs import complete, draw
     from ddim_ode.commands.shared.sharded import layout_of, sample_into_shards
     from ddim_ode.data import is_picture
@@ -226,7 +223,7 @@ def sample(
         )
         return
     searching = record is None and settings.nfe and row.adaptive
-    status = "compiling" if settings.fast else "looking for the tolerance" if searching else ""
+    status = COMPILING if settings.fast else "looking for the tolerance" if searching else ""
     status = "making the grid" if record is None and settings.grid == AUTO else status
     with new_folder(out, overwrite) as folder, progress(len(settings.seeds), status) as update:
         drawn = draw(folder, network, settings, record, images, update, profile=profile, threads=threads)
@@ -234,4 +231,5 @@ def sample(
     if drawn.profile and not profile:
         spent = f"the profile of the model that the grid is made from took {drawn.profile.evaluations:,} evaluations"
         note(f"{spent}; --grid {out / PROFILE} spares them next time")
+    tell(drawn.account)
     report(out, record, drawn.solution, as_json, count)

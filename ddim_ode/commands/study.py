@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ddim_ode.commands.shared import display, studies
-from ddim_ode.commands.shared.types import BatchSize, Device, Dtype, Force, Guidance, Json, ModelName, On, Precision
+from ddim_ode.commands.shared.types import (
+    BatchSize,
+    Device,
+    Dtype,
+    Fast,
+    Force,
+    Guidance,
+    Json,
+    ModelName,
+    On,
+    Precision,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,15 +89,18 @@ def compare(
     dtype: Precision = Dtype.float32,
     batch_size: BatchSize = None,
     device: On = Device.cpu,
+    fast: Fast = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Compare solvers at equal measured NFE: error against a reference solution, time, pictures, and a page of it all.
 
     Every cell starts from the same noise. What is measured is kept in DIR: a run that was cut short goes on, and one
-    more method costs its own cells alone.
+    more method costs its own cells alone. With --fast the reference is that of the network as it is, so that errors
+    count what --fast rounds.
     """
     from ddim_ode.commands.shared import parsing
+    from ddim_ode.commands.shared.quick import quickened
     from ddim_ode.study import comparison
     from ddim_ode.support.processes import is_main
 
@@ -96,7 +110,7 @@ def compare(
     chosen = {name: parsing.parse_method(name, network, force) for name in names}
     if force:
         parsing.refuse_force(chosen.values())
-    with studies.bar() as update:
+    with quickened(network, fast, len(numbers), batch_size) as network, studies.bar() as update:
         found = comparison.compare(
             network,
             methods=chosen if any(name != method for name, method in chosen.items()) else names,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ddim_ode.commands.shared import display
-from ddim_ode.commands.shared.types import BatchSize, Device, Dtype, Guidance, GuidanceRange, Json, ModelName, On
+from ddim_ode.commands.shared.types import BatchSize, Device, Dtype, Fast, Guidance, GuidanceRange, Json, ModelName, On
 
 if TYPE_CHECKING:
     from ddim_ode.solvers.origin import Result
@@ -49,22 +49,29 @@ def tune(
     budget: Annotated[int, typer.Option(help="Evaluations to spend on each budget, at most.")] = 100_000,
     batch_size: BatchSize = None,
     device: On = Device.cpu,
+    fast: Fast = False,
     as_json: Json = False,
 ) -> None:
     """Tune a method to a model: all numbers of a multistep method, from forward passes alone, for each budget.
 
-    Give the file to --method, or put it beside the model as tuned.json, where --method tuned finds it.
+    Give the file to --method, or put it beside the model as tuned.json, where --method tuned finds it. With --fast the
+    search asks the compiled network, and nothing is refined.
     """
     from ddim_ode.commands.shared import parsing
+    from ddim_ode.commands.shared.quick import quickened
+    from ddim_ode.tuning import TuneError
     from ddim_ode.tuning import tune as find
 
     interval = parsing.parse_guidance_range(guidance_range)
     network, _ = parsing.open_model(model, device.value, Dtype.float32.value)
-    with _bar() as update:
+    own = parsing.parse_seeds(seeds, None)
+    if fast and not no_refine:
+        raise TuneError("--fast rounds away the small changes that refining looks at; add --no-refine, or leave it out")
+    with quickened(network, fast, len(own), batch_size) as network, _bar() as update:
         found = find(
             network,
             parsing.parse_numbers("nfe", nfe, int),
-            seeds=parsing.parse_seeds(seeds, None),
+            seeds=own,
             held_out=parsing.parse_seeds(held_out, None),
             labels=parsing.label_for(network, label),
             guidance=guidance,

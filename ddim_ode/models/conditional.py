@@ -1,14 +1,16 @@
 """What the network inside a model is told, and what asking it costs."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddim_ode.models.conditions import Conditions
-from ddim_ode.models.denoiser import Model
+from ddim_ode.models.denoiser import Denoiser, Model
 from ddim_ode.models.fast import Fast
+from ddim_ode.models.guidance import Around
 from ddim_ode.models.image_condition import ConditionConfig
 from ddim_ode.models.provenance import innermost
 
@@ -17,6 +19,18 @@ def network_of(model: Model) -> Any:
     """What a model asks, a module or a function, without what makes it fast; None of a model that asks nothing."""
     net = getattr(innermost(model), "net", None)
     return net.net if isinstance(net, Fast) else net
+
+
+def is_fast(model: Model) -> bool:
+    """Whether the network inside a model is one that `Denoiser.fast` has made."""
+    return isinstance(getattr(innermost(model), "net", None), Fast)
+
+
+def unhurried(model: Model) -> Model:
+    """The model with its network as it was before `Denoiser.fast`; itself where that made none."""
+    if isinstance(model, Around):
+        return replace(model, model=unhurried(model.model))
+    return replace(model, net=model.net.net) if isinstance(model, Denoiser) and isinstance(model.net, Fast) else model
 
 
 def condition_of(model: Model) -> ConditionConfig | None:

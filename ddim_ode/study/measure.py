@@ -14,6 +14,7 @@ from ddim_ode.data import to_uint8
 from ddim_ode.errors import DDIMError
 from ddim_ode.metrics import MetricError, RealImages, consistency, default_features, feature_space, psnr, ssim
 from ddim_ode.metrics.spaces import Features
+from ddim_ode.models.conditional import unhurried
 from ddim_ode.models.conditions import Conditions, labels_of
 from ddim_ode.models.denoiser import Model, NonFiniteError
 from ddim_ode.models.identity import fingerprint
@@ -45,6 +46,7 @@ class Bench:
     """It measures the cells of a model, whose network `meter` watches.
 
     given: the model as it was given, whose network nothing watches.
+    trusted: the model that the reference is solved with, in full precision where the given one is fast.
     began: when it was made, by `time.perf_counter`.
     identity: all that makes a folder one study's, in values that JSON can hold.
     answers: numbers of the model's predictions for fixed noise.
@@ -54,7 +56,7 @@ class Bench:
         self, model: Model, shared: Shared, real: Tensor | None = None, features: Features | None = None
     ) -> None:
         self.began, self.given, self.shared, self.meter = time.perf_counter(), model, shared, Meter()
-        self.model = self.meter.watch(model)
+        self.model, self.trusted = self.meter.watch(model), self.meter.watch(unhurried(model))
         latent = getattr(innermost(model), "latent", False)
         self.pictures = len(model.shape) == 3 and model.shape[0] in (1, 3) and not latent
         if real is not None and not self.pictures:
@@ -94,7 +96,7 @@ class Bench:
             return Part(**kept.tensors)
         labels = None if s.labels is None else s.labels[rows]
         try:
-            found = solved(self.model, s.options, s.seeds[rows], labels, tol, lambda now: tell(now.share))
+            found = solved(self.trusted, s.options, s.seeds[rows], labels, tol, lambda now: tell(now.share))
         except NonFiniteError as error:
             error.sample += rows.start
             raise

@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 
 from ddim_ode.commands.shared.labels import EACH, labels_for
 from ddim_ode.commands.shared.manifest import PROFILE, SAMPLES, Manifest, RunSettings, weights_of
+from ddim_ode.commands.shared.quick import account_of, made_fast
 from ddim_ode.data import is_picture, save_grid, save_images
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.guidance import GuidanceError
@@ -41,6 +42,7 @@ class Drawn:
     seconds: float
     threads: int
     profile: Profile | None = None  # that the grid was made from
+    account: str | None = None  # of what made the network fast
 
 
 def draw(
@@ -98,7 +100,7 @@ def draw(
             file.add("converged", solution.converged)
         used = torch.get_num_threads()
     sigmas = ends_for(moved, options) if options.row.adaptive else solution.sigmas
-    return Drawn(solution, tuple(sigmas.tolist()), labels, seconds, used, found.profile)
+    return Drawn(solution, tuple(sigmas.tolist()), labels, seconds, used, found.profile, account_of(moved))
 
 
 def complete(
@@ -149,10 +151,7 @@ def _joined(parts: Sequence[Solution]) -> Solution:
 def ready(model: Denoiser, settings: RunSettings) -> Denoiser:
     """The model where it is to run, compiled if it is to be fast."""
     moved = model.to(settings.device, settings.options.dtype)
-    if settings.fast:
-        moved = moved.fast()
-        warm_up(moved, min(settings.batch_size, len(settings.seeds)))
-    return moved
+    return made_fast(moved, len(settings.seeds), settings.batch_size) if settings.fast else moved
 
 
 def recorded(options: SolveOptions, record: Manifest) -> SolveOptions:
@@ -170,10 +169,3 @@ def labels_of(settings: RunSettings, num_classes: int, record: Manifest | None =
     if record and record.labels and settings.label != EACH and isinstance(settings.label, str):
         return list(record.labels)
     return labels_for(settings.label, num_classes, len(settings.seeds))
-
-
-@torch.no_grad()  # as in a run: with gradients it would be compiled for again
-def warm_up(model: Denoiser, count: int) -> None:
-    """Compile a fast model by a pass of `count` samples, so that the time of a run is that of sampling."""
-    labels = torch.zeros(count, dtype=torch.int64, device=model.device) if model.num_classes else None
-    model(torch.zeros(count, *model.shape, device=model.device), 1.0, labels)

@@ -7,6 +7,7 @@ from pathlib import Path
 from ddim_ode.commands.shared.display import cost, files_in, many, print_json, say, warn_short
 from ddim_ode.commands.shared.manifest import Manifest, RunSettings, Shards, read_manifest, weights_of
 from ddim_ode.commands.shared.overall import overall
+from ddim_ode.commands.shared.quick import account_of, tell
 from ddim_ode.commands.shared.runs import labels_of, ready, recorded
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.planning.plan import prepare
@@ -16,6 +17,7 @@ from ddim_ode.shards.listed import GRID
 from ddim_ode.shards.samples import Layout, Sharded, draw_shards
 from ddim_ode.support.files import reported
 from ddim_ode.support.outputs import MANIFEST, finish
+from ddim_ode.support.process import computing
 from ddim_ode.support.processes import processes
 from ddim_ode.support.shards import INDEX
 from ddim_ode.support.validation import ConfigError
@@ -52,7 +54,9 @@ def sample_into_shards(
         options, threads = recorded(options, record), record.threads
     elif profile:
         options = replace(options, grid=profile)
-    labels, moved = labels_of(settings, model.num_classes, record), ready(model, settings)
+    labels = labels_of(settings, model.num_classes, record)
+    with computing(threads):  # for which the network is compiled
+        moved = ready(model, settings)
     weights = weights_of(model)
 
     def add_manifest(done: Sharded) -> None:
@@ -91,6 +95,7 @@ def sample_into_shards(
         )
         progress.finished(f"{done.mine} of {many(len(done.index.shards), 'shards')}")
     if here.main:
+        tell(account_of(moved))
         _report(out, done, as_json)
 
 

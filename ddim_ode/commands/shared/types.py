@@ -139,6 +139,10 @@ Threads = Annotated[
     typer.Option(min=1, max=1024, help="Of torch in each process.", show_default="all, or 1 with --keep"),
 ]
 On = Annotated[Device, typer.Option("--device", help="Where the network runs; auto is a GPU if there is one.")]
+Fast = Annotated[
+    bool,
+    typer.Option("--fast", help="Compile the network, in bfloat16: for long runs in which a percent does not matter."),
+]
 Deterministic = Annotated[
     bool,
     typer.Option("--deterministic", help="One sample at a time, by torch's deterministic algorithms. Slow."),
