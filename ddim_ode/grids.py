@@ -7,7 +7,7 @@ returns the predicted image, as the last step of DDIM does. With `final="sigma_m
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,10 +18,12 @@ from ddim_ode.errors import DDIMError
 from ddim_ode.paths import Path, f64
 from ddim_ode.support.checks import choice, of_kind, real, shown, whole
 from ddim_ode.support.logistic import Logistic
+from ddim_ode.support.remembering import remembering
 from ddim_ode.support.tables import in_order
 
 Final = Literal["denoise", "sigma_min"]
 Grid = str | Sequence[float] | Tensor
+Rule = Callable[[Path, int], Tensor]
 FINALS = ("denoise", "sigma_min")
 A_PATH = "a path, such as DiscreteVP.linear()"
 
@@ -120,7 +122,7 @@ def logistic(path: Path, n: int, shape: Logistic = LOGISTIC) -> Tensor:
     return shape.nodes(high, low, int(n))
 
 
-GRIDS: Mapping[str, Callable[[Path, int], Tensor]] = {
+GRIDS: Mapping[str, Rule] = {
     "uniform": uniform,
     "leading": leading,
     "trailing": trailing,
@@ -172,14 +174,16 @@ def make_grid(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
     shape_of(grid)
     choice("final", final, FINALS, GridError)
     of_kind("path", path, Path, A_PATH)
-    return _made(grid, path, whole("intervals", intervals, GridError, most=MOST_INTERVALS), final).clone()
+    return _made(
+        grid, GRIDS.get(grid), path, whole("intervals", intervals, GridError, most=MOST_INTERVALS), final
+    ).clone()
 
 
-@lru_cache(maxsize=64)
-def _made(grid: str, path: Path, intervals: int, final: Final) -> Tensor:
+@remembering(64)
+def _made(grid: str, rule: Rule | None, path: Path, intervals: int, final: Final) -> Tensor:
     """`make_grid`, for which every run on the same model asks several times."""
     shape = shape_of(grid)
-    rule = partial(logistic, shape=shape) if shape else GRIDS[grid]
+    rule = rule if rule and not shape else partial(logistic, shape=shape or LOGISTIC)
     if final == "denoise":
         sigmas = torch.cat([rule(path, intervals), torch.zeros(1, dtype=torch.float64)])
     elif shape:

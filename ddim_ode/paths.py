@@ -13,6 +13,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -44,7 +45,8 @@ class Path(ABC):
     """A curve (a(u), b(u)) and the range of sigma in which a model on it was trained.
 
     Subclasses give `scale`, `sigma`, `u` and `slopes`; u may rise or fall with sigma. Every parameter must be a field
-    of the frozen dataclass: the weights of solvers are cached by a path's hash and equality.
+    of the frozen dataclass, and stay as it is: what follows from a path is kept by its hash and equality. Where a field
+    cannot be hashed, such as a list, all is found anew at every evaluation.
     """
 
     sigma_min: float = 0.0
@@ -199,7 +201,6 @@ class DiscreteVP(VariancePreserving):
     alphas_cumprod: np.ndarray
     _log_sigma: np.ndarray
     _timesteps: int
-    _digest: int
 
     def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | Tensor):
         table = table_of("alphas_cumprod", alphas_cumprod, MOST_TIMESTEPS, PathError)
@@ -214,8 +215,6 @@ class DiscreteVP(VariancePreserving):
             )
         table.flags.writeable = False
         object.__setattr__(self, "alphas_cumprod", table)
-        # Solvers look their coefficients up by the path, at every evaluation; a hash of Python's own would not travel.
-        object.__setattr__(self, "_digest", zlib.crc32(table.tobytes()))
         object.__setattr__(self, "_log_sigma", 0.5 * (np.log1p(-table) - np.log(table)))
         super().__init__(*np.exp(self._log_sigma[[0, -1]]).tolist())
 
@@ -226,6 +225,11 @@ class DiscreteVP(VariancePreserving):
 
     def __hash__(self) -> int:
         return hash((self._timesteps, self._digest))
+
+    @cached_property
+    def _digest(self) -> int:
+        """Kept, since coefficients are looked up by the path at every evaluation; it may be pickled with it."""
+        return zlib.crc32(self.alphas_cumprod.tobytes())
 
     @property
     def num_timesteps(self) -> int:

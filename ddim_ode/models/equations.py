@@ -6,20 +6,21 @@ At x = a x0 + b eps a network outputs p x0 + q eps, with (p, q) fixed by what it
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddim_ode.paths import Path, f64
+from ddim_ode.support.remembering import remembering
 from ddim_ode.support.waiting import sent
 
 Coefficients = tuple[Tensor, Tensor]
+Predicts = Callable[[Tensor, Tensor], Coefficients]
 Number = Tensor | float
 
 #: what the network predicts -> (p, q) as a function of the path's (a, b)
-PREDICTS: Mapping[str, Callable[[Tensor, Tensor], Coefficients]] = {
+PREDICTS: Mapping[str, Predicts] = {
     "noise": lambda a, b: (torch.zeros_like(a), torch.ones_like(a)),
     "data": lambda a, b: (torch.ones_like(a), torch.zeros_like(a)),
     "velocity": lambda a, b: (-b, a),  # v = a eps - b x0: Salimans & Ho 2022, App. D
@@ -50,22 +51,22 @@ def time_at(path: Path, sigma: Tensor, quantize: bool) -> Tensor:
 def equations(path: Path, predicts: str, quantize: bool, sigma: Tensor, like: Tensor) -> Equations:
     """Those of one sigma, in numbers, or of one a sample (B,), in tensors that fit `like` (B, ...), its time apart."""
     if not sigma.ndim:
-        return _at(path, predicts, quantize, float(sigma))
-    time, *rest = _solved(path, predicts, quantize, sigma)
+        return _at(path, PREDICTS[predicts], quantize, float(sigma))
+    time, *rest = _solved(path, PREDICTS[predicts], quantize, sigma)
     each = sent(torch.stack(rest), like.device, like.dtype)  # in one copy
     return Equations(time, *each.reshape(len(rest), -1, *[1] * (like.ndim - 1)))
 
 
-def _solved(path: Path, predicts: str, quantize: bool, sigma: Tensor) -> tuple[Tensor, ...]:
+def _solved(path: Path, predicts: Predicts, quantize: bool, sigma: Tensor) -> tuple[Tensor, ...]:
     """The values of `Equations` at sigma, of any shape, in float64."""
     a = path.scale(sigma)
     b = a * sigma
-    p, q = PREDICTS[predicts](a, b)
+    p, q = predicts(a, b)
     det = a * q - b * p
     return time_at(path, sigma, quantize), a, q / det, b / det, a / det, p / det
 
 
-@lru_cache(maxsize=4096)
-def _at(path: Path, predicts: str, quantize: bool, sigma: float) -> Equations:
+@remembering(4096)
+def _at(path: Path, predicts: Predicts, quantize: bool, sigma: float) -> Equations:
     """Those at one sigma, for which every batch of a run asks again."""
     return Equations(*(value.item() for value in _solved(path, predicts, quantize, f64(sigma))))

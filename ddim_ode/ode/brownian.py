@@ -27,9 +27,7 @@ SMALLEST = 2 * REACH / 2**DEPTH  # 1.2e-4: two times in one interval of this siz
 LEAST = 4 * SMALLEST  # of a step, whose noise would not be normal if it were smaller
 TICKS = 2**26  # in one of them: times are rounded, so that a sigma that is rounded differently means the same one
 CPU = torch.device("cpu")
-LOT = (
-    2**16
-)  # numbers that a CPU works on at a time, found by trial: few enough for its caches, and enough for its calls
+LOT = 2**16  # numbers that a CPU works on at a time, found by trial: few for its caches, and many for a call
 KEPT = 8  # levels of the tree, below its root, that are kept at most: the rest is cheaper drawn again than remembered
 WITHOUT_FLOAT64 = "mps", "xla"  # devices, for which the CPU draws
 

@@ -5,8 +5,6 @@
 (Song et al. 2021, "Score-Based ...", Eq. 13, written for any Gaussian path). It counts what it spends.
 """
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -15,6 +13,7 @@ from ddim_ode.models.conditions import Told
 from ddim_ode.models.denoiser import Model, Prediction
 from ddim_ode.ode.brownian import NoiseSource
 from ddim_ode.paths import Path, f64
+from ddim_ode.support.remembering import remembering
 from ddim_ode.support.waiting import sent
 
 
@@ -92,7 +91,7 @@ class ProbabilityFlow:
         return scale_at(self.path, float(sigma))
 
 
-@lru_cache(maxsize=4096)
+@remembering(4096)
 def scale_at(path: Path, sigma: float) -> float:
     """The path's scale at one sigma, which a run asks for with every batch."""
     return float(path.scale(f64(sigma)))

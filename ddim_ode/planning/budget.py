@@ -2,8 +2,6 @@
 
 import warnings
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +16,7 @@ from ddim_ode.planning.inputs import SampleError
 from ddim_ode.planning.options import DEFAULT_NFE, SolveOptions
 from ddim_ode.planning.profile import Profile, profile_of
 from ddim_ode.solvers import Solver, integrate
+from ddim_ode.support.remembering import remembering
 
 ENCODING = "near_image"  # the grid of a method whose steps can be undone, on its way up
 ROUNDED = 1e-9  # by which a sigma may miss the model's smallest and still be that
@@ -32,13 +31,10 @@ class DryRun:
 
     def __init__(self, model: Model, path: Path, solver: Solver, sigmas: Tensor):
         silent, grid = Silent(model.path, model.sigma_max, len(model.shape)), tuple(sigmas.tolist())
-        known: Any = solver
         try:
-            hash(known)
-        except TypeError:  # somebody's own, in which there is a list, say
-            self.asked = _asked.__wrapped__(silent, path, known, grid)
-        else:
-            self.asked = _asked(silent, path, known, grid)
+            self.asked = _asked(silent, path, solver, grid)
+        except AttributeError:  # of somebody's own, which reads what only the model itself has
+            self.asked = _asked_of(model, path, solver, grid)
         self.nfe = sum(map(model.evaluations, self.asked))
 
 
@@ -77,14 +73,19 @@ class Listening(ProbabilityFlow):
 
     def predict(self, xbar: Tensor, sigma: Tensor) -> Prediction:
         self.asked.append(float(sigma))
-        return self.model(xbar, sigma)
+        return Prediction(xbar, xbar, 1)
 
 
-@lru_cache(maxsize=1024)
-def _asked(model: Silent, path: Path, solver: Any, sigmas: tuple[float, ...]) -> tuple[float, ...]:
+@remembering(128)
+def _asked(model: Silent, path: Path, solver: Solver, sigmas: tuple[float, ...]) -> tuple[float, ...]:
+    """`_asked_of` a model of which no more need be known."""
+    return _asked_of(model, path, solver, sigmas)
+
+
+def _asked_of(model: Model, path: Path, solver: Solver, sigmas: tuple[float, ...]) -> tuple[float, ...]:
     """The sigmas of a solver's predictions on a grid."""
     ode = Listening(model, path, max(*sigmas, model.sigma_max))
-    integrate(ode, solver, f64(sigmas), torch.zeros(1, *model.shape))
+    integrate(ode, solver, f64(sigmas), torch.zeros(1, *(1 for _ in model.shape)))
     return tuple(ode.asked)
 
 

@@ -25,7 +25,7 @@ from ddim_ode.planning.profile import Profile
 from ddim_ode.planning.tolerance import ends_for, tolerance_for
 from ddim_ode.solvers import Control, Method, MethodError, Outcome, Solution, Step, Watch, follow
 from ddim_ode.support.resources import allocating
-from ddim_ode.support.waiting import without_waiting
+from ddim_ode.support.waiting import at_once, without_waiting
 
 CALIBRATION = 8  # samples that a tolerance is looked for with
 
@@ -139,7 +139,7 @@ class GridPlan(Plan):
         return self._follow(ode, self.method.solver.resume(ode, self.sigmas, tuple(kept)), watch)
 
     def _follow(self, ode: ProbabilityFlow, begin: Step, watch: Watch | None) -> Outcome:
-        x, state = _carried(ode, lambda seen: follow(ode, self.method.solver, self.sigmas, begin, seen), watch)
+        x, state = _carry_out(ode, lambda seen: follow(ode, self.method.solver, self.sigmas, begin, seen), watch)
         count = len(x)
         return Outcome(
             x=x,
@@ -163,7 +163,7 @@ class AdaptivePlan(Plan):
 
     def run(self, ode: ProbabilityFlow, xbar: Tensor, watch: Watch | None = None) -> Outcome:
         solve, ends = self.method.solver.solve, self.sigmas
-        found: Outcome = _carried(ode, lambda seen: solve(ode, ends, xbar, self.control, seen), watch)
+        found: Outcome = _carry_out(ode, lambda seen: solve(ode, ends, xbar, self.control, seen), watch)
         return found._replace(kept=(found.x,))
 
     def solution(self, parts: Sequence[Outcome]) -> Solution:
@@ -275,7 +275,7 @@ def watch_of(callback: Callback | None, rows: range, steps: int | None) -> Watch
     return lambda step, share, sigma, xbar: callback(Progress(rows, step, steps, share, sigma, xbar))
 
 
-def _carried(ode: ProbabilityFlow, go: Callable[[Watch | None], Done], watch: Watch | None) -> Done:
+def _carry_out(ode: ProbabilityFlow, go: Callable[[Watch | None], Done], watch: Watch | None) -> Done:
     """What `go` returns, which asks the device as little as it can; done again it is counted anew, and not watched."""
     spent = ode.nfe
 
@@ -283,7 +283,7 @@ def _carried(ode: ProbabilityFlow, go: Callable[[Watch | None], Done], watch: Wa
         ode.nfe = spent
         return go(None)
 
-    return without_waiting(lambda: go(watch), again)
+    return without_waiting(lambda: go(watch and at_once()(watch)), again)
 
 
 def _joined(parts: Sequence[Outcome], sigmas: Tensor, tol: float | None = None) -> Solution:

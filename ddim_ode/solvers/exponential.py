@@ -16,7 +16,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -30,6 +29,7 @@ from ddim_ode.paths import Path, f64
 from ddim_ode.solvers.base import Step, nodes_of
 from ddim_ode.solvers.lagrange import lagrange
 from ddim_ode.solvers.weights import BASES, Rule, ddim, exact, weights
+from ddim_ode.support.remembering import remembering
 
 #: A step in pieces: (where each ends, in units of the interval in w; which of the step's evaluations it uses)
 Pieces = tuple[tuple[float, tuple[int, ...]], ...]
@@ -250,7 +250,7 @@ class Builder:
         )
 
 
-@lru_cache(maxsize=256)
+@remembering(256)
 def _table(solver: Exponential, path: Path, model_path: Path, nodes: tuple[float, ...], intervals: int) -> WeightTable:
     builder = Builder(solver, path, model_path)
     solver.fill(builder, nodes, intervals)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from ddim_ode.paths import Path, f64
 from ddim_ode.solvers.adaptive import SpentError, worst
 from ddim_ode.solvers.base import Adaptive, Control, DivergedError, Outcome, Step, Stochastic, Watch
 from ddim_ode.solvers.eta import DDPM, Eta, noise_of
+from ddim_ode.support.remembering import remembering
 from ddim_ode.support.waiting import fetched
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 4.0  # of a step that an error calls for; the least and the most it may change
@@ -129,7 +129,7 @@ class _Drift:
         return slope
 
 
-@lru_cache(maxsize=4096)
+@remembering(4096)
 def slopes_at(path: Path, sigma: float, eta: float) -> tuple[float, float]:
     """What the predicted image and noise are multiplied by in dy/dt."""
     u = path.u(f64(sigma))
@@ -139,7 +139,7 @@ def slopes_at(path: Path, sigma: float, eta: float) -> tuple[float, float]:
     return float(du * da), float(du * db - eta**2 * b)
 
 
-@lru_cache(maxsize=4096)
+@remembering(4096)
 def noise_at(path: Path, sigma: float) -> float:
     """b = a sigma, which the noise is multiplied by."""
     return float(path.coefficients(path.u(f64(sigma)))[1])

@@ -21,7 +21,7 @@ def number(value: object) -> float:
 
 def index(value: object) -> int | None:
     """A Python, NumPy or torch integer as an int; anything else (1.5, True, "ten", nan, [1]) as None."""
-    if type(value) is int:  # to ask for a protocol takes a hundred times as long
+    if type(value) is int:  # to ask for a protocol takes far longer
         return value
     if isinstance(value, bool) or not isinstance(value, SupportsIndex) or _in_rows(value):
         return None

@@ -12,6 +12,7 @@ from ddim_ode import paths
 from ddim_ode.ode.adjoint import recorded
 from ddim_ode.solvers import Method, Step
 from ddim_ode.solvers.lattice import UNIT
+from ddim_ode.support import remembering
 from tests.helpers.mixtures import labelled
 
 
@@ -84,6 +85,61 @@ def test_what_it_says_it_can_do():
     assert (BOUNCE.recorded, BOUNCE.slopes_only, BOUNCE.adaptive) == (False, False, False)
     assert (RALSTON.slopes_only, RALSTON.recorded, RALSTON.deterministic, RALSTON.per_sample) == (True,) * 4
     assert (RALSTON.invertible, RALSTON.exact, RALSTON.rebuilds, RALSTON.tells_steps) == (False,) * 4
+
+
+@dataclass(frozen=True)
+class Curious(Ralston):
+    """It reads what only a whole model has, and cannot be hashed."""
+
+    notes: list | tuple = ()
+
+    def init(self, ode, sigmas, y):
+        assert ode.model.predicts == "noise"
+        return ode.model.time(sigmas[0])
+
+
+def test_it_may_read_the_model_and_hold_a_list():
+    method = own(Curious(notes=["mine"]), 2)
+    found, expected = (ddim_ode.sample(MODEL, m, nfe=9, seeds=[0]) for m in (method, RALSTON))
+    assert torch.equal(found.x, expected.x)
+    assert found.nfe.tolist() == [9]
+
+
+class Stretched(paths.Flow):
+    """Somebody's path, no dataclass: its parameter is in no equality."""
+
+    def __init__(self, k):
+        super().__init__(0.001, 100.0)
+        object.__setattr__(self, "k", k)
+
+    def u(self, sigma):
+        return super().u(sigma / self.k)
+
+    def sigma(self, u):
+        return self.k * super().sigma(u)
+
+
+@dataclass(frozen=True)
+class Knotted(paths.Flow):
+    """One that cannot be hashed."""
+
+    knots: list | tuple = ()
+
+
+@pytest.mark.parametrize("method", ["ddim", "heun", "adams3", "adaptive", "sde_euler"])
+@pytest.mark.parametrize("grid", [None, "uniform"])
+def test_a_path_of_ones_own_is_not_taken_for_another(method, grid):
+    options = {"tol": 0.05} if method == "adaptive" else {"nfe": 8, "grid": grid}
+
+    def sampled(path):
+        return ddim_ode.sample(MIXTURE.denoiser(path), method, seeds=[0], **options).x
+
+    apart = [sampled(Stretched(k)) for k in (1.0, 3.0)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remembering, "_has_own_equality", lambda kind: False)  # nothing is kept
+        assert all(torch.equal(sampled(Stretched(k)), found) for k, found in zip((1.0, 3.0), apart, strict=True))
+    plain, knotted = (sampled(kind(0.001, 100.0)) for kind in (paths.Flow, lambda *ends: Knotted(*ends, knots=[1.0])))
+    assert torch.equal(plain, knotted)
 
 
 def test_its_latents_are_exact():

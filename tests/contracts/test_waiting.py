@@ -1,5 +1,6 @@
 """No method on a grid waits for its device between the first evaluation and the last, on a GPU that is not there."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -126,16 +127,18 @@ def test_the_numbers_are_those_of_the_cpu(method):
 
 
 class Spoiled(Network):
-    """The answer to the fifth question of a run is spoiled, whenever it is asked: by its time."""
+    """The answer to the fifth question of a run is spoiled, whenever it is asked."""
 
     def __init__(self, value):
         super().__init__()
-        self.value, self.times = value, []
+        self.value, self.fifth = value, None
 
     def __call__(self, x, t, labels):
         out = super().__call__(x, t, labels)
-        self.times.append(float(t.to("cpu")[0]))
-        if self.times[-1] == self.times[min(4, len(self.times) - 1)] and len(self.times) > 4:
+        here = x.to("cpu")
+        if len(self.calls) == 5:
+            self.fifth = here
+        if self.fifth is not None and torch.equal(here, self.fifth):
             out = out.clone()
             out[1] = self.value
         return out
@@ -162,6 +165,36 @@ def test_what_follows_from_it_is_not_the_error():
     line = one_line(DDIMError, run, Refusing(float("nan")), "ddim")
     assert "sample 1" in line
     assert "x is not finite" not in line
+
+
+def test_a_network_that_answers_in_two_ways_is_told_of():
+    """Not finite once, and finite when the run is made again."""
+
+    def spoil(call, out):
+        return torch.full_like(out, math.nan) if call == 3 else out
+
+    assert "in two ways" in one_line(DDIMError, run, Network(spoil), "ddim")
+    assert "in step 3" in one_line(DDIMError, run, Network(spoil), "ddim", device="cpu")
+
+
+def test_on_a_cpu_nobody_goes_on_in_vain():
+    net = Network(lambda call, out: torch.full_like(out, math.nan))
+    one_line(DDIMError, run, net, "ddim", device="cpu")
+    assert len(net.calls) == 1
+
+
+def test_a_callback_is_answered_at_once():
+    """It may ask a model of its own, and has to know whether that is broken."""
+    broken, heard = Network(lambda call, out: torch.full_like(out, math.nan)), []
+
+    def callback(progress):
+        heard.append(one_line(DDIMError, broken.model(), progress.xbar, 1.0, LABELS.to("lazy")))
+
+    net = Network()
+    with pretended():
+        sample(net.model(), "ddim", nfe=3, seeds=[0, 1, 2], labels=LABELS, callback=callback)
+    assert len(heard) == 3
+    assert len(net.calls) == 3
 
 
 def test_an_error_of_the_network_stays_its_own():

@@ -11,7 +11,7 @@ import ddim_ode
 from ddim_ode.metrics import pairs
 from ddim_ode.models.guidance import Guided
 from ddim_ode.planning.options import SolveOptions
-from ddim_ode.solvers import Method, Step, adaptive_adams
+from ddim_ode.solvers import Method, Step, adaptive_adams, trajectories
 from ddim_ode.solvers.reversible import ReversibleHeun
 from ddim_ode.solvers.runge_kutta import RungeKutta
 from ddim_ode.study import reference
@@ -223,7 +223,8 @@ def test_a_rule_for_large_images_shows_where_they_are_large(shape, alike, monkey
     model = stand_in(dataclasses.replace(MODEL, shape=shape))
     asked = [cell("adaptive", 20), cell("adaptive", None, 0.01)]
     before = [examiner(model).of_method(one) for one in asked]
-    monkeypatch.setattr(adaptive_adams, "LARGE", 4 * adaptive_adams.LARGE)
+    for module in (adaptive_adams, trajectories):
+        monkeypatch.setattr(module, "LARGE", 4 * trajectories.LARGE)
     after = [examiner(model).of_method(one) for one in asked]
     assert [agree(a, b) for a, b in zip(before, after, strict=True)] == [alike, alike]
     assert max(map(len, before)) < 60
