@@ -3,10 +3,13 @@
     python benchmarks/gpu.py                                  writes docs/gpu.json and its tables in docs/performance.md
     python benchmarks/gpu.py --device cpu --small             all of it, tiny, in a minute on one core: does it work?
 
+What is tiny or of a CPU goes into a folder of its own, which is named in the end, unless --json says where.
+
 The sections, the most important first: card, forwards, images, unets, solvers, adaptive, exactness, noise, memory,
 training. Each has a share of the time, and what it leaves over goes to the next. The file is written after every case,
-so that a kill loses none that is done; a run of the same code on the same card goes on from it. What was skipped, and
-what failed, is in the tables by name with the reason. Exits with 1 if anything failed.
+so that a kill loses none that is done; a run of the same code on the same card goes on from it, and any other is
+refused unless told to replace it. What was skipped, and what failed, is in the tables by name with the reason. Exits
+with 1 if anything failed.
 
 Times are of synchronised clocks and medians over works that take turns; the first calls warm up and do not count.
 """
@@ -15,6 +18,7 @@ import argparse
 import os
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -27,7 +31,19 @@ import torch
 
 from benchmarks.gpu_sections import SECTIONS
 from benchmarks.gpu_sections.base import Setting
-from benchmarks.gpu_sections.report import ROOT, Report, Row, Table, circumstances, markdown, put, unmeasured
+from benchmarks.gpu_sections.report import (
+    ROOT,
+    Call,
+    Report,
+    Row,
+    Table,
+    UnreadableError,
+    circumstances,
+    markdown,
+    put,
+    read,
+    unmeasured,
+)
 from benchmarks.gpu_sections.running import run
 from ddim_ode.support.files import replacing
 
@@ -41,8 +57,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(SECTIONS), metavar="LIST", help="sections, in the order above")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of measuring ({SECONDS:.0f})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the numbers go (docs/gpu.json)")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="where the tables go (docs/performance.md)")
-    parser.add_argument("--again", action="store_true", help="do not go on from FILE, measure everything")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="where the tables go (docs/performance.md; with --json, beside it)"
+    )
+    parser.add_argument("--again", action="store_true", help="do not go on from FILE, replace it")
     parser.add_argument("--tables", action="store_true", help="measure nothing: make the tables of the numbers in FILE")
     given = parser.parse_args(arguments)
     given.only = given.only.split(",")
@@ -52,27 +70,39 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--seconds {given.seconds:g} is no time; use 1 to 86400")
     if given.device == "cuda" and not torch.cuda.is_available() and not given.tables:
         parser.error("--device cuda: torch finds no GPU; use --device cpu --small to see that it runs")
-    if given.device == "cpu" and not (given.json and given.page):
-        parser.error("--device cpu: give --json and --page, since the documentation's are a GPU's")
-    given.json, given.page = given.json or ROOT / "docs/gpu.json", given.page or ROOT / "docs/performance.md"
+    if given.json is None:
+        ours = given.tables or (given.device == "cuda" and not given.small)  # what the documentation shows
+        given.page = given.page or (ROOT / "docs/performance.md" if ours else None)
+        given.json = ROOT / "docs/gpu.json" if ours else Path(tempfile.mkdtemp(prefix="gpu-")) / "gpu.json"
+    given.page = given.page or given.json.with_suffix(".md")
     return given
 
 
 def begun(given: argparse.Namespace, arguments: Sequence[str], setting: Setting) -> Report:
-    """The report to go on with: the file's, if it is of the same circumstances."""
+    """The report to go on with: the file's, if it is of the same circumstances, or a new one."""
     here = circumstances(setting)
-    if given.json.exists() and not given.again:
-        report = Report.model_validate_json(given.json.read_text())
-        if report.circumstances == here:
-            return report
-    command = shlex.join(["python", "benchmarks/gpu.py", *arguments])
-    return Report(date=date.today().isoformat(), command=command, circumstances=here)
+    call = Call(date=date.today().isoformat(), command=shlex.join(["python", "benchmarks/gpu.py", *arguments]))
+    if given.again or not given.json.exists():
+        return Report(calls=[call], circumstances=here)
+    remedy = "give another --json, or --again to replace it"
+    try:
+        report = read(given.json)
+    except UnreadableError as error:
+        raise SystemExit(f"{error}; {remedy}") from None
+    if others := report.circumstances.others(here):
+        raise SystemExit(f"{given.json} is of {', '.join(others)}; {remedy}")
+    if report.calls[-1] != call:
+        report.calls.append(call)
+    return report
 
 
 def main(arguments: Sequence[str]) -> int:
     started, given = time.monotonic(), parse(arguments)
     if given.tables:
-        put(markdown(Report.model_validate_json(given.json.read_text())), given.page)
+        try:
+            put(markdown(read(given.json)), given.page)
+        except UnreadableError as error:
+            raise SystemExit(f"{error}; --tables needs the numbers of a run: give its --json") from None
         return 0
     setting = Setting(torch.device(given.device), given.small)
     report = begun(given, arguments, setting)
@@ -91,7 +121,8 @@ def main(arguments: Sequence[str]) -> int:
 
     sections = [section for section in SECTIONS.values() if section.name in given.only]
     run(report, sections, setting, started + given.seconds, told)
-    print("\n".join(["", *unmeasured(report.tables)]))
+    print("\n".join(["", *([markdown(report)] if given.device == "cpu" else unmeasured(report.tables))]))
+    print(f"\nnumbers: {given.json}\ntables: {given.page}")
     return 1 if report.failed else 0
 
 

@@ -10,13 +10,16 @@ a copy of 256 MB. Times are the processor's, on one thread unless told otherwise
 The figures of GPUs are NVIDIA's for dense matrices; nothing of theirs is measured here.
 
 --ways times the network otherwise too, and says how many times as fast that is: "channels_last", and "fast", as
-`Denoiser.fast()` makes it, which compiles for minutes.
+`Denoiser.fast()` makes it, which compiles for minutes; where it would not run what is compiled, the command stops.
+
+The second table is of the GPUs: the least that a pass can take there, in microseconds an image.
 """
 
 import argparse
 import copy
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,14 +31,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a spinning 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ddim_ode
 from benchmarks.gpu_sections.base import Setting
 from benchmarks.gpu_sections.card import copied, matmul
 from benchmarks.gpu_sections.clocks import in_turns
-from benchmarks.gpu_sections.models import inputs_for, large
-from benchmarks.gpu_sections.report import number, processor
+from benchmarks.gpu_sections.models import NotCompiledError, inputs_for, large, need_compiled
+from benchmarks.gpu_sections.report import grid, number, processor
 from benchmarks.gpu_sections.solvers import Traffic
 
 Works = dict[str, Callable[[], object]]
@@ -43,6 +47,7 @@ HERE = Setting(torch.device("cpu"), small=False)
 SIZE = 1024  # of matrices
 HEADS = ["network", "batch", "GFLOP", "MB weights", "MB moved", "FLOP/byte", "operations", "ms", "GFLOP/s", "peak"]
 MODELS = ("fashion", "emoji", "ddpm-cifar10-32")
+WAYS = ("channels_last", "fast")
 
 
 class Roof(NamedTuple):
@@ -83,8 +88,8 @@ class Row:
     paper_us: dict[str, float]  # an image, at the roof of a GPU
 
 
-def works_for(model: ddim_ode.Denoiser, batch: int, ways: Sequence[str]) -> Works:
-    """A product of matrices, a pass of the network, and of the others."""
+def works_for(model: ddim_ode.Denoiser, batch: int, ways: Sequence[str], quick: nn.Module) -> Works:
+    """A product of matrices, a pass of the network, and of the others; quick: the fast one."""
     matrices = torch.randn(2, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     x, *rest = inputs_for(model, batch)
     works: Works = {"product": lambda: matrices[0] @ matrices[1], "eager": lambda: model.net(x, *rest)}
@@ -92,19 +97,21 @@ def works_for(model: ddim_ode.Denoiser, batch: int, ways: Sequence[str]) -> Work
         last, image = (copy.deepcopy(each).to(memory_format=torch.channels_last) for each in (model.net, x))
         works["channels_last"] = lambda: last(image, *rest)
     if "fast" in ways:
-        quick = model.fast().net
         works["fast"] = lambda: quick(x, *rest)
     return works
 
 
 def measure(name: str, batch: int, bandwidth: float, ways: Sequence[str]) -> Row:
     model = large(HERE) if name == MODELS[-1] else ddim_ode.load(name)
-    works = works_for(model, batch, ways)
+    quick = model.fast().net
+    works = works_for(model, batch, ways, quick)
     with FlopCounterMode(display=False) as counter:
         works["eager"]()
     with Traffic(least=1) as traffic:
         works["eager"]()
     flops, turns = counter.get_total_flops(), in_turns(HERE, works, 6.0, processor=True)
+    if "fast" in ways:
+        need_compiled(quick)
     computed, moved = flops / (2.0 * SIZE**3) * turns.ratio("product", "eager"), traffic.bytes / bandwidth
     return Row(
         network=name,
@@ -121,36 +128,48 @@ def measure(name: str, batch: int, bandwidth: float, ways: Sequence[str]) -> Row
     )
 
 
-def table(rows: list[Row]) -> str:
-    heads = [*HEADS, "% of roof", *rows[0].ways, *(f"{roof.name}, us" for roof in PAPER)]
-    lines = [heads, ["---"] * len(heads)]
+def tables(rows: Sequence[Row]) -> tuple[str, str]:
+    """What was measured here, and the least that GPUs take."""
+    measured, paper = [], []
     for row in rows:
-        rate = 1e3 * row.gflop * row.batch / row.ms
+        rate, names = 1e3 * row.gflop * row.batch / row.ms, [row.network, str(row.batch)]
         cells = [row.gflop, row.weights_mb, row.moved_mb, 1e3 * row.gflop / row.moved_mb]
-        cells += [row.operations, row.ms, rate, row.peak, row.roof, *row.ways.values(), *row.paper_us.values()]
-        lines.append([row.network, str(row.batch), *map(number, cells)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        cells += [row.operations, row.ms, rate, row.peak, row.roof, *row.ways.values()]
+        measured.append([*names, *map(number, cells)])
+        paper.append([*names, *map(number, row.paper_us.values())])
+    heads = [*HEADS, "% of roof", *rows[0].ways]
+    return grid(heads, measured), grid([*HEADS[:2], *(f"{roof.name}, us" for roof in PAPER)], paper)
 
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", default="1,16,64", help="sizes of batches (1,16,64)")
     parser.add_argument("--models", default=",".join(MODELS), help="networks (%(default)s)")
-    parser.add_argument("--ways", default="", metavar="LIST", help="channels_last, fast (none)")
+    parser.add_argument("--ways", default="", metavar="LIST", help=f"of {', '.join(WAYS)} (none)")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (1); of more, all their time counts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
     given = parser.parse_args(arguments)
+    ways = given.ways.split(",") if given.ways else []
+    if unknown := sorted(set(ways) - set(WAYS)):
+        parser.error(f"--ways {','.join(unknown)} is no way to run a network; choose of {','.join(WAYS)}")
     torch.set_num_threads(given.threads)
     torch.set_grad_enabled(False)
     bandwidth = copied(HERE)
     about = f"{processor()}, torch {torch.__version__}: bf16 product {matmul(HERE, 'bf16', SIZE) / 1e9:.0f} GFLOP/s"
     print(f"{about}, copy {bandwidth / 1e9:.1f} GB/s", flush=True)
     asked = [(name, int(size)) for name in given.models.split(",") for size in given.batches.split(",")]
-    rows = [measure(*one, bandwidth, given.ways.split(",")) for one in asked]
-    print(table(rows))
+    rows = []
+    for network, batch in asked:
+        try:
+            rows.append(measure(network, batch, bandwidth, ways))
+        except NotCompiledError as error:
+            raise SystemExit(f"{network}, batch {batch}, fast: {error}") from None
+        print(f"{network}, batch {batch}, is done", flush=True)
+    print("\n\n".join(tables(rows)))
     if given.json:
-        found = {"date": date.today().isoformat(), "machine": about, "rows": [asdict(row) for row in rows]}
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
+        command = shlex.join(["python", "benchmarks/roofline.py", *arguments])
+        found = {"date": date.today().isoformat(), "machine": about, "command": command, "copy_gb_s": bandwidth / 1e9}
+        given.json.write_text(json.dumps(found | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import dataclasses
 import json
 import os
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -32,11 +33,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a spinning 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 import ddim_ode
-from benchmarks.gpu_sections.report import processor
+from benchmarks.gpu_sections.report import grid, processor
 from benchmarks.solver_time import Clock
 from ddim_ode.data import save_grid, save_images
 from ddim_ode.ode.brownian import Brownian
@@ -128,6 +127,18 @@ def quiet(command: Sequence[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def tables(rows: Sequence[Row], starts: Row) -> tuple[str, str]:
+    """Of the runs, and of the commands."""
+    heads = ["method", "batch", "ms", *(f"{name}, %" for name in list(rows[0])[3:])]
+    cells = [
+        [row["method"], str(row["batch"]), f"{row['ms']:.0f}", *(f"{value:.3g}" for value in list(row.values())[3:])]
+        for row in rows
+    ]
+    return grid(heads, cells), grid(
+        ["command", "s"], [[f"`{words}`", f"{spent:.2f}"] for words, spent in starts.items()]
+    )
+
+
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="fashion", help="what ddim_ode.load takes (fashion)")
@@ -136,22 +147,18 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--repeats", type=int, default=7, help="turns (7); of commands at most 5")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
     given = parser.parse_args(arguments)
-    console, about = Console(width=130), f"{processor()}, torch {torch.__version__}, {date.today().isoformat()}"
-    console.print(about)
+    about, today = f"{processor()}, torch {torch.__version__}", date.today().isoformat()
+    print(f"{about}, {today}", flush=True)
     rows: list[Row] = []
     for size in map(int, given.batches.split(",")):
-        found = runs(given.model, size, given.nfe, given.repeats)
-        shown = Table("method", "batch", "ms", *(f"{name}, %" for name in list(found[0])[3:]))
-        for row in found:
-            cells = (f"{value:.3g}" for value in list(row.values())[3:])
-            shown.add_row(row["method"], str(size), f"{row['ms']:.0f}", *cells)
-        console.print(shown)
-        rows += found
+        rows += runs(given.model, size, given.nfe, given.repeats)
+        print(f"batch {size} is done", flush=True)
     starts = commands(min(given.repeats, 5))
-    for words, spent in starts.items():
-        console.print(f"{spent:6.2f} s  {words}", highlight=False)
+    print("\n\n".join(tables(rows, starts)))
     if given.json:
-        given.json.write_text(json.dumps({"machine": about, "rows": rows, "commands": starts}, indent=1) + "\n")
+        command = shlex.join(["python", "benchmarks/time_spent.py", *arguments])
+        found = {"date": today, "machine": about, "command": command, "rows": rows, "commands": starts}
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

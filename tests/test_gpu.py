@@ -5,8 +5,10 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,7 @@ import torch
 from benchmarks import gpu
 from benchmarks.gpu_sections import SECTIONS, report, running
 from benchmarks.gpu_sections.base import Case, Section, Setting, SkippedError, Values
-from benchmarks.gpu_sections.report import BEGIN, END, Circumstances, Report, Row, Table
-from benchmarks.gpu_sections.solvers import Traffic
-from benchmarks.roofline import Roof
+from benchmarks.gpu_sections.report import BEGIN, END, Call, Circumstances, Report, Row, Table
 
 ROOT = Path(__file__).parents[1]
 CPU = Setting(torch.device("cpu"), small=True)
@@ -28,13 +28,15 @@ MAY_BE_ZERO = {"error", "differ by", "largest error", "bit for bit, %", "between
 def small(tmp_path_factory) -> tuple[Report, str, str]:
     """The report of a whole run as a user starts it, its page, and what it printed."""
     folder = tmp_path_factory.mktemp("gpu")
-    files = folder / "gpu.json", folder / "page.md"
-    words = ["--device", "cpu", "--small", "--json", str(files[0]), "--page", str(files[1])]
-    quiet = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *words]
-    ran = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=500)
+    quiet = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "TMPDIR": str(folder)}
+    quiet["TORCHDYNAMO_DISABLE"] = "1"  # compiling takes half a minute, and says nothing of this
+    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--small"]
+    ran = subprocess.run(command, env=quiet, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    return Report.model_validate_json(files[0].read_text()), files[1].read_text(), ran.stdout
+    numbers, page = (Path(line.partition(": ")[2]) for line in ran.stdout.splitlines()[-2:])
+    assert numbers.parent == page.parent
+    assert numbers.parent.parent == folder
+    return report.read(numbers), page.read_text(), ran.stdout
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -57,13 +59,14 @@ def test_a_cpu_leaves_out_what_needs_cuda_and_says_so(small):
 
 
 def test_the_page_has_every_row_and_says_that_it_is_no_measurement(small):
-    found, page, _ = small
+    found, page, printed = small
     assert page.startswith(BEGIN)
     assert page.endswith(f"{END}\n")
     assert "these are no measurements" in page
     rows = [row for table in found.tables for row in table.rows if row.status == "measured"]
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     assert len(lines) == len(rows) + len(found.tables)  # and a head each
+    assert set(lines) <= set(printed.splitlines())
 
 
 def test_the_images_that_are_decoded_in_their_own_batch_are_the_same_bits(small):
@@ -86,7 +89,7 @@ def section(name: str, *works: Callable[[], Values], seconds: float = 1.0) -> Se
 
 def empty(small: bool = False) -> Report:
     known = Circumstances(device="a card", small=small, versions={"torch": "9"}, code="0")
-    return Report(date="2026-01-01", command="python benchmarks/gpu.py", circumstances=known)
+    return Report(calls=[Call(date="2026-01-01", command="python benchmarks/gpu.py")], circumstances=known)
 
 
 @pytest.fixture
@@ -162,22 +165,85 @@ def test_time_that_is_over_skips_what_is_left_and_what_one_section_leaves_goes_t
     assert found.tables[2].rows[0].why.startswith("stopped after 1 s")  # not its third alone
 
 
-def test_the_report_is_gone_on_with_in_the_same_circumstances_alone(tmp_path, monkeypatch):
-    words = ["--device", "cpu", "--small", "--json", str(tmp_path / "a.json"), "--page", str(tmp_path / "a.md")]
-    held, other = empty(small=True), empty()
+@pytest.fixture
+def kept(tmp_path, monkeypatch) -> Path:
+    """A file with a number of "a card", which is the one that is here too."""
+    held, file = empty(small=True), tmp_path / "a.json"
     held.tables.append(Table(name="card", title="", rows=[Row(names={}, status="measured", values={"ms": 1.0})]))
-    (tmp_path / "a.json").write_text(held.model_dump_json())
+    file.write_text(held.model_dump_json())
     monkeypatch.setattr(gpu, "circumstances", lambda setting: held.circumstances)
-    assert gpu.begun(gpu.parse(words), words, CPU) == held
-    assert gpu.begun(gpu.parse([*words, "--again"]), words, CPU).tables == []
-    monkeypatch.setattr(gpu, "circumstances", lambda setting: other.circumstances)
-    assert gpu.begun(gpu.parse(words), words, CPU).tables == []
+    return file
+
+
+def begin(file: Path, *more: str) -> Report:
+    words = ["--device", "cpu", "--small", "--json", str(file), *more]
+    return gpu.begun(gpu.parse(words), words, CPU)
+
+
+def test_a_report_is_gone_on_with_and_says_by_which_commands(kept):
+    found = begin(kept)
+    assert [table.rows[0].values for table in found.tables] == [{"ms": 1.0}]
+    assert [call.date for call in found.calls] == ["2026-01-01", date.today().isoformat()]
+    assert report.markdown(found).startswith(
+        "`python benchmarks/gpu.py` (2026-01-01), then `python benchmarks/gpu.py --dev"
+    )
+    kept.write_text(found.model_dump_json())
+    assert begin(kept).calls == found.calls  # the same one again
+    assert begin(kept, "--again").tables == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"device": "another"}, r"device a card \(here another\)"),
+        ({"code": "1"}, r"code 0 \(here 1\)"),
+        ({"versions": {"torch": "9", "CUDA": "13"}}, r"CUDA unknown \(here 13\)"),
+    ],
+)
+def test_numbers_of_other_circumstances_are_not_thrown_away(changed, why, kept, monkeypatch):
+    here, before = empty(small=True).circumstances.model_copy(update=changed), kept.read_bytes()
+    monkeypatch.setattr(gpu, "circumstances", lambda setting: here)
+    with pytest.raises(SystemExit, match=rf"a.json is of {why}; give another --json, or --again to replace it$"):
+        gpu.main(["--device", "cpu", "--small", "--json", str(kept)])
+    assert kept.read_bytes() == before
+    assert not kept.with_suffix(".md").exists()
+    assert begin(kept, "--again").circumstances == here
+
+
+@pytest.mark.parametrize("content", [b"", b'{"date": ', b'{"calls": []}', b"\xff", None])
+def test_a_file_that_cannot_be_read_is_told_in_a_line(content, tmp_path):
+    file = tmp_path / "a.json"
+    file.mkdir() if content is None else file.write_bytes(content)
+    for words in (["--device", "cpu", "--small"], ["--tables"]):
+        with pytest.raises(SystemExit, match=r"a\.json .+; .*--json") as stopped:
+            gpu.main([*words, "--json", str(file)])
+        assert "\n" not in str(stopped.value)
+
+
+def test_there_are_no_tables_without_numbers(tmp_path):
+    with pytest.raises(SystemExit, match=r"none\.json cannot be read \(No such file or directory\); --tables needs"):
+        gpu.main(["--tables", "--json", str(tmp_path / "none.json")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_documentation_shows_whole_runs_on_a_gpu_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def places(*words: str) -> list[Path]:
+        given = gpu.parse(words)
+        return [given.json, given.page]
+
+    ours = [ROOT / "docs" / "gpu.json", ROOT / "docs" / "performance.md"]
+    assert places() == places("--tables") == ours
+    assert places("--json", "a/b.json") == [Path("a/b.json"), Path("a/b.md")]
+    for words in (["--small"], ["--device", "cpu"]):
+        assert all(tmp_path in place.parents for place in places(*words))
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--device", "cpu", "--small"], "give --json and --page"),
         (["--only", "card,cards"], "cards is no section"),
         (["--seconds", "0"], "--seconds 0 is no time"),
         pytest.param(
@@ -226,22 +292,3 @@ def test_tables_are_made_of_a_file_without_measuring(tmp_path):
     assert gpu.main(["--tables", "--json", str(file), "--page", str(page)]) == 0
     assert "| 0 | 1.5 |" in page.read_text()
     assert "**a card**" in page.read_text()
-
-
-# What is counted
-
-
-def test_the_bytes_of_states_are_counted_and_those_of_views_and_numbers_are_not():
-    x, y = torch.zeros(2, 4, 1000)
-    with Traffic(least=x.numel()) as traffic:
-        x.view(2, 2000) * 2.0  # read and written
-        torch.add(x, y)  # two read, one written
-        x.sum() + 1.0  # read alone
-    assert (traffic.operations, traffic.bytes) == (3, 6 * x.nbytes)
-
-
-def test_the_roof_of_a_pass_is_the_slower_of_computing_and_moving():
-    roof = Roof("a card", peak=100.0, bandwidth=10.0)
-    assert roof.seconds(flops=500.0, moved=20.0) == 5.0
-    assert roof.seconds(flops=100.0, moved=20.0) == 2.0
-    assert roof._replace(width=2).seconds(flops=50.0, moved=20.0) == 1.0

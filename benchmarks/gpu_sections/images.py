@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import ddim_ode
 from benchmarks.gpu_sections.base import Case, Section, Setting, SkippedError, Values
-from benchmarks.gpu_sections.clocks import in_turns
-from benchmarks.gpu_sections.models import fashion, inputs_for, labels_for, large, noise_for
-from ddim_ode.errors import DDIMError
+from benchmarks.gpu_sections.models import fashion, labels_for, large, noise_for
+from benchmarks.gpu_sections.pairs import beside_bare
+from ddim_ode.planning.inputs import SampleError
 
 METHODS = ("ddim", "adams4", "dpmpp_2m", "adaptive", "tuned")
 MODELS = {"fashion": fashion, "random, 36M": large}
@@ -15,11 +15,11 @@ BATCHES = {"fashion": 256, "random, 36M": 64}
 
 def images(model: ddim_ode.Denoiser, setting: Setting, method: str, nfe: int, batch: int) -> Values:
     """A batch by a method, against as many passes of the network on whole batches."""
-    labels, noise, inputs = labels_for(model, batch), noise_for(model, batch), inputs_for(model, batch)
+    labels, noise = labels_for(model, batch), noise_for(model, batch)
     adaptive = method == "adaptive"
     try:  # the tolerance of the budget is looked for here, and not timed
         found = ddim_ode.sample(model, method, nfe, noise=noise, labels=labels, batch_size=batch)
-    except DDIMError as error:
+    except SampleError as error:  # a budget that the method cannot keep to
         raise SkippedError(str(error)) from None
     budget = {"tol": found.tol} if adaptive else {"nfe": nfe}
     spent = float(found.nfe.double().mean())
@@ -27,17 +27,8 @@ def images(model: ddim_ode.Denoiser, setting: Setting, method: str, nfe: int, ba
     def sample() -> object:
         return ddim_ode.sample(model, method, noise=noise, labels=labels, batch_size=batch, **budget)
 
-    def bare() -> None:
-        for _ in range(round(spent)):
-            model.net(*inputs)
-
-    turns = in_turns(setting, {"bare": bare, "sample": sample}, most=1.5)
-    return {
-        "NFE": spent,
-        "images/s": batch / turns["sample"],
-        "ms an evaluation": 1e3 * turns["sample"] / spent,
-        "sample / bare": turns.ratio("sample", "bare") * round(spent) / spent,
-    }
+    _, values = beside_bare(setting, model, sample, batch, spent, most=1.5)
+    return {"NFE": spent, **values}
 
 
 def cases(setting: Setting) -> Iterator[Case]:

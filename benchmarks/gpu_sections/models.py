@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import ddim_ode
 from benchmarks.gpu_sections.base import Setting
+from ddim_ode.models.fast import COMPILED, GIVEN, Fast
 from ddim_ode.models.unet import UNet, UNetConfig
 from ddim_ode.paths import DiscreteVP
 
@@ -32,6 +33,22 @@ def large(setting: Setting) -> ddim_ode.Denoiser:
     return ddim_ode.Denoiser(net, DiscreteVP.linear(), "noise", net.config.shape).to(setting.device)
 
 
+class Pointwise(nn.Module):
+    """A network that compiles in seconds: a product of each pixel, times the time."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.mix = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.mix(x) * (t / 1000).view(-1, 1, 1, 1)
+        return out
+
+
+def pointwise(setting: Setting) -> ddim_ode.Denoiser:
+    return ddim_ode.Denoiser(Pointwise(3), DiscreteVP.linear(), "noise", (3, 8, 8)).to(setting.device)
+
+
 def null(shape: tuple[int, ...], setting: Setting) -> ddim_ode.Denoiser:
     """A network that costs nothing: it takes its input for the noise in it."""
     return ddim_ode.Denoiser(lambda x, t: x, DiscreteVP.linear(), "noise", shape, device=setting.device)
@@ -39,6 +56,18 @@ def null(shape: tuple[int, ...], setting: Setting) -> ddim_ode.Denoiser:
 
 def with_net(model: ddim_ode.Denoiser, net: nn.Module) -> ddim_ode.Denoiser:
     return dataclasses.replace(model, net=net)
+
+
+class NotCompiledError(Exception):
+    """What was to be measured is not what was run."""
+
+
+def need_compiled(net: nn.Module) -> None:
+    """Raise NotCompiledError where a fast network has answered any kind of call by anything but what is compiled."""
+    if isinstance(net, Fast):
+        ways = sorted({verdict.way for verdict in net.verdicts.values()} - {COMPILED})
+        if ways or not net.verdicts:
+            raise NotCompiledError(f"the network was run {' and '.join(ways) or GIVEN}, where it was to be {COMPILED}")
 
 
 def labels_for(model: ddim_ode.Denoiser, batch: int) -> Tensor | None:

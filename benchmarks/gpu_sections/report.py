@@ -6,11 +6,12 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from benchmarks.gpu_sections.base import Names, Section, Setting
 from ddim_ode.support.files import replacing
@@ -18,6 +19,10 @@ from ddim_ode.support.files import replacing
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 Found = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class UnreadableError(Exception):
+    """A file that holds no numbers of ours; the message says what is wrong with it, in a line."""
 
 
 class Row(BaseModel):
@@ -64,14 +69,31 @@ class Circumstances(BaseModel):
     versions: dict[str, str]
     code: str  # a digest of the library and of what measures it
 
+    def others(self, here: "Circumstances") -> list[str]:
+        """What is otherwise here, a few words each."""
+        mine, theirs = ({**each.versions, **each.model_dump(exclude={"versions"})} for each in (self, here))
+        return [
+            f"{name} {mine.get(name, 'unknown')} (here {theirs.get(name, 'unknown')})"
+            for name in {**mine, **theirs}
+            if mine.get(name) != theirs.get(name)
+        ]
 
-class Report(BaseModel):
-    """All there is to know of a run."""
 
-    model_config = ConfigDict(extra="forbid")
+class Call(BaseModel):
+    """A command that measured some of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     date: str
     command: str
+
+
+class Report(BaseModel):
+    """All there is to know of a run, and of those that went on with it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    calls: Annotated[list[Call], Field(min_length=1)]  # the first one first
     circumstances: Circumstances
     seconds: Found = 0.0
     tables: list[Table] = []
@@ -87,6 +109,18 @@ class Report(BaseModel):
     @property
     def failed(self) -> int:
         return sum(row.status == "failed" for table in self.tables for row in table.rows)
+
+
+def read(file: Path) -> Report:
+    """The report in a file. Raises UnreadableError."""
+    try:
+        return Report.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise UnreadableError(f"{file} cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise UnreadableError(f"{file} is not as it was written ({where}{': ' * bool(where)}{fault['msg']})") from None
 
 
 def circumstances(setting: Setting) -> Circumstances:
@@ -116,11 +150,11 @@ def processor() -> str:
 
 
 def digest() -> str:
-    """Of the sources of the library and of these sections, in hex."""
+    """Of the sources of the library and of all that measures it, in hex."""
     found = hashlib.sha256()
-    for folder in ("ddim_ode", "benchmarks/gpu_sections"):
-        for file in sorted((ROOT / folder).rglob("*.py")):
-            found.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
+    folders = [sorted((ROOT / folder).rglob("*.py")) for folder in ("ddim_ode", "benchmarks/gpu_sections")]
+    for file in chain(*folders, (ROOT / "benchmarks" / name for name in ("gpu.py", "unet_speed.py"))):
+        found.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
     return found.hexdigest()[:16]
 
 
@@ -128,7 +162,8 @@ def markdown(report: Report) -> str:
     """The tables, for people."""
     told = report.circumstances
     versions = ", ".join(f"{name} {version}" for name, version in told.versions.items())
-    lines = [f"`{report.command}` ({report.date}, {report.seconds:.0f} s): **{told.device}**, {versions}.", ""]
+    calls = ", then ".join(f"`{call.command}` ({call.date})" for call in report.calls)
+    lines = [f"{calls}, {report.seconds:.0f} s: **{told.device}**, {versions}.", ""]
     if told.small:
         lines += ["Tiny sizes, to see that it runs: **these are no measurements.**", ""]
     for table in report.tables:
@@ -136,17 +171,22 @@ def markdown(report: Report) -> str:
         measured = [row for row in table.rows if row.status == "measured"]
         if measured:
             names, values = columns(row.names for row in measured), columns(row.values for row in measured)
-            lines += ["| " + " | ".join([*names, *values]) + " |", "|---" * len([*names, *values]) + "|"]
-            for row in measured:
-                cells = [str(row.names.get(name, "")) for name in names]
-                cells += [number(row.values[name]) if name in row.values else "" for name in values]
-                lines.append("| " + " | ".join(cells) + " |")
-            lines.append("")
+            told_names = [[str(row.names.get(name, "")) for name in names] for row in measured]
+            told_values = [
+                [number(row.values[name]) if name in row.values else "" for name in values] for row in measured
+            ]
+            lines += [grid([*names, *values], [[*a, *b] for a, b in zip(told_names, told_values, strict=True)]), ""]
         for row in table.rows:
             if row.status != "measured":
                 lines.append(f"- {row.status}: {', '.join(map(str, row.names.values())) or 'all'}: {row.why}")
         lines += [""] * (lines[-1] != "")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (heads, *rows)]
+    return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])
 
 
 def columns(rows: Iterable[Iterable[str]]) -> list[str]:
