@@ -74,7 +74,7 @@ def encode(
     """
     from ddim_ode import inversion
     from ddim_ode.commands.shared import input_images, parsing
-    from ddim_ode.commands.shared.quick import quickened
+    from ddim_ode.commands.shared.quick import Batches, quickened
     from ddim_ode.support.counts import spread
 
     network, _ = parsing.open_model(model, device.value, dtype.value)
@@ -92,7 +92,7 @@ def encode(
     given = input_images.gather(network, images, count, label, resize)
     with (
         new_file(out, overwrite) as file,
-        quickened(network, fast, len(given.x), 1 if deterministic else batch_size) as network,
+        quickened(network, fast, len(given.x), Batches.of(options), deterministic=deterministic) as network,
         progress(len(given.x), what="encoding") as update,
     ):
         started = time.perf_counter()
@@ -136,7 +136,7 @@ def decode(
     from ddim_ode.checkpoints import load, sha256
     from ddim_ode.commands.shared import parsing
     from ddim_ode.commands.shared.manifest import account, write_samples
-    from ddim_ode.commands.shared.quick import quickened
+    from ddim_ode.commands.shared.quick import Batches, quickened
     from ddim_ode.latents import OPTIONS, Latent
     from ddim_ode.models.identity import fingerprint
     from ddim_ode.support.counts import spread
@@ -151,7 +151,9 @@ def decode(
         display.warn(f"encoded on {stored.device} and decoded on {network.device.type}, so that bits may differ")
     with (
         new_folder(out, overwrite) as folder,
-        quickened(network, stored.fast, len(stored), stored.options.batch_size, stored.threads) as network,
+        quickened(
+            network, stored.fast, len(stored), Batches.of(stored.options), stored.threads, deterministic
+        ) as network,
         progress(len(stored), what="decoding") as update,
     ):
         started = time.perf_counter()

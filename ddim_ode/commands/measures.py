@@ -79,7 +79,8 @@ def reconstruct(
     """
     from ddim_ode.commands.shared import input_images, parsing, roundtrips, whole_sets
     from ddim_ode.commands.shared.manifest import account
-    from ddim_ode.commands.shared.quick import quickened
+    from ddim_ode.commands.shared.quick import Batches, quickened
+    from ddim_ode.solvers import get_method
     from ddim_ode.support.process import computing
     from ddim_ode.support.records import finite, write_json
 
@@ -88,12 +89,12 @@ def reconstruct(
     how: dict[str, Any] = {"nfe": nfe, "tol": tol, "max_nfe": max_nfe, "grid": parsing.parse_grid(grid)}
     how |= {"dtype": precision, "batch_size": batch_size, "deterministic": deterministic}
     scales = [1.0] if guidance in (None, 1) else [1.0, float(guidance)]
-    at_once = 1 if deterministic else batch_size
+    batches = Batches(batch_size, len(scales) > 1, any(get_method(name).adaptive for name in names))
     if keep is not None or world_size() > 1:
         whole_sets.check_kept(keep, {"--out": out is not None, "--overwrite": overwrite})
         given_set = whole_sets.open_set(network, images, count, label, resize)
         how["threads"] = threads or whole_sets.THREADS
-        with quickened(network, fast, given_set.total, at_once, how["threads"]) as network:
+        with quickened(network, fast, given_set.total, batches, how["threads"], deterministic) as network:
             whole_sets.reconstruct(network, given_set, keep, names, how, guidances=scales, as_json=as_json)
         return
     given = input_images.gather(network, images, count, label, resize)
@@ -101,7 +102,7 @@ def reconstruct(
     attempts = []
     with (
         nullcontext() if out is None else new_folder(out, overwrite) as folder,
-        quickened(network, fast, len(given.x), at_once, threads) as network,
+        quickened(network, fast, len(given.x), batches, threads, deterministic) as network,
     ):
         for name, scale in product(names, scales):
             with progress(len(given.x), what=name) as update, computing(threads):

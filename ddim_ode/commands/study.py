@@ -100,7 +100,8 @@ def compare(
     count what --fast rounds.
     """
     from ddim_ode.commands.shared import parsing
-    from ddim_ode.commands.shared.quick import quickened
+    from ddim_ode.commands.shared.quick import Batches, quickened
+    from ddim_ode.solvers import get_method
     from ddim_ode.study import comparison
     from ddim_ode.support.processes import is_main
 
@@ -110,7 +111,9 @@ def compare(
     chosen = {name: parsing.parse_method(name, network, force) for name in names}
     if force:
         parsing.refuse_force(chosen.values())
-    with quickened(network, fast, len(numbers), batch_size) as network, studies.bar() as update:
+    shrinks = tols is not None or any(get_method(method).adaptive for method in chosen.values())
+    batches = Batches(batch_size, guidance != 1, shrinks)
+    with quickened(network, fast, len(numbers), batches) as network, studies.bar() as update:
         found = comparison.compare(
             network,
             methods=chosen if any(name != method for name, method in chosen.items()) else names,

@@ -58,21 +58,23 @@ def tune(
     search asks the compiled network, and nothing is refined.
     """
     from ddim_ode.commands.shared import parsing
-    from ddim_ode.commands.shared.quick import quickened
+    from ddim_ode.commands.shared.quick import Batches, quickened
+    from ddim_ode.planning.options import DEFAULT_BATCH
     from ddim_ode.tuning import TuneError
     from ddim_ode.tuning import tune as find
 
-    interval = parsing.parse_guidance_range(guidance_range)
-    network, _ = parsing.open_model(model, device.value, Dtype.float32.value)
-    own = parsing.parse_seeds(seeds, None)
     if fast and not no_refine:
         raise TuneError("--fast rounds away the small changes that refining looks at; add --no-refine, or leave it out")
-    with quickened(network, fast, len(own), batch_size) as network, _bar() as update:
+    interval = parsing.parse_guidance_range(guidance_range)
+    network, _ = parsing.open_model(model, device.value, Dtype.float32.value)
+    own, others = parsing.parse_seeds(seeds, None), parsing.parse_seeds(held_out, None)
+    left = len(others) % (batch_size or DEFAULT_BATCH) == 1  # a single one
+    with quickened(network, fast, len(own), Batches(batch_size, guidance != 1, left)) as network, _bar() as update:
         found = find(
             network,
             parsing.parse_numbers("nfe", nfe, int),
             seeds=own,
-            held_out=parsing.parse_seeds(held_out, None),
+            held_out=others,
             labels=parsing.label_for(network, label),
             guidance=guidance,
             guidance_range=interval and (interval[0], math.inf if interval[1] is None else interval[1]),

@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from ddim_ode.errors import DDIMError
+from ddim_ode.errors import DDIMError, one_line
 from ddim_ode.models import arguments
 from ddim_ode.models.conditions import Told, keywords, labels_of
 from ddim_ode.models.conventions import Conventions
-from ddim_ode.models.equations import AT_ZERO, PREDICTS, equations, time_at
+from ddim_ode.models.equations import AT_ZERO, PREDICTS, difference, equations, time_at
 from ddim_ode.models.failures import NonFiniteError as NonFiniteError
 from ddim_ode.models.failures import advise, check_answer, check_finite, lacks_null_class, misunderstood
 from ddim_ode.models.fast import Fast
@@ -42,7 +42,9 @@ def check_fast(dtype: torch.dtype | None) -> None:
     """Raise DenoiserError for a precision of parameters that autocast leaves as it is (float64) or cannot mix with."""
     if dtype not in (None, torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
-        raise DenoiserError(f"dtype={name} and fast contradict each other: fast computes in bfloat16; leave one out")
+        raise DenoiserError(
+            f"dtype={name} and fast contradict each other: fast takes float32 or bfloat16; leave one out"
+        )
 
 
 class Model(Protocol):
@@ -184,13 +186,15 @@ class Denoiser(Conventions):
         return replace(self, dtype=dtype)
 
     def fast(self) -> "Denoiser":
-        """A copy whose network is compiled and computes in bfloat16; itself if it is one. See `models.fast.Fast`.
+        """A copy whose network, a copy too, is compiled and computes in less precision where the hardware gains by it:
+        mostly in bfloat16. Itself if it is one. See `models.fast.Fast`.
 
         What that is, gains and costs depends on the hardware: docs/benchmarks.md. The first calls take a minute, and
         compare the answers with those of the network as it is.
 
         Raises:
-            DenoiserError: the network is a plain function or offloaded, or computes in neither float32 nor bfloat16.
+            DenoiserError: the network is a plain function or offloaded, computes in neither float32 nor bfloat16, or
+                holds what copy.deepcopy cannot copy.
         """
         if isinstance(self.net, Fast):
             return self
@@ -198,7 +202,13 @@ class Denoiser(Conventions):
             raise DenoiserError("net is a function, of which there is nothing to compile; compile what it calls")
         check_fast(self.dtype)
         check_whole(self.net, "compiled", DenoiserError)
-        return replace(self, net=Fast(self.net))
+        try:
+            net = Fast(self.net)
+        except TypeError as error:
+            raise DenoiserError(
+                f"net cannot be copied ({one_line(str(error), 200)}), and fast compiles a copy; take that out of it"
+            ) from error
+        return replace(self, net=net)
 
     def __call__(self, xbar: Tensor, sigma: Tensor | float, labels: Told = None) -> Prediction:
         """Predict the image and the noise in xbar = x0 + sigma eps.
@@ -228,7 +238,9 @@ class Denoiser(Conventions):
         out = self._ask(inputs, keywords(labels, x, dtype)).to(x)
         check_finite(out, sigma)
         return Prediction(
-            data=at.data_x * x - at.data_out * out, noise=at.noise_out * out - at.noise_x * x, evaluations=1
+            data=difference(at.data_x, x, at.data_out, out),
+            noise=difference(at.noise_out, out, at.noise_x, x),
+            evaluations=1,
         )
 
     def _condition(self, labels: Tensor | None, x: Tensor) -> Tensor:

@@ -48,6 +48,15 @@ def time_at(path: Path, sigma: Tensor, quantize: bool) -> Tensor:
     return u.round() if quantize else u
 
 
+def difference(of_x: Number, x: Tensor, of_y: Number, y: Tensor) -> Tensor:
+    """of_x x - of_y y, a new tensor: in one operation where the network says the one part itself."""
+    if isinstance(of_y, float) and of_y == 0:
+        return of_x * x
+    if isinstance(of_x, float) and of_x == 0:
+        return -of_y * y
+    return of_x * x - of_y * y
+
+
 def equations(path: Path, predicts: str, quantize: bool, sigma: Tensor, like: Tensor) -> Equations:
     """Those of one sigma, in numbers, or of one a sample (B,), in tensors that fit `like` (B, ...), its time apart."""
     if not sigma.ndim:

@@ -5,7 +5,8 @@ Whatever the hardware, images are laid out with their channels last, and the net
 
 import copy
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,15 +36,25 @@ class Recipe:
     graphs: bool = False
 
     def __str__(self) -> str:
-        told = [str(self.dtype).removeprefix("torch."), "channels_last"]
+        told = [self.precision, "channels_last"]
         told += ["Winograd's convolutions"] * self.winograd + ["CUDA graphs"] * self.graphs
         return ", ".join(told)
 
+    @property
+    def precision(self) -> str:
+        """The dtype by its name."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def suited_to(self, net: nn.Module) -> "Recipe":
+        """What of it is done to this network."""
+        return replace(self, winograd=self.winograd and any(map(fits, net.modules())))
+
     def prepared(self, net: nn.Module) -> nn.Module:
         """A copy of a network with the weights that this needs, to be run under `autocast` and compiled."""
-        found = convert_conv2d_weight_memory_format(copy.deepcopy(net), torch.channels_last).requires_grad_(False)
-        if self.winograd:
-            found = _replaced(found, self.dtype)
+        fitting = [module for module in net.modules() if fits(module)] if self.winograd else []
+        made: dict[int, Any] = {id(module): Winograd(module, self.dtype) for module in fitting}
+        found: nn.Module = copy.deepcopy(net, made)  # which takes those for the copies that it has made
+        found = convert_conv2d_weight_memory_format(found, torch.channels_last).requires_grad_(False)
         for module in found.modules() if self.dtype != torch.float32 else ():
             if type(module) in ROUNDED and not is_parametrized(module):
                 weight = module.get_parameter("weight")
@@ -77,13 +88,3 @@ def _cpu_has(instructions: str) -> bool:
     """Whether torch tells of them; an older one that knows no such question counts as none."""
     ask = getattr(torch.cpu, f"_is_{instructions}_supported", None)
     return bool(ask and ask())
-
-
-def _replaced(net: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The network with `Winograd` in the place of each convolution that it fits."""
-    made: dict[nn.Module, nn.Module] = {module: Winograd(module, dtype) for module in net.modules() if fits(module)}
-    for module in list(net.modules()):
-        for name, child in module._modules.items():
-            if child in made:
-                module._modules[name] = made[child]
-    return made.get(net, net)

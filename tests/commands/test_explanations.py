@@ -57,3 +57,12 @@ def test_an_error_says_what_is_known(error: Exception, words: str) -> None:
 @pytest.mark.parametrize("error", [RecursionError("deep"), ValueError("a bug"), RuntimeError("shapes"), KeyError("a")])
 def test_a_bug_stays_one(error: Exception) -> None:
     assert explain(error) is None
+
+
+def test_a_compiler_that_fails_names_what_asked_for_it() -> None:
+    """A command of --fast, or a training by its config: torch does not say which."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    line = explain(BackendCompilerFailed(print, RuntimeError("no kernel"), None))
+    assert line is not None
+    assert line.endswith("leave --fast out, or set compile: false in a config")

@@ -4,11 +4,14 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ddim_ode.commands.shared import quick
+from ddim_ode.commands.shared.quick import Batches
 from ddim_ode.latents import Latent, LatentError
 from ddim_ode.models import fast as module
 from tests.helpers.assertions import one_line
@@ -24,6 +27,28 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[torch.nn.Module]:
     asked: list[torch.nn.Module] = []
     monkeypatch.setattr(module, "compiled", lambda net, graphs: asked.append(net) or net)
     return asked
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """Calls for which torch would have compiled after it was to have: the size of batch, and whether deterministic."""
+    found: list[tuple[int, bool]] = []
+    warming: list[bool] = []
+    warm_up, judged = quick.warm_up, module.Fast._judged
+
+    def warmed(*asked: Any) -> None:
+        warming.append(True)
+        warm_up(*asked)
+        warming.clear()
+
+    def noticed(self: module.Fast, inputs: module.Inputs, gradient: bool) -> module.Verdict | None:
+        if not warming:
+            found.append((len(inputs[0][0]), torch.are_deterministic_algorithms_enabled()))
+        return judged(self, inputs, gradient)
+
+    monkeypatch.setattr(quick, "warm_up", warmed)
+    monkeypatch.setattr(module.Fast, "_judged", noticed)
+    return found
 
 
 def samples(folder: Path) -> torch.Tensor:
@@ -104,8 +129,53 @@ def test_a_study_measures_against_the_network_as_it_is(run: Command, model: Path
 def test_tuning_only_searches(run: Command, fails: Callable[..., str], model: Path, tmp_path: Path) -> None:
     few = ("--nfe", "3", "--seeds", "1000-1007", "--held-out", "0-3", "--label", "none", "--fast")
     assert "add --no-refine" in fails("tune", model, *few, "--out", tmp_path / "tuned.json")
+    assert "add --no-refine" in fails("tune", tmp_path / "none", *few, "--out", tmp_path / "tuned.json")
     ran = run("tune", model, *few, "--no-refine", "--out", tmp_path / "tuned.json")
     assert (ran.code, ran.err.count(SAID)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("--nfe", 2, "-n", 3, "--batch-size", 2),
+        ("--nfe", 2, "-n", 1, "--label", 1, "--guidance", 2),
+        ("--nfe", 4, "-n", 1, "--label", 1, "--guidance", 2, "--guidance-range", "0.5:5"),
+        ("--method", "adaptive", "--tol", 0.05, "-n", 4, "--label", "each"),
+        ("--nfe", 2, "-n", 3, "--batch-size", 2, "--shards", "--threads", 2),
+    ],
+)
+def test_nothing_compiles_while_it_is_timed(
+    asked: tuple[object, ...], run: Command, model: Path, tmp_path: Path, late: list[tuple[int, bool]]
+) -> None:
+    assert run("sample", model, *asked, "--fast", "--out", tmp_path / "out").code == 0
+    assert late == []
+
+
+def test_nothing_compiles_on_the_way_there_and_back(
+    run: Command, model: Path, images: Path, tmp_path: Path, late: list[tuple[int, bool]]
+) -> None:
+    few = ("--nfe", 2, "--fast", "--deterministic")
+    assert run("encode", model, images, *few, "--out", tmp_path / "z").code == 0
+    assert run("decode", model, tmp_path / "z", "--deterministic", "--out", tmp_path / "back").code == 0
+    assert run("decode", model, tmp_path / "z", "--out", tmp_path / "quicker").code == 0
+    assert run("reconstruct", model, images, *few).code == 0
+    assert late == []
+
+
+@pytest.mark.parametrize(
+    ("batches", "count", "expected"),
+    [
+        (Batches(), 500, [128]),
+        (Batches(), 129, [128, 1]),
+        (Batches(2), 3, [2, 1]),
+        (Batches(1), 3, [1]),
+        (Batches(shrinks=True), 4, [4, 1]),
+        (Batches(guided=True), 1, [2, 1]),
+        (Batches(guided=True), 4, [4]),
+    ],
+)
+def test_sizes_to_compile_for(batches: Batches, count: int, expected: list[int]) -> None:
+    assert batches.kinds(count) == expected
 
 
 def test_without_a_compiler(run: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from ddim_ode.commands.shared.quick import warm_up
 from ddim_ode.models import fast as module
 from ddim_ode.models.denoiser import DenoiserError, NonFiniteError
 from ddim_ode.models.fast import COMPILED, EAGER, GIVEN, PAIRED, Fast, FastWarning, distance
+from ddim_ode.models.winograd import LEAST
 from ddim_ode.sampling import sample
 from tests.helpers.assertions import one_line
 from tests.helpers.foreign import relative
@@ -31,8 +32,8 @@ class Convolutions(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding="same")
-        self.last = nn.Conv2d(32, 3, 1)
+        self.first, self.second = nn.Conv2d(3, LEAST, 3, padding=1), nn.Conv2d(LEAST, LEAST, 3, padding="same")
+        self.last = nn.Conv2d(LEAST, 3, 1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         h = torch.tanh(self.first(x) + t.to(x.dtype)[:, None, None, None] / 1000)
@@ -179,6 +180,26 @@ def test_how_often_it_is_compiled(monkeypatch):
     assert len(graphs) == 2
 
 
+def test_graphs_are_captured_for_few_sizes_of_batch(monkeypatch):
+    """What follows a call would be written over by the next."""
+    net, sizes = Convolutions(), []
+    memory = torch.empty(64, 3, 5, 5)
+
+    def replayed(x, t):
+        sizes.append(len(x))
+        memory[: len(x)] = net(x, t)
+        return memory[: len(x)]
+
+    monkeypatch.setattr(torch, "compile", lambda net, mode: replayed)
+    forward, answers = module.compiled(net, graphs=True), {}
+    with torch.no_grad():
+        for count in range(1, 26):
+            x, t = normal(count, 3, 5, 5, seed=count, dtype=torch.float32), torch.arange(float(count))
+            answers[count] = forward(x, t), net(x, t)
+    assert set(sizes) == {1, 2, 3, 4, 6, 8, 12, 16, 24, 32}
+    assert all(torch.allclose(found, expected, atol=1e-6) for found, expected in answers.values())
+
+
 # --- and where it is not
 
 
@@ -247,6 +268,7 @@ def test_a_network_that_rounding_ruins(compiled):
     with torch.no_grad(), pytest.warns(FastWarning, match="the network is run as it was given, in full"):
         assert torch.equal(fast(x, torch.zeros(2)), fast.net(x, torch.zeros(2)))
     assert [(verdict.way, verdict.error) for verdict in fast.verdicts.values()] == [(GIVEN, 0)]
+    assert compiled == []
 
 
 def test_where_the_network_has_no_numbers_nothing_is_decided(compiled):
@@ -276,6 +298,7 @@ def test_a_gradient_is_not_compiled_for(compiled):
     (theirs,) = torch.autograd.grad(net(x, *values[1:]).sum(), x)
     assert relative(mine, theirs) < 0.03
     assert [verdict.way for verdict in fast.verdicts.values()] == [EAGER]
+    assert compiled == []
     assert not fast(x.detach(), *values[1:]).requires_grad
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ddim_ode.models.recipes import Recipe, recipe_for
-from ddim_ode.models.winograd import Winograd
+from ddim_ode.models.winograd import LEAST, Winograd
 from tests.helpers.networks import tiny_unet
 
 CPU = torch.device("cpu")
@@ -58,12 +58,20 @@ def test_in_float32_nothing_is_rounded():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
+def test_it_says_what_it_does_to_a_network():
+    recipe = Recipe("any", winograd=True)
+    assert recipe.suited_to(nn.Conv2d(LEAST, LEAST, 3, padding=1)) == recipe
+    assert recipe.suited_to(nn.Linear(2, 2)) == Recipe("any")
+
+
 def test_convolutions_are_replaced_wherever_they_are():
-    shared = nn.Conv2d(32, 32, 3, padding=1)
-    net = nn.Sequential(shared, nn.Sequential(nn.Tanh(), shared), nn.Conv2d(32, 2, 3, padding=1)).requires_grad_(False)
+    shared = nn.Conv2d(LEAST, LEAST, 3, padding=1)
+    net = nn.Sequential(shared, nn.Sequential(nn.Tanh(), shared), nn.Conv2d(LEAST, 2, 3, padding=1)).requires_grad_(
+        False
+    )
     made = Recipe("any", winograd=True).prepared(net)
     assert [type(module) for module in made.modules()].count(Winograd) == 1  # the same one in both places
-    x = torch.randn(2, 32, 6, 6, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, LEAST, 6, 6, generator=torch.Generator().manual_seed(0))
     with Recipe("any").autocast(CPU):
         found = made(x).float()
     assert 0 < (found - net(x)).norm() / net(x).norm() < 0.02

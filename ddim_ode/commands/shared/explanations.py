@@ -29,7 +29,7 @@ def explain(error: Exception) -> str | None:
         return f"out of memory{_asked(str(error))}; {LESS}"
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return f"torch.compile failed ({reason}); set compile: false in the config"
+        return f"torch.compile failed ({reason}); leave --fast out, or set compile: false in a config"
     if type(error).__name__ == "UnpicklingError":  # torch's advice is to run whatever code a file holds
         return "a file of weights is damaged, or holds more than weights, which could run code; give another"
     return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -9,35 +10,67 @@ from ddim_ode.commands.shared.display import note, progress
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.fast import Fast
 from ddim_ode.planning.inputs import seeded_noise
-from ddim_ode.planning.options import DEFAULT_BATCH
+from ddim_ode.planning.options import DEFAULT_BATCH, SolveOptions
 from ddim_ode.support.process import computing
 
 COMPILING = "compiling"  # what a progress bar says meanwhile
 
 
+@dataclass(frozen=True)
+class Batches:
+    """What decides how many samples a network is asked at once.
+
+    size: of a batch (default: DEFAULT_BATCH).
+    guided: whether samples are asked twice over, with and without their labels, in one batch.
+    shrinks: whether a batch may come down to one, as where samples finish before others.
+    """
+
+    size: int | None = None
+    guided: bool = False
+    shrinks: bool = False
+
+    @classmethod
+    def of(cls, options: SolveOptions) -> "Batches":
+        """Those of a run."""
+        return cls(options.batch_size, options.guidance != 1, options.row.adaptive)
+
+    def kinds(self, count: int) -> list[int]:
+        """A size of each kind that torch compiles for, where `count` samples are asked for: many, one, or both."""
+        most = min(self.size or DEFAULT_BATCH, count)
+        alone = most == 1 or count % most == 1 or self.shrinks
+        return [max(most, 2)] * (most > 1 or self.guided) + [1] * alone
+
+
 @contextmanager
 def quickened(
-    model: Denoiser, fast: bool, count: int, batch_size: int | None = None, threads: int | None = None
+    model: Denoiser,
+    fast: bool,
+    count: int,
+    batches: Batches,
+    threads: int | None = None,
+    deterministic: bool = False,
 ) -> Iterator[Denoiser]:
     """The model, fast if it is to be: compiled, with a bar, and accounted for on stderr when all is done.
 
-    count: samples that are asked for. threads: that they are asked with.
+    count: samples that are asked for. threads: that they are asked with. deterministic: whether one at a time and by
+    torch's deterministic algorithms.
 
     Raises DenoiserError for a model that cannot be fast.
     """
     if not fast:
         yield model
         return
-    with progress(count, COMPILING), computing(threads):
-        quick = made_fast(model, count, batch_size)
+    with progress(count, COMPILING), computing(threads, deterministic):
+        quick = made_fast(model, count, replace(batches, size=1) if deterministic else batches)
     yield quick
     tell(account_of(quick))
 
 
-def made_fast(model: Denoiser, count: int, batch_size: int | None = None) -> Denoiser:
+def made_fast(model: Denoiser, count: int, batches: Batches) -> Denoiser:
     """The model, compiled for the batches of `count` samples. Raises DenoiserError for one that cannot be fast."""
     quick = model.fast()
-    warm_up(quick, min(batch_size or DEFAULT_BATCH, count))
+    for size in batches.kinds(count):
+        warm_up(quick, size)
     return quick
 
 

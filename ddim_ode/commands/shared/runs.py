@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from ddim_ode.commands.shared.labels import EACH, labels_for
 from ddim_ode.commands.shared.manifest import PROFILE, SAMPLES, Manifest, RunSettings, weights_of
-from ddim_ode.commands.shared.quick import account_of, made_fast
+from ddim_ode.commands.shared.quick import Batches, account_of, made_fast
 from ddim_ode.data import is_picture, save_grid, save_images
 from ddim_ode.models.denoiser import Denoiser
 from ddim_ode.models.guidance import GuidanceError
@@ -151,7 +151,7 @@ def _joined(parts: Sequence[Solution]) -> Solution:
 def ready(model: Denoiser, settings: RunSettings) -> Denoiser:
     """The model where it is to run, compiled if it is to be fast."""
     moved = model.to(settings.device, settings.options.dtype)
-    return made_fast(moved, len(settings.seeds), settings.batch_size) if settings.fast else moved
+    return made_fast(moved, len(settings.seeds), Batches.of(settings.options)) if settings.fast else moved
 
 
 def recorded(options: SolveOptions, record: Manifest) -> SolveOptions:

@@ -141,7 +141,9 @@ Threads = Annotated[
 On = Annotated[Device, typer.Option("--device", help="Where the network runs; auto is a GPU if there is one.")]
 Fast = Annotated[
     bool,
-    typer.Option("--fast", help="Compile the network, in bfloat16: for long runs in which a percent does not matter."),
+    typer.Option(
+        "--fast", help="Compile the network, mostly in bfloat16: for long runs in which a percent does not matter."
+    ),
 ]
 Deterministic = Annotated[
     bool,
