@@ -9,11 +9,9 @@ shape; coefficients are computed in float64.
 """
 
 import math
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -45,8 +43,7 @@ class Path(ABC):
     """A curve (a(u), b(u)) and the range of sigma in which a model on it was trained.
 
     Subclasses give `scale`, `sigma`, `u` and `slopes`; u may rise or fall with sigma. Every parameter must be a field
-    of the frozen dataclass, and stay as it is: what follows from a path is kept by its hash and equality. Where a field
-    cannot be hashed, such as a list, all is found anew at every evaluation.
+    of the frozen dataclass, and stay as it is: what follows is kept by its hash, or found anew where it has none.
     """
 
     sigma_min: float = 0.0
@@ -223,13 +220,8 @@ class DiscreteVP(VariancePreserving):
             return False
         return np.array_equal(self.alphas_cumprod, other.alphas_cumprod)
 
-    def __hash__(self) -> int:
-        return hash((self._timesteps, self._digest))
-
-    @cached_property
-    def _digest(self) -> int:
-        """Kept, since coefficients are looked up by the path at every evaluation; it may be pickled with it."""
-        return zlib.crc32(self.alphas_cumprod.tobytes())
+    def __hash__(self) -> int:  # of little, since coefficients are looked up by the path at every evaluation
+        return hash((self._timesteps, self.sigma_min, self.sigma_max))
 
     @property
     def num_timesteps(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddim_ode import grids, paths
+from ddim_ode import paths
 from ddim_ode.errors import unknown
 from ddim_ode.grids import GRIDS, GridError, check_grid, make_grid
 from tests.helpers.tables import linear_table
@@ -296,9 +296,3 @@ def test_a_grid_that_does_not_decrease_is_told_where(sigmas, value):
     with pytest.raises(GridError) as error:
         check_grid(sigmas, EDM)
     assert value in str(error.value)
-
-
-def test_a_rule_that_is_replaced_is_not_kept(monkeypatch):
-    for rule in (grids.log_snr, grids.angle):
-        monkeypatch.setattr(grids, "GRIDS", {**grids.GRIDS, "mine": rule})
-        assert torch.equal(make_grid("mine", VP, 6, "sigma_min"), rule(VP, 7))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ddim_ode import paths
+from ddim_ode import grids, paths
 from ddim_ode.grids import GRIDS, MOST_INTERVALS, GridError, check_grid, make_grid
 from ddim_ode.support.checks import ArgumentError
 
@@ -75,3 +75,9 @@ def test_what_no_grid_can_be_made_of_is_refused_at_once(call):
 
 def test_the_longest_grid():
     assert len(make_grid("log_snr", EDM, MOST_INTERVALS, "denoise")) == MOST_INTERVALS + 1
+
+
+def test_a_rule_that_is_replaced_is_not_kept(monkeypatch):
+    for rule in (grids.log_snr, grids.angle):
+        monkeypatch.setattr(grids, "GRIDS", {**grids.GRIDS, "mine": rule})
+        assert torch.equal(make_grid("mine", EDM, 6, "sigma_min"), rule(EDM, 7))
